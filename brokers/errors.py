@@ -1,0 +1,177 @@
+"""Errors of the broker layer, and the one place that maps the libraries' errors to them.
+
+    KubemlError                 everything kubeml raises on purpose
+    ├── BackendUnreachable      Redis or S3 does not answer (exit 5)
+    ├── BackendRefused          it answers, and refuses (exit 5)
+    ├── ObjectMissing           an S3 object that should exist does not
+    ├── ObjectExists            a create-only put lost the race (exit 4)
+    ├── ChunksMissing           tensor chunks expired or were dropped
+    ├── Corrupted               bytes do not match their checksum or hash
+    ├── InvalidSetting          a setting cannot be read (exit 2)
+    └── MalformedMessage        a value from the wire does not parse
+
+``kubeml.errors`` holds the rest of the tree.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, fields
+from functools import partial
+from typing import Any, ClassVar
+
+
+@dataclass(eq=False, kw_only=True)
+class KubemlError(Exception):
+    """Base of the errors kubeml raises on purpose: fields are facts, ``hint`` the next step."""
+
+    exit_code: ClassVar[int] = 1
+    hint: str = ""
+
+    def __reduce__(self) -> tuple[Any, tuple[()]]:
+        # Prefork children pickle exceptions to their parent, which rebuilds them without keywords.
+        return partial(type(self), **{f.name: getattr(self, f.name) for f in fields(self)}), ()
+
+
+@dataclass(eq=False, kw_only=True)
+class BackendUnreachable(KubemlError):
+    """A server kubeml needs does not answer."""
+
+    backend: str
+    where: str
+    detail: str = ""
+    exit_code: ClassVar[int] = 5
+    hint: str = "start the stack with `kubeml up`, or check it with `kubeml doctor`"
+
+    def __str__(self) -> str:
+        tail = f" ({self.detail})" if self.detail else ""
+        return f"{self.backend} at {self.where} does not answer{tail}"
+
+
+@dataclass(eq=False, kw_only=True)
+class BackendRefused(KubemlError):
+    """A server answers and refuses the request (credentials, memory, permissions)."""
+
+    backend: str
+    where: str
+    detail: str
+    exit_code: ClassVar[int] = 5
+    hint: str = "check it with `kubeml doctor`"
+
+    def __str__(self) -> str:
+        return f"{self.backend} at {self.where} refused: {self.detail}"
+
+
+@dataclass(eq=False, kw_only=True)
+class ObjectMissing(KubemlError):
+    """An S3 object that was asked for does not exist."""
+
+    key: str
+    exit_code: ClassVar[int] = 3
+
+    def __str__(self) -> str:
+        return f"object {self.key!r} does not exist"
+
+
+@dataclass(eq=False, kw_only=True)
+class ObjectExists(KubemlError):
+    """A create-only put found the object there already."""
+
+    key: str
+    exit_code: ClassVar[int] = 4
+
+    def __str__(self) -> str:
+        return f"object {self.key!r} exists already"
+
+
+@dataclass(eq=False, kw_only=True)
+class ChunksMissing(KubemlError):
+    """Some chunks of a set of tensors are not on the state server (any more)."""
+
+    key: str
+    missing: int
+    expected: int
+
+    def __str__(self) -> str:
+        return f"{self.key}: {self.missing} of {self.expected} chunks are missing"
+
+
+@dataclass(eq=False, kw_only=True)
+class Corrupted(KubemlError):
+    """Bytes do not have the checksum, hash or length they were stored with."""
+
+    what: str
+    got: str
+    expected: str
+
+    def __str__(self) -> str:
+        return f"{self.what} is corrupt: got {self.got}, expected {self.expected}"
+
+
+@dataclass(eq=False, kw_only=True)
+class InvalidSetting(KubemlError):
+    """A setting is unknown or cannot be read."""
+
+    setting: str
+    fault: str
+    exit_code: ClassVar[int] = 2
+
+    def __str__(self) -> str:
+        return f"setting {self.setting}: {self.fault}"
+
+
+@dataclass(eq=False, kw_only=True)
+class MalformedMessage(KubemlError):
+    """A value from the wire does not parse or breaks its bounds."""
+
+    what: str
+    fault: str
+
+    def __str__(self) -> str:
+        return f"malformed {self.what}: {self.fault}"
+
+
+@contextmanager
+def redis_errors(where: str) -> Iterator[None]:
+    """Map redis-py's and kombu's errors to kubeml's, naming the server at ``where``."""
+    # Imported here: `kubeml --help` must not pay for the client libraries.
+    import kombu.exceptions
+    import redis.exceptions as rexc
+
+    try:
+        yield
+    except (rexc.ConnectionError, rexc.TimeoutError, kombu.exceptions.OperationalError) as err:
+        if isinstance(err, rexc.AuthenticationError):
+            raise BackendRefused(backend="redis", where=where, detail=str(err)) from err
+        raise BackendUnreachable(backend="redis", where=where, detail=_brief(err)) from err
+    except rexc.RedisError as err:
+        raise BackendRefused(backend="redis", where=where, detail=_brief(err)) from err
+
+
+@contextmanager
+def s3_errors(where: str, *, key: str = "") -> Iterator[None]:
+    """Map botocore's errors to kubeml's, naming the endpoint at ``where`` and the ``key``."""
+    import botocore.exceptions as bexc
+    import urllib3.exceptions as uexc
+
+    try:
+        yield
+    except bexc.ClientError as err:
+        code = str(err.response.get("Error", {}).get("Code", ""))
+        status = int(err.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0))
+        if code in {"NoSuchKey", "NoSuchBucket", "404", "NotFound"} or status == 404:
+            raise ObjectMissing(key=key or code) from err
+        if code in {"PreconditionFailed", "ConditionalRequestConflict"} or status == 412:
+            raise ObjectExists(key=key) from err
+        if status >= 500:
+            raise BackendUnreachable(backend="s3", where=where, detail=_brief(err)) from err
+        raise BackendRefused(backend="s3", where=where, detail=_brief(err)) from err
+    except (bexc.NoCredentialsError, bexc.PartialCredentialsError) as err:
+        raise BackendRefused(backend="s3", where=where, detail=_brief(err)) from err
+    except (bexc.BotoCoreError, uexc.HTTPError) as err:
+        raise BackendUnreachable(backend="s3", where=where, detail=_brief(err)) from err
+
+
+def _brief(err: BaseException) -> str:
+    """First line of an error, short enough for a terminal; libraries put no secrets there."""
+    text = str(err).strip().splitlines()
+    return (text[0] if text else type(err).__name__)[:200]

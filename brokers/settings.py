@@ -1,0 +1,201 @@
+"""Where kubeml's servers are, and its tunables.
+
+Precedence: flag > environment > kubeml.toml > profile > default.
+
+The only module that reads the environment. The *profile* is the file that ``kubeml up`` writes
+under ``KUBEML_HOME`` for the stack it runs, so that every other command finds it by itself.
+"""
+
+import difflib
+import json
+import os
+import tomllib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, fields, replace
+from pathlib import Path
+from typing import Any, Self
+from urllib.parse import urlsplit, urlunsplit
+
+from brokers.errors import InvalidSetting
+
+PROFILE_NAME = "profile.json"
+CONFIG_NAME = "kubeml.toml"
+
+
+class Secret(str):
+    """A string that does not show itself in logs and reprs."""
+
+    __slots__ = ()
+
+    def __repr__(self) -> str:
+        return "'***'" if self else "''"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """Every setting of kubeml.
+
+    Attributes:
+        home: Directory of the embedded stack, its data, logs and profile.
+        broker_url: Redis URL of the Celery and kombu broker.
+        state_url: Redis URL of the state server; the broker's unless set.
+        s3_endpoint_url: S3 endpoint; empty means the cloud's own, by the AWS variables.
+        s3_bucket: Bucket that holds functions, datasets, checkpoints and histories.
+        s3_access_key, s3_secret_key: From the profile alone; otherwise boto3's own chain.
+        cache_dir: Workers' shard and function cache.
+        cache_bytes: Upper bound of that cache, in bytes.
+        device: ``cpu`` or ``gpu``: what this worker declares.
+        worker_name: Name of this worker, unique in the pool; empty: made from host and pid.
+        torch_threads: Threads per worker on CPU. A fixed number, since it may change the bits.
+        lease_s: How long a slot stays with a worker that does not beat.
+        tick_s: How often the parameter server compares desired with actual.
+        log_level: Level of the log lines on stderr.
+    """
+
+    home: Path
+    broker_url: Secret = Secret("redis://127.0.0.1:6379/0")
+    state_url: Secret = Secret("")
+    s3_endpoint_url: str = ""
+    s3_bucket: str = "kubeml"
+    s3_access_key: Secret = Secret("")
+    s3_secret_key: Secret = Secret("")
+    cache_dir: Path = field(default=Path())
+    cache_bytes: int = 10 * 2**30
+    device: str = "cpu"
+    worker_name: str = ""
+    torch_threads: int = 1
+    lease_s: float = 6.0
+    tick_s: float = 0.5
+    log_level: str = "INFO"
+
+    def __post_init__(self) -> None:
+        if not self.state_url:
+            object.__setattr__(self, "state_url", self.broker_url)
+        if self.cache_dir == Path():
+            object.__setattr__(self, "cache_dir", self.home / "cache")
+        if self.device not in {"cpu", "gpu"}:
+            raise InvalidSetting(setting="device", fault=f"{self.device!r} is not cpu or gpu")
+        for name in ("lease_s", "tick_s", "cache_bytes", "torch_threads"):
+            if getattr(self, name) <= 0:
+                raise InvalidSetting(setting=name, fault="must be more than zero")
+        for name in ("broker_url", "state_url"):
+            scheme = urlsplit(getattr(self, name)).scheme
+            if scheme not in {"redis", "rediss"}:
+                raise InvalidSetting(
+                    setting=name, fault=f"must start with redis://, not {scheme!r}"
+                )
+
+    @classmethod
+    def load(
+        cls,
+        overrides: Mapping[str, Any] | None = None,
+        *,
+        environ: Mapping[str, str] | None = None,
+        directory: Path | None = None,
+    ) -> Self:
+        """Read the settings.
+
+        Args:
+            overrides: From flags: field name to value; None values are skipped.
+            environ: The environment; the process's own unless given.
+            directory: Where ``kubeml.toml`` is looked for first (then in the home).
+
+        Raises:
+            InvalidSetting: Unknown name, unreadable value or file.
+        """
+        environ = os.environ if environ is None else environ
+        flags = {k: v for k, v in (overrides or {}).items() if v is not None}
+        home = Path(flags.get("home") or environ.get("KUBEML_HOME") or Path.home() / ".kubeml")
+        merged: dict[str, Any] = {}
+        merged.update(_from_profile(home / PROFILE_NAME))
+        if environ.get("AWS_ACCESS_KEY_ID"):
+            merged.pop("s3_access_key", None)
+            merged.pop("s3_secret_key", None)
+        merged.update(_from_toml([(directory or Path.cwd()) / CONFIG_NAME, home / CONFIG_NAME]))
+        merged.update(_from_environ(environ))
+        merged.update(flags)
+        merged["home"] = home.absolute()
+        if "broker_url" in merged and "state_url" not in merged:
+            merged["state_url"] = merged["broker_url"]
+        return cls(**{name: _parse(name, value) for name, value in merged.items()})
+
+    def with_changes(self, **changes: Any) -> Self:
+        """Return a copy with some fields changed."""
+        return replace(self, **changes)
+
+    def environment(self) -> dict[str, str]:
+        """The ``KUBEML_*`` variables that give a child process these settings."""
+        return {
+            f"KUBEML_{f.name.upper()}": str(getattr(self, f.name))
+            for f in fields(self)
+            if f.name not in {"s3_access_key", "s3_secret_key", "worker_name"}
+            and str(getattr(self, f.name))
+        }
+
+
+def mask_url(url: str) -> str:
+    """Return ``url`` without its password, for messages."""
+    parts = urlsplit(url)
+    if parts.password is None:
+        return url
+    host = parts.hostname or ""
+    port = f":{parts.port}" if parts.port else ""
+    return urlunsplit(parts._replace(netloc=f"{host}{port}"))
+
+
+_PARSERS: dict[str, Callable[[Any], Any]] = {
+    "home": Path,
+    "cache_dir": Path,
+    "broker_url": Secret,
+    "state_url": Secret,
+    "s3_access_key": Secret,
+    "s3_secret_key": Secret,
+    "cache_bytes": int,
+    "torch_threads": int,
+    "lease_s": float,
+    "tick_s": float,
+}
+
+
+def _parse(name: str, value: Any) -> Any:
+    known = [f.name for f in fields(Settings)]
+    if name not in known:
+        near = difflib.get_close_matches(name, known, n=1)
+        fault = f"unknown; did you mean {near[0]!r}?" if near else "unknown"
+        raise InvalidSetting(setting=name, fault=fault)
+    try:
+        return _PARSERS.get(name, str)(value)
+    except (TypeError, ValueError) as err:
+        raise InvalidSetting(setting=name, fault=f"cannot read {value!r}") from err
+
+
+def _from_profile(path: Path) -> dict[str, Any]:
+    try:
+        profile = json.loads(path.read_text("utf-8"))
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError) as err:
+        raise InvalidSetting(setting=str(path), fault=str(err)) from err
+    return dict(profile.get("settings", {}))
+
+
+def _from_toml(paths: list[Path]) -> dict[str, Any]:
+    for path in paths:
+        try:
+            return dict(tomllib.loads(path.read_text("utf-8")))
+        except FileNotFoundError:
+            continue
+        except (OSError, ValueError) as err:
+            raise InvalidSetting(setting=str(path), fault=str(err)) from err
+    return {}
+
+
+def _from_environ(environ: Mapping[str, str]) -> dict[str, str]:
+    # Unknown KUBEML_* names are left alone: other tools and fail points live there too.
+    names = {f"KUBEML_{f.name.upper()}": f.name for f in fields(Settings) if f.name != "home"}
+    secret = {"s3_access_key", "s3_secret_key"}
+    return {
+        names[key]: value
+        for key, value in environ.items()
+        if key in names and value and names[key] not in secret
+    }

@@ -1,0 +1,348 @@
+"""A training job: what was asked for, the states it passes through, and its history rows. Pure."""
+
+import math
+import re
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields
+from enum import StrEnum
+from typing import Any, Self, TypeVar
+
+from kubeml.errors import InvalidOption, MalformedMessage
+
+T = TypeVar("T")
+
+#: Names of functions and datasets: they become S3 keys and file names.
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
+
+MAX_PARALLELISM = 256
+MAX_EPOCHS = 100_000
+MAX_BATCH = 1_000_000
+
+
+class State(StrEnum):
+    """States of a job. Everything before DONE is alive; the last three never change again.
+
+    INIT → PLAN → RUN → (VAL) → END → PLAN … → DONE; FAILED and STOPPED from any of them.
+    """
+
+    #: A worker is to initialise the weights.
+    INIT = "INIT"
+    #: The next epoch is to be planned by the scheduler.
+    PLAN = "PLAN"
+    #: Rounds of an epoch are being trained.
+    RUN = "RUN"
+    #: The epoch's weights are being validated.
+    VAL = "VAL"
+    #: The epoch is trained; its checkpoint and history row are to be written.
+    END = "END"
+    DONE = "DONE"
+    FAILED = "FAILED"
+    STOPPED = "STOPPED"
+
+    @property
+    def is_final(self) -> bool:
+        """Whether the job has ended."""
+        return self in {State.DONE, State.FAILED, State.STOPPED}
+
+
+OPTIMIZER_STATES = ("reset", "local", "carry")
+OUTER_OPTIMIZERS = ("mean", "nesterov", "slowmo")
+POLICIES = ("throughput", "static")
+
+
+@dataclass(frozen=True, kw_only=True)
+class JobSpec:
+    """What a job was asked to do; written once to S3, never changed.
+
+    Attributes:
+        id: Job id, unique for ever.
+        function, function_sha256: The user's bundle, by name and content.
+        entry: The bundle's file that defines ``main``.
+        dataset, dataset_version: The dataset, by name and the version of its manifest.
+        epochs: Passes over the training set.
+        batch_size: Rows per step.
+        lr: Learning rate, as ``self.lr``.
+        parallelism: Number of slots N in the first epoch (in every epoch, if ``static``).
+        max_parallelism: Ceiling for the scheduler's policy.
+        static: Whether N stays as it is.
+        k: Steps between two merges; -1 for one round per epoch.
+        validate_every: Epochs between validations; 0 for the last epoch alone.
+        goal_accuracy: Stop once a validation reaches this (percent); 0 for never.
+        seed: Fixes initial weights, shuffling and augmentation.
+        shuffle: Whether rows are shuffled anew each epoch.
+        optimizer_state: What becomes of the inner optimizer's state between rounds.
+        outer, outer_lr, outer_momentum: The outer optimizer.
+        device: ``cpu`` or ``gpu``: the queue that serves it.
+        max_errors: Failures of one slot's work before the job is FAILED.
+        created_at: Unix seconds, the client's clock; for people only.
+    """
+
+    id: str
+    function: str
+    function_sha256: str
+    entry: str
+    dataset: str
+    dataset_version: str
+    epochs: int
+    batch_size: int
+    lr: float
+    parallelism: int = 2
+    max_parallelism: int = 16
+    static: bool = False
+    k: int = -1
+    validate_every: int = 1
+    goal_accuracy: float = 0.0
+    seed: int = 0
+    shuffle: bool = True
+    optimizer_state: str = "reset"
+    outer: str = "mean"
+    outer_lr: float = 1.0
+    outer_momentum: float = 0.0
+    device: str = "cpu"
+    max_errors: int = 3
+    created_at: float = 0.0
+
+    def check(self) -> None:
+        """Refuse values out of range, naming the flag.
+
+        Raises:
+            InvalidOption: The first one found.
+        """
+        check_int("--epochs", self.epochs, low=1, high=MAX_EPOCHS)
+        check_int("--batch", self.batch_size, low=1, high=MAX_BATCH)
+        check_number("--lr", self.lr, above=0.0)
+        check_int("--parallelism", self.parallelism, low=1, high=MAX_PARALLELISM)
+        check_int(
+            "--max-parallelism", self.max_parallelism, low=self.parallelism, high=MAX_PARALLELISM
+        )
+        if self.k != -1:
+            check_int("--K", self.k, low=1, high=2**31, also="-1 (one merge per epoch)")
+        check_int("--validate-every", self.validate_every, low=0, high=MAX_EPOCHS)
+        if not 0.0 <= self.goal_accuracy <= 100.0:
+            _refuse("--goal-accuracy", self.goal_accuracy, "a percentage from 0 to 100")
+        check_int("--seed", self.seed, low=0, high=2**63 - 1)
+        check_choice("--optimizer-state", self.optimizer_state, OPTIMIZER_STATES)
+        check_choice("--outer", self.outer, OUTER_OPTIMIZERS)
+        check_number("--outer-lr", self.outer_lr, above=0.0)
+        if not 0.0 <= self.outer_momentum < 1.0:
+            _refuse("--outer-momentum", self.outer_momentum, "a number from 0 up to below 1")
+        check_choice("--device", self.device, ("cpu", "gpu"))
+        check_int("--max-errors", self.max_errors, low=1, high=1000)
+
+    def check_against_data(self, num_rows: int) -> None:
+        """Refuse a batch or a number of slots that the training set cannot fill.
+
+        Raises:
+            InvalidOption: More rows per batch, or more slots, than there are rows.
+        """
+        if self.batch_size > num_rows:
+            _refuse("--batch", self.batch_size, f"at most the {num_rows} rows of the training set")
+        if self.parallelism > num_rows:
+            _refuse(
+                "--parallelism",
+                self.parallelism,
+                f"at most the {num_rows} rows of the training set",
+            )
+
+    def validation_due(self, epoch: int) -> bool:
+        """Whether ``epoch`` (from 1) ends with a validation."""
+        if epoch >= self.epochs:
+            return True
+        return self.validate_every > 0 and epoch % self.validate_every == 0
+
+    def to_wire(self) -> dict[str, Any]:
+        """The spec as JSON-able values."""
+        return asdict(self)
+
+    @classmethod
+    def from_wire(cls, wire: Mapping[str, Any]) -> Self:
+        """Read a spec; refuse missing and unknown fields alike.
+
+        Raises:
+            MalformedMessage: It is not a job spec.
+        """
+        return _from_wire(cls, wire, what="job spec")
+
+
+@dataclass(frozen=True, kw_only=True)
+class EpochRow:
+    """One row of a job's history.
+
+    Attributes:
+        epoch: From 1.
+        parallelism: Number of slots N it was trained with.
+        num_workers: Distinct workers whose contributions were merged.
+        rounds, steps: Merges, and optimizer steps over all slots.
+        samples: Rows that counted.
+        train_loss: Mean of the losses that ``train`` returned, weighted by samples.
+        val_loss, accuracy: Sample-weighted validation; None where none was due.
+        duration_s: The epoch's own training time, PLAN to the last merge.
+        validation_s: Time of its validation.
+        retries: Slots trained again (lost, failed or refused contributions).
+        decision: Why the scheduler chose this parallelism.
+        weights_sha256: SHA-256 of the epoch's weights blob.
+        ended_at: Unix seconds.
+    """
+
+    epoch: int
+    parallelism: int
+    num_workers: int
+    rounds: int
+    steps: int
+    samples: int
+    train_loss: float | None
+    val_loss: float | None
+    accuracy: float | None
+    duration_s: float
+    validation_s: float
+    retries: int
+    decision: str
+    weights_sha256: str
+    ended_at: float
+
+    def to_wire(self) -> dict[str, Any]:
+        """The row as JSON-able values (a non-finite loss becomes None)."""
+        return {key: finite_or_none(value) for key, value in asdict(self).items()}
+
+    @classmethod
+    def from_wire(cls, wire: Mapping[str, Any]) -> Self:
+        """Read a row.
+
+        Raises:
+            MalformedMessage: It is not a history row.
+        """
+        return _from_wire(cls, wire, what="history row")
+
+
+@dataclass(frozen=True, kw_only=True)
+class JobEnd:
+    """How a job ended; written once.
+
+    Attributes:
+        state: DONE, FAILED or STOPPED.
+        reason: Why, for people; the user's traceback if their code raised.
+        epoch: Epochs that were finished.
+        checkpoint: S3 key of the last merged weights ("" if there are none).
+        weights_sha256: SHA-256 of that weights blob.
+        accuracy, train_loss, val_loss: Of the last epoch that has them.
+        elapsed_s: From submission to the end.
+        ended_at: Unix seconds.
+    """
+
+    state: State
+    reason: str
+    epoch: int
+    checkpoint: str
+    weights_sha256: str
+    accuracy: float | None
+    train_loss: float | None
+    val_loss: float | None
+    elapsed_s: float
+    ended_at: float
+
+    def to_wire(self) -> dict[str, Any]:
+        """The end as JSON-able values."""
+        return {key: finite_or_none(value) for key, value in asdict(self).items()}
+
+    @classmethod
+    def from_wire(cls, wire: Mapping[str, Any]) -> Self:
+        """Read an end.
+
+        Raises:
+            MalformedMessage: It is not one.
+        """
+        end = _from_wire(cls, wire, what="job end")
+        return _from_wire(cls, {**asdict(end), "state": State(end.state)}, what="job end")
+
+
+@dataclass(frozen=True, kw_only=True)
+class JobStatus:
+    """A job as it stands now, for people and ``--json``.
+
+    Attributes:
+        id: Job id.
+        state: Its state.
+        reason: Why it failed, stopped or waits; "" otherwise.
+        spec: What was asked for.
+        epoch: Epoch under way, from 1 (0 before the first).
+        round, rounds: Merges done and to be done in that epoch.
+        version: Number of the last merged weights.
+        parallelism: Slots N of that epoch.
+        num_workers: Live participants.
+        waiting: Dispatched work that no worker has picked up yet.
+        last: The last history row, if any.
+        end: How it ended, if it has.
+    """
+
+    id: str
+    state: State
+    reason: str
+    spec: JobSpec
+    epoch: int = 0
+    round: int = 0
+    rounds: int = 0
+    version: int = 0
+    parallelism: int = 0
+    num_workers: int = 0
+    waiting: int = 0
+    last: EpochRow | None = field(default=None)
+    end: JobEnd | None = field(default=None)
+
+    def to_wire(self) -> dict[str, Any]:
+        """The status as JSON-able values."""
+        return {
+            **{f.name: getattr(self, f.name) for f in fields(self)},
+            "spec": self.spec.to_wire(),
+            "last": self.last.to_wire() if self.last else None,
+            "end": self.end.to_wire() if self.end else None,
+        }
+
+
+def check_name(option: str, name: str) -> str:
+    """Return ``name`` if it may name a function or dataset.
+
+    Raises:
+        InvalidOption: Empty, too long, or with characters that are unsafe in keys and paths.
+    """
+    if not NAME.fullmatch(name) or ".." in name:
+        _refuse(
+            option, repr(name), "1 to 63 letters, digits, '.', '_' or '-', a letter or digit first"
+        )
+    return name
+
+
+def check_int(option: str, value: object, *, low: int, high: int, also: str = "") -> None:
+    """Refuse what is not a whole number in ``[low, high]``."""
+    if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
+        tail = f", or {also}" if also else ""
+        _refuse(option, value, f"a whole number from {low} to {high}{tail}")
+
+
+def check_number(option: str, value: object, *, above: float) -> None:
+    """Refuse what is not a finite number above ``above``."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        _refuse(option, value, f"a number above {above:g}")
+    elif not (math.isfinite(value) and value > above):
+        _refuse(option, value, f"a finite number above {above:g}")
+
+
+def check_choice(option: str, value: str, choices: tuple[str, ...]) -> None:
+    """Refuse what is not among ``choices``."""
+    if value not in choices:
+        _refuse(option, repr(value), "one of " + ", ".join(choices))
+
+
+def finite_or_none(value: Any) -> Any:
+    """``value``, or None for NaN and infinities, which JSON cannot hold."""
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def _refuse(option: str, got: object, expected: str) -> None:
+    raise InvalidOption(option=option, got=str(got), expected=expected)
+
+
+def _from_wire(cls: type[T], wire: Mapping[str, Any], *, what: str) -> T:
+    try:
+        return cls(**wire)
+    except TypeError as err:
+        raise MalformedMessage(what=what, fault=str(err)) from err

@@ -1,0 +1,147 @@
+"""The layout of a network's tensors: names, shapes, dtypes, kinds, and where each lies in a blob.
+
+Weights travel as flat *blobs*: the tensors' little-endian bytes one after the other, in layout
+order, without a header, since both ends hold the layout and compare its hash. There are three:
+
+- *contribution*: every moving tensor in its own dtype (what a slot hands in);
+- *weights*: the same with half-precision floats widened to their float32 master (what the
+  parameter server keeps and publishes);
+- *frozen*: tensors that never move (``requires_grad=False`` parameters), sent once.
+"""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from math import prod
+from typing import Any, Literal, Self
+
+from kubeml.errors import MalformedMessage
+
+Kind = Literal["param", "buffer", "frozen"]
+
+#: Bytes of one element, for every dtype a state_dict may hold (torch's names).
+ITEM_BYTES = {
+    "float64": 8, "float32": 4, "float16": 2, "bfloat16": 2,
+    "int64": 8, "int32": 4, "int16": 2, "int8": 1, "uint8": 1, "bool": 1,
+}  # fmt: skip
+
+#: The dtype in which the parameter server keeps a tensor.
+MASTER = {"float16": "float32", "bfloat16": "float32"}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TensorSpec:
+    """One tensor of a network.
+
+    Attributes:
+        name: Its first name in the ``state_dict``.
+        shape: Axis lengths; ``()`` for a scalar.
+        dtype: torch's name of it, a key of ``ITEM_BYTES``.
+        kind: ``param`` (trained), ``buffer`` (BatchNorm statistics and the like) or ``frozen``.
+        aliases: Further names of the same storage (tied parameters).
+    """
+
+    name: str
+    shape: tuple[int, ...]
+    dtype: str
+    kind: Kind
+    aliases: tuple[str, ...] = ()
+
+    @property
+    def num_elements(self) -> int:
+        """Number of elements."""
+        return prod(self.shape)
+
+    @property
+    def num_bytes(self) -> int:
+        """Bytes in its own dtype."""
+        return self.num_elements * ITEM_BYTES[self.dtype]
+
+    @property
+    def master_dtype(self) -> str:
+        """The dtype it has on the parameter server."""
+        return MASTER.get(self.dtype, self.dtype)
+
+    @property
+    def master_bytes(self) -> int:
+        """Bytes in its master dtype."""
+        return self.num_elements * ITEM_BYTES[self.master_dtype]
+
+
+@dataclass(frozen=True)
+class Layout:
+    """All tensors of a network, in blob order."""
+
+    tensors: tuple[TensorSpec, ...]
+
+    @cached_property
+    def moving(self) -> tuple[TensorSpec, ...]:
+        """The tensors that training changes: parameters and buffers."""
+        return tuple(t for t in self.tensors if t.kind != "frozen")
+
+    @cached_property
+    def frozen(self) -> tuple[TensorSpec, ...]:
+        """The tensors that never change."""
+        return tuple(t for t in self.tensors if t.kind == "frozen")
+
+    @cached_property
+    def contribution_bytes(self) -> int:
+        """Length of a contribution blob."""
+        return sum(t.num_bytes for t in self.moving)
+
+    @cached_property
+    def weights_bytes(self) -> int:
+        """Length of a weights blob."""
+        return sum(t.master_bytes for t in self.moving)
+
+    @cached_property
+    def frozen_bytes(self) -> int:
+        """Length of the frozen blob."""
+        return sum(t.num_bytes for t in self.frozen)
+
+    @cached_property
+    def hash(self) -> str:
+        """SHA-256 over names, shapes, dtypes, kinds and aliases: equal only for equal layouts."""
+        return hashlib.sha256(json.dumps(self.to_wire(), sort_keys=True).encode()).hexdigest()
+
+    def to_wire(self) -> list[dict[str, Any]]:
+        """The layout as JSON-able values."""
+        return [
+            {
+                "name": t.name,
+                "shape": list(t.shape),
+                "dtype": t.dtype,
+                "kind": t.kind,
+                "aliases": list(t.aliases),
+            }
+            for t in self.tensors
+        ]
+
+    @classmethod
+    def from_wire(cls, wire: Any) -> Self:
+        """Read a layout; refuse what is not one.
+
+        Raises:
+            MalformedMessage: Missing or unknown fields, dtypes or kinds.
+        """
+        try:
+            return cls(tuple(_spec_from_wire(row) for row in wire))
+        except (TypeError, KeyError, ValueError) as err:
+            raise MalformedMessage(what="layout", fault=str(err)) from err
+
+
+def _spec_from_wire(row: Mapping[str, Any]) -> TensorSpec:
+    spec = TensorSpec(
+        name=str(row["name"]),
+        shape=tuple(int(n) for n in row["shape"]),
+        dtype=row["dtype"],
+        kind=row["kind"],
+        aliases=tuple(str(a) for a in row["aliases"]),
+    )
+    if spec.dtype not in ITEM_BYTES or spec.kind not in {"param", "buffer", "frozen"}:
+        raise ValueError(f"{spec.name}: dtype {spec.dtype!r}, kind {spec.kind!r}")
+    if any(n < 0 for n in spec.shape):
+        raise ValueError(f"{spec.name}: shape {spec.shape}")
+    return spec

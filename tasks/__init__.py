@@ -1,0 +1,1 @@
+"""Celery tasks: doorways between the queues and kubeml; no rule lives here."""

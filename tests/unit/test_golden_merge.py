@@ -1,0 +1,191 @@
+"""The merge's numerics: exact where it must be, the same in any order of arrival."""
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from kubeml.errors import BufferConflict, LayoutMismatch, NonFinite
+from kubeml.layout import Kind, Layout, TensorSpec
+from kubeml.merge import Merger, Outer
+
+RNG = np.random.default_rng(5)
+
+
+def make_layout(*tensors: tuple[str, tuple[int, ...], str, Kind]) -> Layout:
+    return Layout(tuple(TensorSpec(name=n, shape=s, dtype=d, kind=k) for n, s, d, k in tensors))
+
+
+FLAT = make_layout(("w", (1000,), "float32", "param"))
+
+
+def weights(scale: float = 0.05) -> NDArray[np.float32]:
+    return RNG.normal(0, scale, 1000).astype(np.float32)
+
+
+def merge(
+    layout: Layout,
+    parts: list[tuple[bytes, int]],
+    *,
+    start: bytes | None = None,
+    outer: Outer | None = None,
+    state: bytes | None = None,
+) -> tuple[bytes, bytes | None]:
+    merger = Merger(layout, total_samples=sum(n for _, n in parts))
+    for slot, (blob, num_samples) in enumerate(parts):
+        merger.add(slot, blob, num_samples=num_samples)
+    done = merger.finish(start or bytes(layout.weights_bytes), outer or Outer(), state)
+    return bytes(done.weights), bytes(done.outer_state) if done.outer_state else None
+
+
+def test_one_slot_comes_back_bit_for_bit() -> None:
+    theta = weights()
+
+    merged, _ = merge(FLAT, [(theta.tobytes(), 17)], start=weights().tobytes())
+
+    assert merged == theta.tobytes()
+
+
+def test_mean_is_weighted_by_samples() -> None:
+    a, b = weights(), weights()
+
+    merged, _ = merge(FLAT, [(a.tobytes(), 1), (b.tobytes(), 3)])
+
+    expected = (a.astype(np.float64) * 0.25 + b.astype(np.float64) * 0.75).astype(np.float32)
+    assert merged == expected.tobytes()
+
+
+def test_outer_sgd_with_rate_one_and_no_momentum_is_the_weighted_mean() -> None:
+    start, a, b = weights(), weights(), weights()
+    parts = [(a.tobytes(), 3), (b.tobytes(), 5)]
+
+    plain, _ = merge(FLAT, parts, start=start.tobytes())
+    stepped, _ = merge(FLAT, parts, start=start.tobytes(), outer=Outer(name="slowmo"))
+
+    np.testing.assert_allclose(
+        np.frombuffer(stepped, np.float32), np.frombuffer(plain, np.float32), atol=1e-7
+    )
+
+
+def test_a_merge_with_any_difference_changes_the_weights() -> None:
+    # Tiny differences must not vanish in rounding, as they would in `start - (start - theta)`.
+    start = np.full(1000, 1.0, np.float32)
+    theta = start.copy()
+    theta[7] = np.nextafter(np.float32(1.0), np.float32(2.0))
+
+    merged, _ = merge(FLAT, [(theta.tobytes(), 4)], start=start.tobytes())
+
+    assert merged != start.tobytes()
+
+
+def test_k1_with_equal_shares_is_one_large_batch_step() -> None:
+    start = weights().astype(np.float64)
+    data = RNG.normal(size=(64, 1000))
+    target = RNG.normal(size=64)
+
+    def step(rows: slice) -> NDArray[np.float64]:
+        x, y = data[rows], target[rows]
+        return start - 0.01 * 2 * x.T @ (x @ start - y) / len(y)
+
+    slots = [step(slice(i * 16, (i + 1) * 16)).astype(np.float32) for i in range(4)]
+    merged, _ = merge(FLAT, [(theta.tobytes(), 16) for theta in slots])
+
+    large = step(slice(0, 64))
+    np.testing.assert_allclose(np.frombuffer(merged, np.float32), large, atol=1e-6)
+
+
+def test_nesterov_moves_on_in_the_direction_it_had() -> None:
+    outer = Outer(name="nesterov", lr=0.7, momentum=0.9)
+    start = np.zeros(1000, np.float32)
+    theta = np.full(1000, 1.0, np.float32)
+
+    first, state = merge(FLAT, [(theta.tobytes(), 1)], start=start.tobytes(), outer=outer)
+    second, _ = merge(FLAT, [(first, 1)], start=first, outer=outer, state=state)
+
+    # delta = -1; velocity = -1; step = -1 - 0.9; then delta = 0; velocity = -0.9; step = -0.81
+    np.testing.assert_allclose(np.frombuffer(first, np.float32), 0.7 * 1.9, rtol=1e-6)
+    np.testing.assert_allclose(np.frombuffer(second, np.float32), 0.7 * 1.9 + 0.7 * 0.81, rtol=1e-6)
+
+
+def test_counters_keep_their_dtype_and_take_the_largest() -> None:
+    layout = make_layout(("n", (), "int64", "buffer"), ("w", (2,), "float32", "param"))
+    parts = [
+        (np.int64(n).tobytes() + np.array([n, n], np.float32).tobytes(), 1) for n in (3, 2**40, 5)
+    ]
+
+    merged, _ = merge(layout, parts)
+
+    assert np.frombuffer(merged, np.int64, 1)[0] == 2**40
+
+
+def test_float_buffers_are_averaged_by_samples() -> None:
+    layout = make_layout(("running_mean", (2,), "float32", "buffer"))
+    parts = [(np.full(2, v, np.float32).tobytes(), n) for v, n in ((1.0, 1), (3.0, 3))]
+
+    merged, _ = merge(layout, parts, outer=Outer(name="nesterov", lr=0.5, momentum=0.5))
+
+    assert np.frombuffer(merged, np.float32).tolist() == [2.5, 2.5]
+
+
+@pytest.mark.parametrize("dtype", ["int32", "bool"])
+def test_other_integer_buffers_must_agree(dtype: str) -> None:
+    layout = make_layout(("mask", (3,), dtype, "buffer"))
+    same = np.ones(3, dtype).tobytes()
+    other = np.array([1, 0, 1], dtype).tobytes()
+    merger = Merger(layout, total_samples=2)
+    merger.add(0, same, num_samples=1)
+
+    with pytest.raises(BufferConflict, match="'mask'"):
+        merger.add(1, other, num_samples=1)
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+def test_non_finite_contributions_are_refused_by_name_and_change_nothing(bad: float) -> None:
+    layout = make_layout(("a", (4,), "float32", "param"), ("b", (4,), "float32", "param"))
+    good = np.ones(8, np.float32)
+    poisoned = good.copy()
+    poisoned[6] = bad
+    merger = Merger(layout, total_samples=2)
+    merger.add(0, good.tobytes(), num_samples=1)
+
+    with pytest.raises(NonFinite, match="slot 1: tensor 'b'"):
+        merger.add(1, poisoned.tobytes(), num_samples=1)
+    merger.add(1, good.tobytes(), num_samples=1)
+
+    merged = merger.finish(bytes(layout.weights_bytes), Outer(), None).weights
+    assert bytes(merged) == good.tobytes()
+
+
+def test_blob_of_another_length_is_refused() -> None:
+    with pytest.raises(LayoutMismatch):
+        Merger(FLAT, total_samples=1).add(0, b"1234", num_samples=1)
+
+
+def test_missing_slot_is_an_error_rather_than_a_smaller_mean() -> None:
+    merger = Merger(FLAT, total_samples=20)
+    merger.add(0, weights().tobytes(), num_samples=10)
+
+    with pytest.raises(ValueError, match="10 of 20 samples"):
+        merger.finish(bytes(FLAT.weights_bytes), Outer(), None)
+
+
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+def test_half_precision_weights_get_a_float32_master(dtype: str) -> None:
+    layout = make_layout(("w", (2,), dtype, "param"))
+    if dtype == "float16":
+        blobs = [np.array([v, v], np.float16).tobytes() for v in (1.0, 1.0 + 2**-10)]
+    else:
+        blobs = [np.array([v] * 2, np.uint16).tobytes() for v in (0x3F80, 0x3F81)]
+
+    merged, _ = merge(layout, [(blob, 1) for blob in blobs])
+
+    half_step = 2**-11 if dtype == "float16" else 2**-8
+    assert np.frombuffer(merged, np.float32).tolist() == [1.0 + half_step] * 2
+
+
+def test_float64_weights_stay_float64() -> None:
+    layout = make_layout(("w", (1,), "float64", "param"))
+    value = np.array([1 / 3])
+
+    merged, _ = merge(layout, [(value.tobytes(), 3)])
+
+    assert merged == value.tobytes()
