@@ -25,6 +25,7 @@ class ObjectStore:
     """The kubeml bucket. Safe to share between threads; make a new one after a fork."""
 
     def __init__(self, settings: Settings) -> None:
+        self.settings = settings
         self.bucket = settings.s3_bucket
         self.where = mask_url(settings.s3_endpoint_url) or "the AWS endpoint"
         self._client = _make_client(settings)

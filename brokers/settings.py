@@ -133,6 +133,15 @@ class Settings:
         }
 
 
+def child_environment(settings: Settings) -> dict[str, str]:
+    """The whole environment of a child process that is to have these settings, S3 keys included."""
+    env = {**os.environ, **settings.environment()}
+    if settings.s3_access_key:
+        env["AWS_ACCESS_KEY_ID"] = settings.s3_access_key
+        env["AWS_SECRET_ACCESS_KEY"] = settings.s3_secret_key
+    return env
+
+
 def mask_url(url: str) -> str:
     """Return ``url`` without its password, for messages."""
     parts = urlsplit(url)

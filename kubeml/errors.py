@@ -30,6 +30,7 @@ from brokers.errors import (
 )
 
 __all__ = [
+    "Abandoned",
     "BackendRefused",
     "BackendUnreachable",
     "BufferConflict",
@@ -57,6 +58,10 @@ __all__ = [
     "TimedOut",
     "UserCodeError",
 ]
+
+
+class Abandoned(Exception):
+    """Raised through user code to drop the work in hand; nothing went wrong."""
 
 
 @dataclass(eq=False, kw_only=True)

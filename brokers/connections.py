@@ -1,0 +1,40 @@
+"""Connections to Redis: one way to make a client, with time-outs that never let it hang.
+
+Make clients after a fork, never before: a socket shared by two processes mixes their replies.
+"""
+
+from typing import TYPE_CHECKING
+
+from brokers.settings import Settings
+
+if TYPE_CHECKING:
+    from redis import Redis
+
+#: Server-side blocking waits stay below the socket time-out, and below what redis-py cuts.
+MAX_BLOCK_MS = 2000
+
+
+def state_client(settings: Settings) -> "Redis":
+    """A client of the state server; replies are bytes."""
+    return _client(settings.state_url)
+
+
+def broker_client(settings: Settings) -> "Redis":
+    """A client of the broker's server, for queue lengths."""
+    return _client(settings.broker_url)
+
+
+def _client(url: str) -> "Redis":
+    # Imported here: `kubeml --help` must not pay for it.
+    from redis import Redis
+    from redis.backoff import ExponentialBackoff
+    from redis.retry import Retry
+
+    return Redis.from_url(
+        url,
+        socket_timeout=10,
+        socket_connect_timeout=3,
+        socket_keepalive=True,
+        health_check_interval=10,
+        retry=Retry(ExponentialBackoff(cap=0.5, base=0.05), retries=3),
+    )

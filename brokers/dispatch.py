@@ -1,0 +1,104 @@
+"""Sending: Celery tasks by name, and hints to the parameter servers. Messages may be lost."""
+
+from typing import Any
+
+from brokers.errors import redis_errors
+from brokers.protocol import Hint
+from brokers.settings import Settings, mask_url
+from brokers.topology import (
+    CONTROL_QUEUE,
+    INFER,
+    SCHEDULE,
+    STAGE_TASKS,
+    infer_queue,
+    make_app,
+    ps_queue,
+    train_queue,
+)
+
+#: A dispatch nobody picked up for this long is dropped; tickets make a late one harmless anyway.
+DISPATCH_EXPIRES_S = 600
+
+
+class Dispatcher:
+    """Publishes messages. Safe to share between threads; make a new one after a fork."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.app = make_app(settings)
+        self._where = mask_url(settings.broker_url)
+
+    def stage(self, stage: str, hint: Hint, *, device: str, label: str) -> None:
+        """Send one participant's dispatch.
+
+        Args:
+            stage: ``init``, ``train`` or ``validate``.
+            hint: The job and ticket.
+            device: Which kind of worker is wanted.
+            label: Readable front part of the Celery task id, e.g. ``mnist-1a2b-e3-train``.
+        """
+        self._send(
+            STAGE_TASKS[stage],
+            hint,
+            queue=train_queue(device),
+            task_id=f"{label}-{hint.ticket[:8]}",
+            expires=DISPATCH_EXPIRES_S,
+            ignore_result=True,
+            extra=[] if stage == "validate" else [stage],
+        )
+
+    def schedule(self, hint: Hint, *, label: str) -> None:
+        """Ask the scheduler to plan the job's next epoch."""
+        self._send(SCHEDULE, hint, queue=CONTROL_QUEUE, task_id=label, ignore_result=True)
+
+    def infer(self, hint: Hint, data: list[Any], *, device: str, timeout_s: float) -> Any:
+        """Run an inference on a worker and return what the user's ``infer`` returned.
+
+        Raises:
+            TimeoutError: No worker answered in time.
+        """
+        from celery.exceptions import TimeoutError as CeleryTimeout
+
+        result = self._send(
+            INFER,
+            hint,
+            queue=infer_queue(device),
+            task_id=f"{hint.job_id}-infer-{hint.ticket[:8]}",
+            expires=timeout_s,
+            extra=[data],
+        )
+        try:
+            with redis_errors(self._where):
+                return result.get(timeout=timeout_s)
+        except CeleryTimeout as err:
+            raise TimeoutError from err
+        finally:
+            result.forget()
+
+    def hint(self, job_id: str) -> None:
+        """Tell the parameter servers to look at a job now rather than at the next tick."""
+        queue = ps_queue()
+        with redis_errors(self._where), self.app.producer_or_acquire() as producer:
+            producer.publish(
+                Hint(job_id=job_id).to_wire(),
+                serializer="json",
+                exchange=queue.exchange,
+                routing_key=queue.routing_key,
+                declare=[queue],
+            )
+
+    def close(self) -> None:
+        """Close the connections."""
+        self.app.close()
+
+    def queue_length(self, client: Any, device: str) -> int:
+        """Messages waiting for workers of a kind; ``client`` is one of the broker's server."""
+        with redis_errors(self._where):
+            return int(client.llen(train_queue(device)))
+
+    def _send(
+        self, task: str, hint: Hint, *, queue: str, extra: list[Any] | None = None, **options: Any
+    ) -> Any:
+        with redis_errors(self._where):
+            return self.app.send_task(
+                task, args=[hint.to_wire(), *(extra or [])], queue=queue, retry=False, **options
+            )

@@ -1,0 +1,72 @@
+-- Shared by every script: Python puts this file in front of each.
+--
+-- Keys of one job (all under one hash tag, so one cluster slot):
+--   KEYS[1] h  hash    head: gen state epoch round rounds rid ver w slots want last_want vslots stop reason ...
+--   KEYS[2] s  hash    slot -> lease {t token, dl deadline ms, at start ms, n attempt, e errors, l lost}
+--   KEYS[3] c  hash    slot -> contribution {cid, token, ...}
+--   KEYS[4] p  zset    token -> last seen ms: live participants
+--   KEYS[5] d  zset    ticket -> ms: dispatches not yet answered
+--   KEYS[6] o  hash    slot -> reference to its optimizer state
+--   KEYS[7] x  stream  bell
+--   KEYS[8] g  hash    round -> what was merged (the epoch's ledger)
+-- ARGV[1] is always the caller's generation. Decisions are made here, by the server's clock alone;
+-- every script may be called twice with the same arguments (clients re-send after a lost reply).
+local H, S, C, P, D, O, X, G =
+  KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6], KEYS[7], KEYS[8]
+
+local function now()
+  local t = redis.call('TIME')
+  return t[1] * 1000 + math.floor(t[2] / 1000)
+end
+
+local function head(field)
+  return redis.call('HGET', H, field)
+end
+
+local function number(field)
+  return tonumber(head(field) or '0') or 0
+end
+
+local function gone()
+  return head('gen') ~= ARGV[1]
+end
+
+local function is_final(state)
+  return state == 'DONE' or state == 'FAILED' or state == 'STOPPED'
+end
+
+local function bell()
+  redis.call('XADD', X, 'MAXLEN', '~', 16, '*', 'r', head('rid') or '')
+end
+
+local function lease(slot)
+  local text = redis.call('HGET', S, slot)
+  return text and cjson.decode(text) or {t = '', dl = 0, at = 0, n = 0, e = 0, l = 0}
+end
+
+local function put_lease(slot, record)
+  redis.call('HSET', S, slot, cjson.encode(record))
+end
+
+-- A deadline too far ahead means that the clock stepped back: such a lease must not be eternal.
+local function is_valid(record, at, length)
+  return record.t ~= '' and at <= record.dl and record.dl <= at + length
+end
+
+-- Participants that were not seen for a lease (or "in the future", after a clock step) are gone.
+local function live(at, length)
+  redis.call('ZREMRANGEBYSCORE', P, '-inf', '(' .. (at - length))
+  redis.call('ZREMRANGEBYSCORE', P, '(' .. (at + length), '+inf')
+  return redis.call('ZCARD', P)
+end
+
+-- A change of stage: whoever took part in the last one is asked anew.
+local function clear_stage()
+  redis.call('DEL', S, C, P, D)
+end
+
+local function close(state, reason)
+  clear_stage()
+  redis.call('HSET', H, 'state', state, 'rid', '', 'reason', reason, 'since', now())
+  bell()
+end

@@ -1,0 +1,46 @@
+-- ADVANCE(gen, rid, rid', w', m', cids, ledger): commits a merge, the only way to a new version.
+-- KEYS[9...] are the staged chunks of w' and of m' (the outer optimizer's state, or ''); cids are
+-- those merged, comma-separated in slot order.
+-- -> OK state | STALE | MORE | CHANGED | MISSING | GONE
+if gone() then return {'GONE'} end
+local state = head('state')
+if head('rid') == ARGV[3] then return {'OK', state} end
+if head('rid') ~= ARGV[2] or not (state == 'RUN' or state == 'INIT') then return {'STALE'} end
+local want = number('want')
+if redis.call('HLEN', C) < want then return {'MORE'} end
+local cids, states = {}, {}
+for slot = 0, want - 1 do
+  local text = redis.call('HGET', C, slot)
+  if not text then return {'MORE'} end
+  local contribution = cjson.decode(text)
+  cids[#cids + 1] = contribution.cid
+  if type(contribution.optimizer) == 'string' and contribution.optimizer ~= '' then
+    states[slot] = contribution.optimizer
+  end
+end
+if table.concat(cids, ',') ~= ARGV[6] then return {'CHANGED'} end
+for i = 9, #KEYS do
+  if redis.call('EXISTS', KEYS[i]) == 0 then return {'MISSING', KEYS[i]} end
+end
+
+for slot, reference in pairs(states) do redis.call('HSET', O, slot, reference) end
+redis.call('HINCRBY', H, 'ver', 1)
+redis.call('HSET', H, 'w', ARGV[4], 'm', ARGV[5], 'rid', ARGV[3])
+redis.call('DEL', S, C)
+if state == 'INIT' then
+  clear_stage()
+  redis.call('HSET', H, 'state', 'PLAN', 'since', now())
+else
+  redis.call('HSET', G, head('round'), ARGV[7])
+  local round, rounds = redis.call('HINCRBY', H, 'round', 1), number('rounds')
+  if round < rounds then
+    redis.call('HSET', H, 'want', round == rounds - 1 and head('last_want') or head('slots'))
+  else
+    clear_stage()
+    local at, vslots = now(), number('vslots')
+    redis.call('HSET', H, 'state', vslots > 0 and 'VAL' or 'END', 'want', vslots,
+      'since', at, 'trained_ms', at - number('planned_at'))
+  end
+end
+bell()
+return {'OK', head('state')}

@@ -1,0 +1,11 @@
+-- BEAT(gen, token, slot, rid): renews the lease. -> OK | LOST | STOP | GONE
+if gone() then return {'GONE'} end
+if head('stop') == '1' or is_final(head('state')) then return {'STOP'} end
+if head('rid') ~= ARGV[4] then return {'LOST'} end
+local record = lease(ARGV[3])
+if record.t ~= ARGV[2] then return {'LOST'} end
+local at = now()
+record.dl = at + number('lease_ms')
+put_lease(ARGV[3], record)
+redis.call('ZADD', P, at, ARGV[2])
+return {'OK'}

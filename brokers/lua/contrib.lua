@@ -1,0 +1,18 @@
+-- CONTRIB(gen, token, rid, slot, cid, contribution): hands in a slot's work.
+-- -> OK how-many of-how-many | STALE | DUPLICATE | LOST | GONE
+if gone() then return {'GONE'} end
+if head('rid') ~= ARGV[3] then return {'STALE'} end
+local slot, want = ARGV[4], number('want')
+local there = redis.call('HGET', C, slot)
+if there then
+  if cjson.decode(there).cid ~= ARGV[5] then return {'DUPLICATE'} end
+else
+  local record = lease(slot)
+  -- An expired lease that nobody has taken over still belongs to its token.
+  if record.t ~= ARGV[2] then return {'LOST'} end
+  redis.call('HSET', C, slot, ARGV[6])
+  record.t, record.dl = '', 0
+  put_lease(slot, record)
+  redis.call('ZADD', P, now(), ARGV[2])
+end
+return {'OK', tostring(redis.call('HLEN', C)), tostring(want)}

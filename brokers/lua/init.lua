@@ -1,0 +1,17 @@
+-- INIT(gen, 'birth', uuid, field, value, ...): builds a job's head, if there is none or one of a lower generation.
+-- Fields named o:SLOT are references to optimizer states. -> OK | EXISTS
+local current = head('gen')
+if current == ARGV[1] and head('birth') == ARGV[3] then
+  return {'OK'}
+end
+if current and tonumber(current) >= tonumber(ARGV[1]) then
+  return {'EXISTS', current}
+end
+redis.call('DEL', H, S, C, P, D, O, G)
+redis.call('HSET', H, 'gen', ARGV[1], 'since', now())
+for i = 2, #ARGV, 2 do
+  local slot = string.match(ARGV[i], '^o:(%d+)$')
+  redis.call('HSET', slot and O or H, slot or ARGV[i], ARGV[i + 1])
+end
+bell()
+return {'OK'}

@@ -1,0 +1,23 @@
+-- KICK(gen, rid, slot, id, kind, why): drops a bad contribution (id = cid, kind = bad) or a lease
+-- (id = token, kind = error or drain). Errors are counted; too many fail the job.
+-- -> OK errors | FAILED | NONE (id is not there) | STALE | GONE
+if gone() then return {'GONE'} end
+if head('rid') ~= ARGV[2] then return {'STALE'} end
+local slot, kind = ARGV[3], ARGV[5]
+local record = lease(slot)
+if kind == 'bad' then
+  local text = redis.call('HGET', C, slot)
+  if not text or cjson.decode(text).cid ~= ARGV[4] then return {'NONE'} end
+  redis.call('HDEL', C, slot)
+elseif record.t ~= ARGV[4] then
+  return {'NONE'}
+end
+record.t, record.dl = '', 0
+if kind ~= 'drain' then record.e = record.e + 1 end
+put_lease(slot, record)
+if kind ~= 'drain' and record.e >= number('max_errors') then
+  close('FAILED', ARGV[6])
+  return {'FAILED'}
+end
+bell()
+return {'OK', tostring(record.e)}

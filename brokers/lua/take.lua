@@ -1,0 +1,74 @@
+-- TAKE(gen, token, ticket, stage, preferred, queue length, held ms, idle ms): what am I to do?
+-- -> SLOT slot rid epoch round ver w slots attempt o | WAIT bell | RETURN why | END state | GONE
+local STAGES = {INIT = 'init', RUN = 'train', VAL = 'validate'}
+if gone() then return {'GONE'} end
+local token, ticket = ARGV[2], ARGV[3]
+local state = head('state')
+local known = redis.call('ZREM', D, ticket) == 1
+local is_new = not redis.call('ZSCORE', P, token)
+if STAGES[state] ~= ARGV[4] or head('stop') == '1' then
+  redis.call('ZREM', P, token)
+  return {'END', state}
+end
+
+local at, length, want = now(), number('lease_ms'), number('want')
+local participants = live(at, length)
+
+local function grant(slot, record)
+  record.dl = at + length
+  put_lease(slot, record)
+  redis.call('ZADD', P, at, token)
+  return {
+    'SLOT', tostring(slot), head('rid'), head('epoch'), head('round'), head('ver'), head('w'),
+    head('slots'), tostring(record.n), redis.call('HGET', O, slot) or '',
+  }
+end
+
+-- Its own slot first, so that a repeated call gets the same answer.
+for slot = 0, want - 1 do
+  local record = lease(slot)
+  if record.t == token and redis.call('HEXISTS', C, slot) == 0 then
+    return grant(slot, record)
+  end
+end
+
+if is_new and not known then return {'RETURN', 'doubled'} end
+if is_new and participants >= want then return {'RETURN', 'surplus'} end
+-- Others wait for this worker: give it back once it has served for a while, or has nothing to do.
+if not is_new and tonumber(ARGV[6]) > redis.call('ZCARD', D)
+   and (tonumber(ARGV[7]) >= 2000 or tonumber(ARGV[8]) >= 500) then
+  redis.call('ZREM', P, token)
+  return {'RETURN', 'yield'}
+end
+
+local function try(slot)
+  if redis.call('HEXISTS', C, slot) == 1 then return nil end
+  local record = lease(slot)
+  if is_valid(record, at, length) then return nil end
+  if record.t ~= '' then
+    record.l = record.l + 1
+    if record.l >= number('max_lost') then
+      close('FAILED', 'slot ' .. slot .. ' was lost ' .. record.l
+        .. ' times in one round: its workers died or hung')
+      return {'END', 'FAILED'}
+    end
+  end
+  record.n = record.n + 1
+  if record.n > 1 then redis.call('HINCRBY', H, 'retries', 1) end
+  record.t, record.at = token, at
+  return grant(slot, record)
+end
+
+for text in string.gmatch(ARGV[5], '%d+') do
+  local slot = tonumber(text)
+  local answer = slot < want and try(slot)
+  if answer then return answer end
+end
+for slot = 0, want - 1 do
+  local answer = try(slot)
+  if answer then return answer end
+end
+
+redis.call('ZADD', P, at, token)
+local last = redis.call('XREVRANGE', X, '+', '-', 'COUNT', 1)
+return {'WAIT', last[1] and last[1][1] or '0-0'}

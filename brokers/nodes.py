@@ -1,0 +1,104 @@
+"""Who is there: every worker, parameter server and control worker says so every few seconds."""
+
+import json
+import os
+import socket
+import threading
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from brokers.errors import KubemlError, redis_errors
+
+if TYPE_CHECKING:
+    from redis import Redis
+
+NODES_KEY = "kubeml:nodes"
+BEAT_EVERY_S = 2.0
+ALIVE_FOR_S = 10.0
+_FORGET_AFTER_S = 3600.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Node:
+    """One process of the pool: name, role (ps, control, worker), pid, device, host, last beat."""
+
+    name: str
+    role: str
+    pid: int
+    device: str
+    host: str
+    at: float
+
+    def is_alive(self, now: float) -> bool:
+        """Whether it was heard of lately; ``now`` in the server's Unix seconds."""
+        return abs(now - self.at) < ALIVE_FOR_S
+
+
+def announce(client: "Redis", name: str, role: str, *, device: str = "cpu") -> None:
+    """Say that this process is there (by the server's clock, so that clocks need not agree)."""
+    with redis_errors("the state server"):
+        clock: Any = client.time()
+        value = {
+            "role": role,
+            "pid": os.getpid(),
+            "device": device,
+            "host": socket.gethostname(),
+            "at": clock[0] + clock[1] / 1e6,
+        }
+        client.hset(NODES_KEY, name, json.dumps(value))
+
+
+def withdraw(client: "Redis", name: str) -> None:
+    """Say that this process leaves."""
+    with redis_errors("the state server"):
+        client.hdel(NODES_KEY, name)
+
+
+def alive_nodes(client: "Redis", *, role: str = "", device: str = "") -> list[Node]:
+    """The nodes heard of lately, by name; those long silent are forgotten on the way."""
+    with redis_errors("the state server"):
+        clock: Any = client.time()
+        rows: Mapping[bytes, bytes] = client.hgetall(NODES_KEY)  # type: ignore[assignment]
+        now = clock[0] + clock[1] / 1e6
+        nodes = [Node(name=name.decode(), **json.loads(text)) for name, text in rows.items()]
+        silent = [node.name for node in nodes if abs(now - node.at) > _FORGET_AFTER_S]
+        if silent:
+            client.hdel(NODES_KEY, *silent)
+    return sorted(
+        (
+            node
+            for node in nodes
+            if node.is_alive(now) and role in {"", node.role} and device in {"", node.device}
+        ),
+        key=lambda node: node.name,
+    )
+
+
+class Heart(threading.Thread):
+    """Announces this process from a daemon thread until it is stopped."""
+
+    def __init__(self, client: "Redis", name: str, role: str, *, device: str = "cpu") -> None:
+        super().__init__(name="kubeml-heart", daemon=True)
+        self._client, self._node, self._role, self._device = client, name, role, device
+        self._stop_asked = threading.Event()
+
+    def run(self) -> None:
+        """Announce now and every two seconds; a server that is away is asked again."""
+        while not self._stop_asked.is_set():
+            started = time.monotonic()
+            try:
+                announce(self._client, self._node, self._role, device=self._device)
+            except KubemlError:
+                # The loop itself is the retry; the servers' own clients report the outage.
+                started = time.monotonic()
+            self._stop_asked.wait(max(0.0, BEAT_EVERY_S - (time.monotonic() - started)))
+
+    def stop(self) -> None:
+        """Stop announcing and say goodbye, as far as the server still answers."""
+        self._stop_asked.set()
+        try:
+            withdraw(self._client, self._node)
+        except KubemlError:
+            return

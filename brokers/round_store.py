@@ -1,0 +1,402 @@
+"""The round store: one job's live state on the state server, changed only by its Lua scripts.
+
+Every method is one script (or a read) and may be repeated with the same arguments: redis-py
+re-sends a command whose reply was lost. The rules are in ``lua/*.lua``; this module gives them
+names and types.
+"""
+
+import time
+import uuid
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from importlib import resources
+from typing import TYPE_CHECKING, Any
+
+from brokers.errors import redis_errors
+from brokers.protocol import Contribution, TensorRef
+
+if TYPE_CHECKING:
+    from redis import Redis
+
+#: Live jobs, so that a parameter server knows what to look after (never found by KEYS or SCAN).
+JOBS_KEY = "kubeml:jobs"
+
+#: Jobs that ended within ENDED_TTL_S: id by the time of the end.
+ENDED_KEY = "kubeml:ended"
+
+#: How long the state of an ended job stays readable before it expires.
+ENDED_TTL_S = 3600
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Work:
+    """TAKE's answer: train (or validate, or initialise) this slot of this round.
+
+    Attributes:
+        slot, rid, epoch, round_index: What, and the round's uuid.
+        version: Number of the weights to start from.
+        weights: Where they lie; None before the first version.
+        num_slots: N.
+        attempt: How often the slot was begun in this round, from 1.
+        optimizer: Reference to the slot's optimizer state; "" if there is none.
+    """
+
+    slot: int
+    rid: str
+    epoch: int
+    round_index: int
+    version: int
+    weights: TensorRef | None
+    num_slots: int
+    attempt: int
+    optimizer: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Wait:
+    """TAKE's answer: nothing to do until the bell rings after this id."""
+
+    bell: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Leave:
+    """TAKE's answer: give the worker back (``why``: doubled, surplus, yield, end, gone)."""
+
+    why: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Snapshot:
+    """A job's head and contributions at one moment.
+
+    Attributes:
+        head: Field to value, as text; empty if there is no head.
+        contributions: Slot to the contribution's JSON text.
+        num_live: Participants seen within a lease.
+        tickets: Unanswered dispatches, with the server time (ms) each was sent.
+        now_ms: The server's clock.
+    """
+
+    head: Mapping[str, str]
+    contributions: Mapping[int, str]
+    num_live: int
+    tickets: Mapping[str, float]
+    now_ms: float
+
+    def number(self, field: str) -> int:
+        """A field of the head as a whole number; 0 if it is missing."""
+        return int(float(self.head.get(field) or 0))
+
+    @property
+    def state(self) -> str:
+        """The job's state; "" if there is no head."""
+        return self.head.get("state", "")
+
+    @property
+    def gen(self) -> str:
+        """The job's generation."""
+        return self.head.get("gen", "")
+
+    @property
+    def rid(self) -> str:
+        """The round's uuid."""
+        return self.head.get("rid", "")
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether every slot of the round has contributed."""
+        return len(self.contributions) >= self.number("want") > 0
+
+    @property
+    def weights(self) -> TensorRef | None:
+        """The last merged weights."""
+        return self._ref("w")
+
+    @property
+    def outer_state(self) -> TensorRef | None:
+        """The outer optimizer's state that goes with them."""
+        return self._ref("m")
+
+    def _ref(self, field: str) -> TensorRef | None:
+        text = self.head.get(field)
+        return TensorRef.from_json(text) if text else None
+
+
+class RoundStore:
+    """The live state of one job."""
+
+    def __init__(self, client: "Redis", job_id: str, *, where: str = "the state server") -> None:
+        self.job_id = job_id
+        self._client = client
+        self._where = where
+        self._prefix = f"kml:{{{job_id}}}"
+        self._keys = [f"{self._prefix}:{name}" for name in "hscpdoxg"]
+
+    def key(self, *parts: object) -> str:
+        """A key of this job, under its hash tag."""
+        return ":".join([self._prefix, *map(str, parts)])
+
+    @property
+    def bell_key(self) -> str:
+        """The stream that rings whenever waiting participants should ask again."""
+        return self._keys[6]
+
+    # -- life of a job -----------------------------------------------------------------------
+
+    def init(self, gen: int, *, birth: str, fields: Mapping[str, object]) -> bool:
+        """Build the head unless one of this generation or a later one is there.
+
+        Args:
+            gen: Generation: 1, and one more each time the job is rebuilt from S3.
+            birth: A uuid that makes repeating this call harmless.
+            fields: The head's other fields.
+
+        Returns:
+            Whether the head is now this one.
+        """
+        flat = [str(part) for item in fields.items() for part in item]
+        answer = self._run("init", gen, "birth", birth, *flat)
+        if answer[0] == "OK":
+            with redis_errors(self._where):
+                self._client.sadd(JOBS_KEY, self.job_id)
+        return answer[0] == "OK"
+
+    def plan(
+        self,
+        gen: str,
+        rid: str,
+        new_rid: str,
+        *,
+        epoch: int,
+        slots: int,
+        rounds: int,
+        want: int,
+        last_want: int,
+        validation_slots: int,
+        decision: str,
+    ) -> str:
+        """PLAN → RUN: begin an epoch. OK, STALE or GONE."""
+        args = (epoch, slots, rounds, want, last_want, validation_slots, decision)
+        return self._run("plan", gen, rid, new_rid, *args)[0]
+
+    def finish(self, gen: str, rid: str, new_rid: str, *, to: str, reason: str = "") -> str:
+        """Close an epoch (to PLAN) or the job (DONE, STOPPED, FAILED). OK, STALE, MORE or GONE."""
+        return self._run("finish", gen, rid, new_rid, to, reason)[0]
+
+    def stop(self, gen: str) -> str:
+        """Ask the job to end. OK, FINAL or GONE."""
+        return self._run("stop", gen)[0]
+
+    def retire(self) -> None:
+        """Forget a finished job's working state at once, and its head after a while."""
+        with redis_errors(self._where):
+            pipe = self._client.pipeline(transaction=False)
+            pipe.srem(JOBS_KEY, self.job_id)
+            pipe.zadd(ENDED_KEY, {self.job_id: time.time()})
+            pipe.delete(*self._keys[1:6], self._keys[7])
+            for key in (self._keys[0], self._keys[6], self.key("log"), self.key("ev")):
+                pipe.expire(key, ENDED_TTL_S)
+            pipe.execute()
+
+    def forget(self) -> None:
+        """Remove every trace of a job from the state server (but not its expiring chunks)."""
+        with redis_errors(self._where):
+            self._client.srem(JOBS_KEY, self.job_id)
+            self._client.zrem(ENDED_KEY, self.job_id)
+            self._client.delete(*self._keys, self.key("log"), self.key("ev"))
+
+    # -- participants ------------------------------------------------------------------------
+
+    def take(
+        self,
+        gen: str,
+        *,
+        token: str,
+        ticket: str,
+        stage: str,
+        preferred: Sequence[int] = (),
+        queue_length: int = 0,
+        held_ms: int = 0,
+        idle_ms: int = 0,
+    ) -> Work | Wait | Leave:
+        """Ask what to do; see ``take.lua``.
+
+        Args:
+            gen: Generation the participant joined.
+            token: uuid of this execution.
+            ticket: The dispatch that brought it here.
+            stage: ``init``, ``train`` or ``validate``.
+            preferred: Slots it held before, best first (their shards and weights are warm).
+            queue_length: Messages in its worker's queue, for fairness between jobs.
+            held_ms: For how long it has held its worker.
+            idle_ms: For how long it has had nothing to do.
+        """
+        slots = ",".join(map(str, preferred))
+        answer = self._run("take", gen, token, ticket, stage, slots, queue_length, held_ms, idle_ms)
+        if answer[0] == "SLOT":
+            return Work(
+                slot=int(answer[1]),
+                rid=answer[2],
+                epoch=int(answer[3]),
+                round_index=int(answer[4]),
+                version=int(answer[5]),
+                weights=TensorRef.from_json(answer[6]) if answer[6] else None,
+                num_slots=int(answer[7]),
+                attempt=int(answer[8]),
+                optimizer=answer[9],
+            )
+        if answer[0] == "WAIT":
+            return Wait(bell=answer[1])
+        return Leave(why=answer[1] if answer[0] == "RETURN" else answer[0].lower())
+
+    def beat(self, gen: str, *, token: str, slot: int, rid: str) -> str:
+        """Renew the lease. OK, LOST, STOP or GONE."""
+        return self._run("beat", gen, token, slot, rid)[0]
+
+    def contribute(self, gen: str, rid: str, contribution: Contribution) -> tuple[str, int, int]:
+        """Hand in a slot's work: (OK, STALE, DUPLICATE, LOST or GONE; how many of; how many)."""
+        answer = self._run(
+            "contrib",
+            gen,
+            contribution.token,
+            rid,
+            contribution.slot,
+            contribution.cid,
+            contribution.to_json(),
+        )
+        if answer[0] != "OK":
+            return answer[0], 0, 0
+        return "OK", int(answer[1]), int(answer[2])
+
+    def kick(self, gen: str, rid: str, *, slot: int, who: str, kind: str, why: str) -> str:
+        """Drop a contribution (kind bad, who = cid) or a lease (error, drain; who = token)."""
+        return self._run("kick", gen, rid, slot, who, kind, why[:20_000])[0]
+
+    def wait_for_bell(self, after: str, *, block_ms: int) -> None:
+        """Return when the bell has rung after the given id, or the time is over."""
+        with redis_errors(self._where):
+            self._client.xread({self.bell_key: after}, count=1, block=block_ms)
+
+    # -- parameter server --------------------------------------------------------------------
+
+    def advance(
+        self,
+        gen: str,
+        rid: str,
+        new_rid: str,
+        *,
+        weights: TensorRef,
+        outer_state: TensorRef | None,
+        cids: Sequence[str],
+        ledger: str,
+    ) -> tuple[str, str]:
+        """Commit a merge: (OK, STALE, MORE, CHANGED, MISSING or GONE; the state after it)."""
+        answer = self._run(
+            "advance",
+            gen,
+            rid,
+            new_rid,
+            weights.to_json(),
+            outer_state.to_json() if outer_state else "",
+            ",".join(cids),
+            ledger,
+            keys=weights.chunk_keys() + (outer_state.chunk_keys() if outer_state else []),
+        )
+        return answer[0], answer[1] if len(answer) > 1 else ""
+
+    def acquire(self, gen: str, owner: str, *, ttl_ms: int) -> bool:
+        """Whether ``owner`` is to look after the job for the next ``ttl_ms``."""
+        return self._run("acquire", gen, owner, ttl_ms)[0] == "OK"
+
+    def send(self, gen: str, ticket: str, *, burst: int) -> str:
+        """Record a dispatch before it is sent. OK, FULL, IDLE or GONE."""
+        return self._run("send", gen, ticket, burst)[0]
+
+    # -- reads -------------------------------------------------------------------------------
+
+    def head(self) -> dict[str, str]:
+        """The job's head; empty if there is none."""
+        with redis_errors(self._where):
+            raw: Mapping[bytes, bytes] = self._client.hgetall(self._keys[0])  # type: ignore[assignment]
+        return {key.decode(): value.decode() for key, value in raw.items()}
+
+    def snapshot(self) -> Snapshot:
+        """Head, contributions, participants and tickets, read together."""
+        with redis_errors(self._where):
+            pipe = self._client.pipeline(transaction=True)
+            pipe.hgetall(self._keys[0])
+            pipe.hgetall(self._keys[2])
+            pipe.zrange(self._keys[3], 0, -1, withscores=True)
+            pipe.zrange(self._keys[4], 0, -1, withscores=True)
+            pipe.time()
+            head, contributions, seen, tickets, clock = pipe.execute()
+        fields = {key.decode(): value.decode() for key, value in head.items()}
+        now_ms = clock[0] * 1000 + clock[1] // 1000
+        oldest = now_ms - float(fields.get("lease_ms") or 0)
+        return Snapshot(
+            head=fields,
+            contributions={int(slot): text.decode() for slot, text in contributions.items()},
+            num_live=sum(1 for _, at in seen if at >= oldest),
+            tickets={ticket.decode(): at for ticket, at in tickets},
+            now_ms=now_ms,
+        )
+
+    def ledger(self) -> dict[int, str]:
+        """What was merged in each round of the epoch: round to JSON text."""
+        with redis_errors(self._where):
+            raw: Mapping[bytes, bytes] = self._client.hgetall(self._keys[7])  # type: ignore[assignment]
+        return {int(index): text.decode() for index, text in raw.items()}
+
+    def optimizer_refs(self) -> dict[int, str]:
+        """Slot to the reference of its optimizer state."""
+        with redis_errors(self._where):
+            raw: Mapping[bytes, bytes] = self._client.hgetall(self._keys[5])  # type: ignore[assignment]
+        return {int(slot): text.decode() for slot, text in raw.items()}
+
+    def _run(self, script: str, gen: object, *args: object, keys: Sequence[str] = ()) -> list[str]:
+        with redis_errors(self._where):
+            answer: Any = _script(self._client, script)(
+                keys=[*self._keys, *keys], args=[str(gen), *map(str, args)]
+            )
+        return [part.decode() if isinstance(part, bytes) else str(part) for part in answer]
+
+
+def live_jobs(client: "Redis", *, where: str = "the state server") -> list[str]:
+    """Ids of the jobs that have not ended, sorted."""
+    with redis_errors(where):
+        members: Any = client.smembers(JOBS_KEY)
+    return sorted(member.decode() for member in members)
+
+
+def ended_jobs(client: "Redis", *, where: str = "the state server") -> list[str]:
+    """Ids of the jobs that ended lately, oldest first; older ones are forgotten on the way."""
+    with redis_errors(where):
+        client.zremrangebyscore(ENDED_KEY, "-inf", time.time() - ENDED_TTL_S)
+        members: Any = client.zrange(ENDED_KEY, 0, -1)
+    return [member.decode() for member in members]
+
+
+def new_id() -> str:
+    """A fresh uuid, as 32 hexadecimal digits: a token, ticket, rid or cid."""
+    return uuid.uuid4().hex
+
+
+@lru_cache(maxsize=1)
+def script_sources() -> dict[str, str]:
+    """Name to full text of every script, its prelude included."""
+    folder = resources.files("brokers") / "lua"
+    prelude = (folder / "_prelude.lua").read_text("utf-8")
+    return {
+        file.name.removesuffix(".lua"): prelude + file.read_text("utf-8")
+        for file in folder.iterdir()
+        if file.name.endswith(".lua") and not file.name.startswith("_")
+    }
+
+
+def _script(client: "Redis", name: str) -> Any:
+    scripts = client.__dict__.setdefault("_kubeml_scripts", {})
+    if name not in scripts:
+        scripts[name] = client.register_script(script_sources()[name])
+    return scripts[name]

@@ -1,0 +1,186 @@
+"""The workers' disk cache of dataset shards: files by hash, bounded, shared by every process."""
+
+import fcntl
+import hashlib
+import logging
+import os
+import re
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from brokers.errors import Corrupted
+
+logger = logging.getLogger(__name__)
+
+_SHA256 = re.compile(r"[0-9a-f]{64}")
+_TEMPORARY = ".part"
+
+#: How long a process waits for another one's download of the same shard before its own.
+_LOCK_WAIT_S = 60.0
+_LOCK_POLL_S = 0.01
+#: A temporary file this old was left by a process that was killed.
+_STALE_S = 3600.0
+_READ_BYTES = 1 << 20
+
+
+class ShardCache:
+    """Files by SHA-256, at most ``max_bytes`` of them, the least recently used dropped first.
+
+    Any number of processes and threads may use one directory. A file appears complete or not at
+    all, and a dropped one stays readable for whoever has it mapped; its blocks are free once the
+    last map is gone. One file larger than ``max_bytes`` is kept, alone.
+
+    Args:
+        directory: Where the files are; made if need be, and wholly the cache's.
+        max_bytes: Bound of the files' sizes together.
+        lock_wait_s: How long to wait for another process that downloads the same file.
+    """
+
+    def __init__(
+        self, directory: Path, max_bytes: int, *, lock_wait_s: float = _LOCK_WAIT_S
+    ) -> None:
+        self.directory = directory
+        self.max_bytes = max_bytes
+        self._lock_wait_s = lock_wait_s
+        self._locks = directory / "locks"
+        self._locks.mkdir(parents=True, exist_ok=True)
+        # Hashing 16 MiB takes 10 ms: a file that was verified here is known by its inode.
+        self._verified: dict[str, tuple[int, int, int, int]] = {}
+
+    def get(self, sha256: str, fetch: Callable[[], bytes]) -> Path:
+        """Return the path of the file with this hash, downloaded with ``fetch`` unless it is here.
+
+        Args:
+            sha256: Of the content, in lower-case hex.
+            fetch: Returns the content; called by one process at a time.
+
+        Raises:
+            Corrupted: What ``fetch`` returned has another hash, twice.
+        """
+        if not _SHA256.fullmatch(sha256):
+            raise ValueError(f"{sha256!r} is not a SHA-256")
+        path = self.directory / sha256
+        if self._is_sound(path):
+            return path
+        # 256 lock files for all shards: one each would litter, and unlinking locks is a race.
+        with _locked(self._locks / sha256[:2], wait_s=self._lock_wait_s):
+            if not self._is_sound(path):
+                if path.exists():
+                    logger.warning(
+                        "cached shard %s is corrupt and is fetched again",
+                        sha256,
+                        extra={"event": "cache_corrupt"},
+                    )
+                self._store(path, _fetch_verified(sha256, fetch))
+        return path
+
+    def touch(self, sha256: str) -> None:
+        """Note that the file is in use, for those who keep it mapped and no longer ``get`` it."""
+        path = self.directory / sha256
+        with suppress(FileNotFoundError):
+            # The access time alone: the modification time is part of what was verified.
+            os.utime(path, ns=(time.time_ns(), path.stat().st_mtime_ns))
+
+    def num_bytes(self) -> int:
+        """Bytes of all complete files."""
+        return sum(stat.st_size for _, stat in self._files())
+
+    def _is_sound(self, path: Path) -> bool:
+        sha256 = path.name
+        try:
+            with path.open("rb") as file:
+                identity = _identity(os.fstat(file.fileno()))
+                if self._verified.get(sha256) != identity:
+                    digest = hashlib.sha256()
+                    while block := file.read(_READ_BYTES):
+                        digest.update(block)
+                    if digest.hexdigest() != sha256:
+                        return False
+                    self._verified[sha256] = identity
+        except FileNotFoundError:
+            return False
+        self.touch(sha256)
+        return True
+
+    def _store(self, path: Path, content: bytes) -> None:
+        self._make_room(len(content), keep=path.name)
+        handle, name = tempfile.mkstemp(dir=self.directory, suffix=_TEMPORARY)
+        temporary = Path(name)
+        try:
+            with os.fdopen(handle, "wb") as file:
+                file.write(content)
+                file.flush()
+                self._verified[path.name] = _identity(os.fstat(file.fileno()))
+            temporary.replace(path)
+        except BaseException:
+            self._verified.pop(path.name, None)
+            temporary.unlink(missing_ok=True)
+            raise
+
+    def _make_room(self, num_bytes: int, *, keep: str) -> None:
+        """Drop the least recently used files until ``num_bytes`` more fit."""
+        with _locked(self._locks / "eviction", wait_s=self._lock_wait_s):
+            self._drop_stale()
+            files = sorted(self._files(), key=lambda entry: entry[1].st_atime_ns)
+            used = sum(stat.st_size for path, stat in files if path.name != keep)
+            for path, stat in files:
+                if used + num_bytes <= self.max_bytes:
+                    return
+                if path.name != keep:
+                    path.unlink(missing_ok=True)
+                    self._verified.pop(path.name, None)
+                    used -= stat.st_size
+
+    def _drop_stale(self) -> None:
+        for path in self.directory.glob(f"*{_TEMPORARY}"):
+            with suppress(FileNotFoundError):
+                if time.time() - path.stat().st_mtime > _STALE_S:
+                    path.unlink()
+
+    def _files(self) -> Iterator[tuple[Path, os.stat_result]]:
+        for path in self.directory.iterdir():
+            if _SHA256.fullmatch(path.name):
+                with suppress(FileNotFoundError):
+                    yield path, path.stat()
+
+
+def _identity(stat: os.stat_result) -> tuple[int, int, int, int]:
+    return (stat.st_dev, stat.st_ino, stat.st_size, stat.st_mtime_ns)
+
+
+def _fetch_verified(sha256: str, fetch: Callable[[], bytes]) -> bytes:
+    got = ""
+    for _ in range(2):
+        content = fetch()
+        got = hashlib.sha256(content).hexdigest()
+        if got == sha256:
+            return content
+    raise Corrupted(what="a dataset shard", got=f"SHA-256 {got}", expected=sha256)
+
+
+@contextmanager
+def _locked(path: Path, *, wait_s: float) -> Iterator[None]:
+    """Hold a lock among processes and threads, or go on without it after ``wait_s``.
+
+    The lock saves work; files stay right without it. So a process that was frozen while it held
+    one delays the others and never stops them. The kernel frees the lock of a killed one.
+    """
+    deadline = time.monotonic() + wait_s
+    handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        while not _try_lock(handle) and time.monotonic() < deadline:
+            time.sleep(_LOCK_POLL_S)
+        yield
+    finally:
+        os.close(handle)
+
+
+def _try_lock(handle: int) -> bool:
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True

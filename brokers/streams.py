@@ -1,0 +1,115 @@
+"""What a job tells the world while it runs: progress events and the function's log lines.
+
+Both are short Redis streams for followers; what must last is written to S3 when the job ends.
+"""
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from brokers.connections import MAX_BLOCK_MS
+from brokers.errors import redis_errors
+
+if TYPE_CHECKING:
+    from redis import Redis
+
+MAX_EVENTS = 20_000
+MAX_LOG_LINES = 20_000
+MAX_LINE_CHARS = 8_000
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Event:
+    """One thing that happened to a job.
+
+    Attributes:
+        id: Stream id; ``since`` of a later read.
+        kind: init, epoch, round, validated, checkpoint, retry, end.
+        at: Unix seconds, the server's clock.
+        fields: What is known of it, by kind.
+    """
+
+    id: str
+    kind: str
+    at: float
+    fields: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LogLine:
+    """One line that a user's function logged, with where it came from."""
+
+    at: float
+    level: str
+    worker: str
+    epoch: int
+    round: int
+    slot: int
+    text: str
+
+    def to_wire(self) -> dict[str, Any]:
+        """The line as JSON-able values."""
+        return {name: getattr(self, name) for name in self.__slots__}
+
+
+class JobStreams:
+    """The event and log streams of one job."""
+
+    def __init__(self, client: "Redis", job_id: str, *, where: str = "the state server") -> None:
+        self._client = client
+        self._events = f"kml:{{{job_id}}}:ev"
+        self._log = f"kml:{{{job_id}}}:log"
+        self._where = where
+
+    def emit(self, kind: str, **fields: Any) -> None:
+        """Add a progress event."""
+        with redis_errors(self._where):
+            self._client.xadd(
+                self._events,
+                {"kind": kind, "fields": json.dumps(fields)},
+                maxlen=MAX_EVENTS,
+                approximate=True,
+            )
+
+    def log(self, lines: list[dict[str, Any]]) -> None:
+        """Add log lines (``LogLine.to_wire`` form) in one round trip."""
+        with redis_errors(self._where):
+            pipe = self._client.pipeline(transaction=False)
+            for line in lines:
+                pipe.xadd(
+                    self._log, {"line": json.dumps(line)}, maxlen=MAX_LOG_LINES, approximate=True
+                )
+            pipe.execute()
+
+    def events(self, *, since: str = "0", block_ms: int = 0) -> list[Event]:
+        """Events after ``since``, oldest first; waits up to ``block_ms`` for the first one."""
+        return [
+            Event(
+                id=entry_id,
+                kind=fields[b"kind"].decode(),
+                at=int(entry_id.split("-")[0]) / 1000,
+                fields=json.loads(fields[b"fields"]),
+            )
+            for entry_id, fields in self._read(self._events, since, block_ms)
+        ]
+
+    def lines(self, *, since: str = "0", block_ms: int = 0) -> list[tuple[str, LogLine]]:
+        """(stream id, log line) after ``since``, oldest first."""
+        return [
+            (entry_id, LogLine(**json.loads(fields[b"line"])))
+            for entry_id, fields in self._read(self._log, since, block_ms)
+        ]
+
+    def _read(
+        self, key: str, since: str, block_ms: int
+    ) -> Iterator[tuple[str, Mapping[bytes, bytes]]]:
+        block = min(block_ms, MAX_BLOCK_MS) or None
+        with redis_errors(self._where):
+            answer: Any = self._client.xread({key: since}, count=1000, block=block)
+        streams = answer.items() if isinstance(answer, dict) else answer or []
+        for _, entries in streams:
+            # RESP3 nests the entries once more than RESP2.
+            flat = entries[0] if isinstance(answer, dict) else entries
+            for entry_id, fields in flat:
+                yield entry_id.decode(), fields

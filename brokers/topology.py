@@ -1,0 +1,113 @@
+"""Queues, task names and Celery's configuration; the one place that builds a Celery app.
+
+Every setting that is not a default was seen to bite; the reason stands beside it.
+"""
+
+from typing import Any
+
+from celery import Celery
+from kombu.entity import Exchange, Queue
+
+from brokers.settings import Settings
+
+CONTROL_QUEUE = "kubeml.control"
+PS_QUEUE = "kubeml.ps"
+
+TRAIN = "kubeml.train"
+VALIDATE = "kubeml.validate"
+INFER = "kubeml.infer"
+SCHEDULE = "kubeml.schedule"
+
+#: A stage of a job and the task that serves it (an INIT is served by a training task).
+STAGE_TASKS = {"init": TRAIN, "train": TRAIN, "validate": VALIDATE}
+
+_VISIBILITY_TIMEOUT_S = 3600
+
+_TRANSPORT = {
+    "visibility_timeout": _VISIBILITY_TIMEOUT_S,
+    "unacked_restore_interval": 5,
+    "unacked_restore_throttle": 1,
+    # Without a socket time-out a worker hangs for ever on a half-open link.
+    "socket_timeout": 10,
+    "socket_connect_timeout": 5,
+    "socket_keepalive": True,
+    "health_check_interval": 10,
+}
+
+
+def train_queue(device: str) -> str:
+    """The queue of a kind of worker: ``kubeml.train.cpu`` or ``kubeml.train.gpu``."""
+    return f"kubeml.train.{device}"
+
+
+def infer_queue(device: str) -> str:
+    """The queue of inference on a kind of worker; served before training by the same workers."""
+    return f"kubeml.infer.{device}"
+
+
+def _queue(name: str) -> Queue:
+    return Queue(name, Exchange("kubeml", type="direct"), routing_key=name)
+
+
+def ps_queue() -> Queue:
+    """The parameter servers' hints."""
+    return _queue(PS_QUEUE)
+
+
+def celery_config(settings: Settings) -> dict[str, Any]:
+    """Celery's configuration for workers, control workers and senders alike."""
+    names = [CONTROL_QUEUE]
+    names += [make(device) for device in ("cpu", "gpu") for make in (train_queue, infer_queue)]
+    return {
+        "broker_url": str(settings.broker_url),
+        "result_backend": str(settings.broker_url),
+        "task_serializer": "json",
+        "result_serializer": "json",
+        "accept_content": ["json"],
+        "result_accept_content": ["json"],
+        "event_serializer": "json",
+        "task_queues": [_queue(name) for name in names],
+        "task_default_queue": CONTROL_QUEUE,
+        "task_default_exchange": "kubeml",
+        # A misspelt queue would swallow messages silently.
+        "task_create_missing_queues": False,
+        "broker_transport_options": _TRANSPORT,
+        "result_backend_transport_options": _TRANSPORT,
+        "visibility_timeout": _VISIBILITY_TIMEOUT_S,
+        "redis_socket_timeout": 10,
+        "redis_socket_connect_timeout": 5,
+        "redis_socket_keepalive": True,
+        "redis_backend_health_check_interval": 10,
+        "redis_retry_on_timeout": True,
+        "result_backend_always_retry": True,
+        "result_backend_max_retries": 10,
+        "result_expires": 3600,
+        "broker_connection_retry_on_startup": True,
+        "broker_connection_max_retries": None,
+        # Else a full Redis kills the workers.
+        "broker_channel_error_retry": True,
+        "broker_pool_limit": 4,
+        # A poison task that is redelivered loops for ever; lost work is the round store's matter.
+        "task_reject_on_worker_lost": False,
+        "worker_cancel_long_running_tasks_on_connection_loss": False,
+        "worker_prefetch_multiplier": 1,
+        # Else a message parks behind a busy worker and hides from autoscalers.
+        "worker_disable_prefetch": True,
+        "worker_proc_alive_timeout": 60,
+        "worker_soft_shutdown_timeout": 20,
+        "worker_enable_soft_shutdown_on_idle": False,
+        "worker_send_task_events": True,
+        "task_send_sent_event": True,
+        "task_track_started": False,
+        "worker_hijack_root_logger": False,
+        "worker_redirect_stdouts": False,
+        "enable_utc": True,
+        "timezone": "UTC",
+    }
+
+
+def make_app(settings: Settings, *, name: str = "kubeml") -> Celery:
+    """A Celery app on the settings' broker; tasks are registered by ``tasks`` alone."""
+    app = Celery(name, set_as_current=False)
+    app.conf.update(celery_config(settings))
+    return app

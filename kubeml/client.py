@@ -1,0 +1,498 @@
+"""The Python submit API: what the CLI does, for programs.
+
+from kubeml import Client
+
+with Client() as client:
+    job = client.train("lenet", "mnist", epochs=5, batch_size=64, lr=0.01)
+    print(job.wait().accuracy)
+    weights = job.state_dict()
+"""
+
+import time
+import uuid
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from functools import cached_property
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Self
+
+from brokers.connections import state_client
+from brokers.errors import redis_errors
+from brokers.objects import ObjectStore
+from brokers.protocol import Hint, is_job_id
+from brokers.round_store import RoundStore, ended_jobs, live_jobs, new_id
+from brokers.settings import Settings, mask_url
+from brokers.streams import Event, JobStreams, LogLine
+from kubeml.checkpoint import Checkpoints
+from kubeml.errors import (
+    Conflict,
+    InvalidOption,
+    JobFailed,
+    JobNotFound,
+    JobStopped,
+    NameTaken,
+    ObjectExists,
+    TimedOut,
+    UserCodeError,
+)
+from kubeml.generations import Generations
+from kubeml.job import EpochRow, JobEnd, JobSpec, JobStatus, State
+from kubeml.records import JobRecords
+
+if TYPE_CHECKING:
+    import torch
+    from redis import Redis
+
+    from brokers.dispatch import Dispatcher
+    from kubeml.datasets import Datasets
+    from kubeml.functions import Functions
+
+#: How long one wait for events lasts before the durable records are looked at.
+_BLOCK_MS = 1000
+
+
+class Client:
+    """A connection to kubeml. A context manager; safe to share between threads.
+
+    Args:
+        settings: Where the servers are; found by environment, file and profile unless given.
+    """
+
+    def __init__(self, settings: Settings | None = None) -> None:
+        self.settings = settings or Settings.load()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the connections."""
+        if "_redis" in self.__dict__:
+            self._redis.close()
+        if "_dispatcher" in self.__dict__:
+            self._dispatcher.close()
+
+    @cached_property
+    def functions(self) -> "Functions":
+        """The functions' catalogue."""
+        from kubeml.functions import Functions
+
+        return Functions(self.objects)
+
+    @cached_property
+    def datasets(self) -> "Datasets":
+        """The datasets' catalogue."""
+        from kubeml.datasets import Datasets
+
+        return Datasets(self.objects)
+
+    def train(
+        self,
+        function: str,
+        dataset: str,
+        *,
+        epochs: int,
+        batch_size: int = 64,
+        lr: float = 0.01,
+        job_id: str | None = None,
+        seed: int | None = None,
+        max_parallelism: int | None = None,
+        **options: Any,
+    ) -> "Job":
+        """Submit a training job and return at once.
+
+        Args:
+            function: Name of a function.
+            dataset: Name of a dataset.
+            epochs: Passes over the training set.
+            batch_size: Rows per step.
+            lr: Learning rate, ``self.lr`` in the function.
+            job_id: An id of your own, which makes submitting twice an error rather than two jobs.
+            seed: Fixes initial weights, shuffling and augmentation; 0 unless given.
+            max_parallelism: Ceiling for the scheduler; 16, or the parallelism if that is larger.
+            options: Further fields of ``kubeml.job.JobSpec``: ``parallelism``, ``static``, ``k``,
+                ``validate_every``, ``goal_accuracy``, ``shuffle``, ``optimizer_state``,
+                ``outer``, ``outer_lr``, ``outer_momentum``, ``device``, ``max_errors``.
+
+        Raises:
+            FunctionNotFound, DatasetNotFound: There is none of that name.
+            InvalidOption: A value is out of range.
+            NameTaken: A job of this id exists.
+            BackendUnreachable: Redis or S3 does not answer; nothing was submitted.
+        """
+        self._require_redis()
+        info = self.functions.show(function)
+        manifest = self.datasets.show(dataset)
+        if max_parallelism is None:
+            max_parallelism = max(16, _whole(options.get("parallelism", 0)))
+        try:
+            spec = JobSpec(
+                id=_new_job_id() if job_id is None else _checked_id(job_id),
+                function=function,
+                function_sha256=info.sha256,
+                entry=info.entry,
+                dataset=dataset,
+                dataset_version=manifest.version,
+                epochs=epochs,
+                batch_size=batch_size,
+                lr=lr,
+                seed=0 if seed is None else seed,
+                max_parallelism=max_parallelism,
+                created_at=time.time(),
+                **options,
+            )
+        except TypeError as err:
+            raise InvalidOption(option="options", got=str(err), expected="JobSpec fields") from err
+        spec.check()
+        spec.check_against_data(manifest.train.num_rows)
+        try:
+            self._records.create(spec)
+        except ObjectExists as err:
+            raise NameTaken(
+                kind="job", name=spec.id, hint="leave --id out, or choose another"
+            ) from err
+        Generations(self.settings, self._redis, self.objects).begin(spec)
+        self._dispatcher.schedule(Hint(job_id=spec.id), label=f"{spec.id}-e0-schedule")
+        return Job(spec.id, self)
+
+    def job(self, job_id: str) -> "Job":
+        """A job by its id.
+
+        Raises:
+            JobNotFound: There is none.
+        """
+        job = Job(job_id, self)
+        _ = job.spec
+        return job
+
+    def jobs(self) -> list[JobStatus]:
+        """The jobs of the live state: those under way, and those that ended within the hour."""
+        alive = live_jobs(self._redis, where=self._where)
+        ended = ended_jobs(self._redis, where=self._where)
+        ids = list(dict.fromkeys([*alive, *ended]))
+        statuses = self._each(ids, lambda job_id: _status_or_none(Job(job_id, self)))
+        return sorted((s for s in statuses if s), key=lambda s: s.spec.created_at)
+
+    def prune_jobs(self) -> list[str]:
+        """Forget ended jobs in the live state; their histories and checkpoints stay."""
+        ids = ended_jobs(self._redis, where=self._where)
+        for job_id in ids:
+            RoundStore(self._redis, job_id, where=self._where).forget()
+        return ids
+
+    def histories(self) -> list[JobStatus]:
+        """Every job there is a record of, newest first."""
+        statuses = self._each(
+            self._records.all_ids(), lambda job_id: _status_or_none(Job(job_id, self))
+        )
+        found = [status for status in statuses if status]
+        return sorted(found, key=lambda s: s.spec.created_at, reverse=True)
+
+    def delete_history(self, job_id: str) -> None:
+        """Remove an ended job's history, checkpoints and records.
+
+        Raises:
+            JobNotFound: There is none.
+            Conflict: It is running.
+        """
+        status = self.job(job_id).status()
+        if not status.state.is_final:
+            raise Conflict(
+                what=f"job {job_id} is running", hint=f"stop it: kubeml task stop --id {job_id}"
+            )
+        RoundStore(self._redis, job_id, where=self._where).forget()
+        self._records.delete(job_id)
+
+    def prune_histories(self) -> list[str]:
+        """Remove the histories of all ended jobs, and return their ids."""
+        ended = [s.id for s in self.histories() if s.state.is_final]
+        for job_id in ended:
+            self.delete_history(job_id)
+        return ended
+
+    def infer(self, job_id: str, data: list[Any], *, timeout_s: float = 60.0) -> Any:
+        """Run the function's ``infer`` on a worker, with the job's last weights.
+
+        Args:
+            job_id: A job that has trained at least an epoch.
+            data: What ``infer`` gets: JSON-able values.
+            timeout_s: How long to wait for a worker.
+
+        Raises:
+            JobNotFound: There is no such job.
+            Conflict: It has no weights yet.
+            UserCodeError: The user's ``infer`` raised.
+            TimedOut: No worker answered.
+        """
+        job = self.job(job_id)
+        if self._checkpoints.latest(job_id) is None:
+            raise Conflict(
+                what=f"job {job_id} has no weights yet", hint=f"kubeml task show --id {job_id}"
+            )
+        self._require_redis()
+        hint = Hint(job_id=job_id, ticket=new_id())
+        try:
+            answer = self._dispatcher.infer(hint, data, device=job.spec.device, timeout_s=timeout_s)
+        except TimeoutError as err:
+            raise TimedOut(
+                what=f"inference with job {job_id}",
+                after_s=timeout_s,
+                hint="is a worker running and free? see `kubeml status`",
+            ) from err
+        if "error" in answer:
+            raise UserCodeError(
+                where="infer", fault=answer["error"], user_traceback=answer["traceback"],
+                hint=answer["hint"],
+            )  # fmt: skip
+        return answer["predictions"]
+
+    @cached_property
+    def objects(self) -> ObjectStore:
+        """The bucket."""
+        return ObjectStore(self.settings)
+
+    @cached_property
+    def _redis(self) -> "Redis":
+        return state_client(self.settings)
+
+    @cached_property
+    def _dispatcher(self) -> "Dispatcher":
+        from brokers.dispatch import Dispatcher
+
+        return Dispatcher(self.settings)
+
+    @cached_property
+    def _records(self) -> JobRecords:
+        return JobRecords(self.objects)
+
+    @cached_property
+    def _checkpoints(self) -> Checkpoints:
+        return Checkpoints(self.objects)
+
+    @property
+    def _where(self) -> str:
+        return mask_url(self.settings.state_url)
+
+    def _require_redis(self) -> None:
+        with redis_errors(self._where):
+            self._redis.ping()
+
+    def _each(self, ids: list[str], look: Any) -> list[Any]:
+        with ThreadPoolExecutor(8) as pool:
+            return list(pool.map(look, ids))
+
+
+class Job:
+    """One training job."""
+
+    def __init__(self, job_id: str, client: Client) -> None:
+        self.id = job_id
+        self._client = client
+        self._store = RoundStore(client._redis, job_id, where=client._where)  # noqa: SLF001
+        self._streams = JobStreams(client._redis, job_id, where=client._where)  # noqa: SLF001
+        self._records = client._records  # noqa: SLF001
+        self._checkpoints = client._checkpoints  # noqa: SLF001
+
+    def __repr__(self) -> str:
+        return f"Job({self.id!r})"
+
+    @cached_property
+    def spec(self) -> JobSpec:
+        """What was asked for.
+
+        Raises:
+            JobNotFound: There is no such job.
+        """
+        return self._records.spec(self.id)
+
+    def status(self) -> JobStatus:
+        """The job as it stands now."""
+        snap = self._store.snapshot()
+        end = None
+        if not snap.head or State(snap.state).is_final:
+            end = self._records.end(self.id)
+        if end is not None:
+            return JobStatus(
+                id=self.id, state=end.state, reason=end.reason, spec=self.spec, epoch=end.epoch,
+                last=self._last_row(end.epoch), end=end,
+            )  # fmt: skip
+        epoch = snap.number("epoch")
+        waiting = len(snap.tickets)
+        return JobStatus(
+            id=self.id,
+            state=State(snap.state) if snap.head else State.PLAN,
+            reason=_why_waiting(snap.head, waiting, snap.num_live),
+            spec=self.spec,
+            epoch=epoch,
+            round=snap.number("round"),
+            rounds=snap.number("rounds"),
+            version=snap.number("ver"),
+            parallelism=snap.number("slots"),
+            num_workers=snap.num_live,
+            waiting=waiting,
+            last=self._last_row(epoch),
+        )
+
+    def history(self) -> list[EpochRow]:
+        """One row per finished epoch."""
+        _ = self.spec
+        return self._records.rows(self.id)
+
+    def wait(self, timeout_s: float | None = None) -> JobEnd:
+        """Wait until the job has ended.
+
+        Args:
+            timeout_s: Give up after this long; None for never.
+
+        Raises:
+            JobFailed: It failed; the error holds the reason.
+            JobStopped: It was stopped.
+            TimedOut: It has not ended yet; it goes on.
+        """
+        deadline = None if timeout_s is None else time.monotonic() + timeout_s
+        for _ in self._follow(deadline):
+            if deadline is not None and time.monotonic() > deadline:
+                break
+        end = self._records.end(self.id)
+        if end is None:
+            raise TimedOut(what=f"job {self.id}", after_s=timeout_s or 0.0)
+        if end.state is State.FAILED:
+            raise JobFailed(job_id=self.id, reason=end.reason)
+        if end.state is State.STOPPED:
+            raise JobStopped(job_id=self.id)
+        return end
+
+    def result(self) -> JobEnd:
+        """How the job ended, whatever the way.
+
+        Raises:
+            Conflict: It has not ended.
+        """
+        end = self._records.end(self.id)
+        if end is None:
+            _ = self.spec
+            raise Conflict(
+                what=f"job {self.id} has not ended", hint=f"kubeml task watch --id {self.id}"
+            )
+        return end
+
+    def events(self, *, since: str = "0") -> Iterator[Event]:
+        """Progress events, as they come; ends when the job has ended.
+
+        Args:
+            since: Id of the last event seen before; "0" for all that are still kept.
+        """
+        _ = self.spec
+        for batch in self._follow(None, since=since):
+            yield from batch
+
+    def logs(self, *, follow: bool = False) -> Iterator[LogLine]:
+        """The function's log lines; with ``follow`` until the job has ended."""
+        _ = self.spec
+        since = "0"
+        while True:
+            end = self._records.end(self.id)
+            if end is not None and since == "0":
+                yield from (LogLine(**line) for line in self._records.log_lines(self.id))
+                return
+            lines = self._streams.lines(since=since, block_ms=_BLOCK_MS if follow else 0)
+            yield from (line for _, line in lines)
+            since = lines[-1][0] if lines else since
+            if not lines and (end is not None or not follow):
+                return
+
+    def stop(self) -> None:
+        """Ask the job to end; what was merged so far is kept.
+
+        Raises:
+            Conflict: It has ended already.
+        """
+        head = self._store.head()
+        answer = self._store.stop(head["gen"]) if head else "FINAL"
+        if answer == "FINAL":
+            ended = self._records.end(self.id)
+            _ = self.spec
+            raise Conflict(what=f"job {self.id} has ended already: {ended.state if ended else '?'}")
+        self._client._dispatcher.hint(self.id)  # noqa: SLF001
+
+    def infer(self, data: list[Any], *, timeout_s: float = 60.0) -> Any:
+        """Run the function's ``infer`` with this job's last weights; see ``Client.infer``."""
+        return self._client.infer(self.id, data, timeout_s=timeout_s)
+
+    def state_dict(self) -> "dict[str, torch.Tensor]":
+        """The last merged weights that were checkpointed: name to CPU tensor.
+
+        Raises:
+            Conflict: There are none yet.
+        """
+        from kubeml.state_dict import load_state_dict
+
+        end = self._records.end(self.id)
+        if end is not None and end.checkpoint:
+            checkpoint = self._checkpoints.read(end.checkpoint)
+        else:
+            _ = self.spec
+            latest = self._checkpoints.latest(self.id)
+            if latest is None:
+                raise Conflict(what=f"job {self.id} has no weights yet")
+            checkpoint = latest
+        return load_state_dict(self._checkpoints, checkpoint)
+
+    def _last_row(self, epoch: int) -> EpochRow | None:
+        rows = (self._records.row(self.id, e) for e in (epoch, epoch - 1) if e >= 1)
+        return next((row for row in rows if row is not None), None)
+
+    def _follow(self, deadline: float | None, *, since: str = "0") -> Iterator[list[Event]]:
+        """Batches of events until the end; an empty one about every second."""
+        while True:
+            batch = self._streams.events(since=since, block_ms=_BLOCK_MS)
+            if batch:
+                since = batch[-1].id
+            yield batch
+            if any(event.kind == "end" for event in batch):
+                return
+            if not batch and self._records.end(self.id) is not None:
+                return
+            if deadline is not None and time.monotonic() > deadline:
+                return
+
+
+def _status_or_none(job: Job) -> JobStatus | None:
+    try:
+        return job.status()
+    except JobNotFound:
+        # Deleted meanwhile, or a submission that died half-way.
+        return None
+
+
+def _why_waiting(head: dict[str, str] | Any, waiting: int, num_live: int) -> str:
+    if head.get("reason"):
+        return str(head["reason"])
+    if head.get("stop") == "1":
+        return "stopping"
+    if waiting and not num_live:
+        return f"waiting for a free {head.get('device', 'cpu')} worker"
+    return ""
+
+
+def _new_job_id() -> str:
+    return uuid.uuid4().hex[:8]
+
+
+def _checked_id(job_id: str) -> str:
+    if not is_job_id(job_id):
+        raise InvalidOption(
+            option="--id", got=repr(job_id), expected="1 to 63 letters, digits or '-'"
+        )
+    return job_id
+
+
+def _whole(value: object) -> int:
+    return value if isinstance(value, int) else 0

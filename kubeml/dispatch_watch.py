@@ -1,0 +1,77 @@
+"""Seeing to it that a job has the participants it needs, although messages may get lost."""
+
+from brokers.dispatch import Dispatcher
+from brokers.protocol import Hint
+from brokers.round_store import RoundStore, Snapshot, new_id
+from kubeml.job import JobSpec, State
+
+#: The stage that participants of a state serve.
+STAGE = {State.INIT: "init", State.RUN: "train", State.VAL: "validate"}
+
+#: An unanswered dispatch is sent again this soon if no message waits in the queue,
+_LOST_AFTER_MS = 1000
+#: and otherwise after 10, 20, 40 … s: workers may simply be busy.
+_FIRST_RESEND_MS = 10_000
+
+#: A plan that was asked for is asked for again after this long.
+_RESCHEDULE_MS = 2000
+
+
+class DispatchWatch:
+    """Repairs one job's dispatches, tick by tick. Its memory only spaces out repetitions."""
+
+    def __init__(self, dispatcher: Dispatcher, store: RoundStore, job_id: str) -> None:
+        self._dispatcher = dispatcher
+        self._store = store
+        self._job_id = job_id
+        self._resent: dict[str, tuple[int, float]] = {}
+        self._scheduled_at = 0.0
+
+    def repair(self, snap: Snapshot, spec: JobSpec, *, queue_length: int) -> None:
+        """Send what is missing.
+
+        Args:
+            snap: The job now.
+            spec: Its spec.
+            queue_length: Messages waiting for workers of its kind.
+        """
+        state = State(snap.state)
+        if state is State.PLAN:
+            self._ask_for_plan(snap)
+            return
+        stage = STAGE.get(state)
+        if stage is None:
+            return
+        self._resend(snap, spec, stage, queue_length)
+        if snap.now_ms - snap.number("since") > _LOST_AFTER_MS / 2:
+            self._send_one(snap, spec, stage)
+
+    def _ask_for_plan(self, snap: Snapshot) -> None:
+        waited = snap.now_ms - max(self._scheduled_at, snap.number("since"))
+        if waited >= _RESCHEDULE_MS:
+            self._scheduled_at = snap.now_ms
+            label = f"{self._job_id}-e{snap.number('epoch') + 1}-schedule"
+            self._dispatcher.schedule(Hint(job_id=self._job_id), label=label)
+
+    def _send_one(self, snap: Snapshot, spec: JobSpec, stage: str) -> None:
+        # One at a time after the first burst, so that jobs share the queue fairly.
+        ticket = new_id()
+        if self._store.send(snap.gen, ticket, burst=1) == "OK":
+            self._publish(ticket, snap, spec, stage)
+
+    def _resend(self, snap: Snapshot, spec: JobSpec, stage: str, queue_length: int) -> None:
+        self._resent = {t: v for t, v in self._resent.items() if t in snap.tickets}
+        for ticket, sent_at in snap.tickets.items():
+            times, last = self._resent.get(ticket, (0, sent_at))
+            patience = _LOST_AFTER_MS if queue_length == 0 else _FIRST_RESEND_MS * 2**times
+            if snap.now_ms - last >= patience:
+                self._resent[ticket] = (times + 1, snap.now_ms)
+                self._publish(ticket, snap, spec, stage)
+
+    def _publish(self, ticket: str, snap: Snapshot, spec: JobSpec, stage: str) -> None:
+        self._dispatcher.stage(
+            stage,
+            Hint(job_id=self._job_id, ticket=ticket),
+            device=spec.device,
+            label=f"{self._job_id}-e{snap.number('epoch')}-{stage}",
+        )

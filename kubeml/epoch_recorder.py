@@ -1,0 +1,174 @@
+"""Writing down an epoch (checkpoint, history row, ledger) and a job's end, exactly once each."""
+
+import json
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from brokers.objects import ObjectStore
+from brokers.protocol import Contribution, TensorRef
+from brokers.round_store import RoundStore, Snapshot
+from brokers.streams import JobStreams
+from brokers.tensor_channel import TensorChannel
+from kubeml.checkpoint import Buffer, Checkpoint, Checkpoints
+from kubeml.job import EpochRow, JobEnd, JobSpec, State
+from kubeml.layout import Layout
+from kubeml.records import JobRecords
+
+
+class EpochRecorder:
+    """Writes what must last. Every method may be repeated: the first writer of a record wins."""
+
+    def __init__(
+        self,
+        objects: ObjectStore,
+        store: RoundStore,
+        channel: TensorChannel,
+        streams: JobStreams,
+    ) -> None:
+        self._records = JobRecords(objects)
+        self._checkpoints = Checkpoints(objects)
+        self._store = store
+        self._channel = channel
+        self._streams = streams
+
+    def record(
+        self,
+        spec: JobSpec,
+        snap: Snapshot,
+        layout: Layout,
+        origin: Checkpoint | None,
+        weights: Buffer,
+        validation: Sequence[Contribution],
+    ) -> EpochRow:
+        """Write the checkpoint and history row of the epoch that has just been trained.
+
+        Args:
+            spec: The job's spec.
+            snap: The job at END, or at VAL with every slot's statistics in.
+            layout: The network's layout.
+            origin: The checkpoint of epoch 0 (it holds the frozen tensors).
+            weights: The merged weights blob.
+            validation: The validation slots' contributions; empty if none was due.
+
+        Returns:
+            The row that stands in the history now.
+        """
+        epoch = snap.number("epoch")
+        checkpoint = self._checkpoints.at(spec.id, epoch)
+        if checkpoint is None:
+            checkpoint = self._write(snap, layout, origin, weights, epoch)
+        ledger = {index: json.loads(text) for index, text in sorted(self._store.ledger().items())}
+        row = _row(snap, ledger, validation, checkpoint.weights.sha256)
+        row = self._records.add_row(spec.id, row, {"epoch": epoch, "rounds": ledger})
+        if row.accuracy is not None:
+            self._streams.emit("validated", epoch=epoch, accuracy=row.accuracy, loss=row.val_loss)
+        self._streams.emit("checkpoint", epoch=epoch, row=row.to_wire())
+        return row
+
+    def record_stop(
+        self, snap: Snapshot, layout: Layout, origin: Checkpoint | None, weights: Buffer
+    ) -> None:
+        """Write the last merged weights of a job that is being stopped in mid-epoch."""
+        epoch = snap.number("epoch")
+        last = self._checkpoints.latest(self._store.job_id)
+        if last is None or last.version != snap.number("ver"):
+            self._write(snap, layout, origin, weights, "stop", epoch=epoch)
+
+    def conclude(self, spec: JobSpec, snap: Snapshot) -> JobEnd:
+        """Write how the job ended, and its log."""
+        rows = self._records.rows(spec.id)
+        checkpoint, key = self._last_checkpoint(spec.id, State(snap.state))
+        validated = [row for row in rows if row.accuracy is not None]
+        now = time.time()
+        end = JobEnd(
+            state=State(snap.state),
+            reason=snap.head.get("reason", ""),
+            epoch=len(rows),
+            checkpoint=key,
+            weights_sha256=checkpoint.weights.sha256 if checkpoint else "",
+            accuracy=validated[-1].accuracy if validated else None,
+            train_loss=rows[-1].train_loss if rows else None,
+            val_loss=validated[-1].val_loss if validated else None,
+            elapsed_s=max(0.0, now - spec.created_at),
+            ended_at=now,
+        )
+        return self._records.set_end(spec.id, end, self._log())
+
+    def _last_checkpoint(self, job_id: str, state: State) -> tuple[Checkpoint | None, str]:
+        if state is State.STOPPED and (stopped := self._checkpoints.at(job_id, "stop")):
+            return stopped, self._checkpoints.key(job_id, "stop")
+        latest = self._checkpoints.latest(job_id)
+        return latest, self._checkpoints.key(job_id, latest.epoch) if latest else ""
+
+    def _log(self) -> list[dict[str, Any]]:
+        lines: list[dict[str, Any]] = []
+        since = "0"
+        while batch := self._streams.lines(since=since):
+            lines += [line.to_wire() for _, line in batch]
+            since = batch[-1][0]
+        return lines
+
+    def _write(
+        self,
+        snap: Snapshot,
+        layout: Layout,
+        origin: Checkpoint | None,
+        weights: Buffer,
+        name: int | str,
+        *,
+        epoch: int | None = None,
+    ) -> Checkpoint:
+        job_id = self._store.job_id
+        outer = None
+        if snap.outer_state:
+            blob = self._channel.pull(snap.outer_state)
+            outer = self._checkpoints.put_blob(job_id, "outer", blob)
+        optimizer = {
+            slot: self._checkpoints.put_blob(
+                job_id, f"optimizer-{slot}", self._channel.pull(TensorRef.from_json(text))
+            )
+            for slot, text in self._store.optimizer_refs().items()
+        }
+        checkpoint = Checkpoint(
+            job_id=job_id,
+            epoch=epoch if epoch is not None else snap.number("epoch"),
+            version=snap.number("ver"),
+            layout=layout,
+            weights=self._checkpoints.put_weights(job_id, layout, weights),
+            frozen=origin.frozen if origin else None,
+            outer_state=outer,
+            optimizer=optimizer,
+        )
+        return self._checkpoints.publish(checkpoint, name)
+
+
+def _row(
+    snap: Snapshot,
+    ledger: Mapping[int, list[dict[str, Any]]],
+    validation: Sequence[Contribution],
+    weights_sha256: str,
+) -> EpochRow:
+    merged = [entry for entries in ledger.values() for entry in entries]
+    samples = sum(entry["samples"] for entry in merged)
+    validated = sum(c.num_samples for c in validation)
+    in_validation_ms = snap.now_ms - snap.number("since") if validation else 0.0
+    return EpochRow(
+        epoch=snap.number("epoch"),
+        parallelism=snap.number("slots"),
+        num_workers=len({entry["worker"] for entry in merged}),
+        rounds=len(ledger),
+        steps=sum(entry["steps"] for entry in merged),
+        samples=samples,
+        train_loss=sum(e["loss"] * e["samples"] for e in merged) / samples if samples else None,
+        val_loss=sum(c.loss * c.num_samples for c in validation) / validated if validated else None,
+        accuracy=(
+            sum(c.accuracy * c.num_samples for c in validation) / validated if validated else None
+        ),
+        duration_s=snap.number("trained_ms") / 1000,
+        validation_s=in_validation_ms / 1000,
+        retries=snap.number("retries"),
+        decision=snap.head.get("decision", ""),
+        weights_sha256=weights_sha256,
+        ended_at=snap.now_ms / 1000,
+    )

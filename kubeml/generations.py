@@ -1,0 +1,108 @@
+"""How a job's live state comes to be: from its spec, or from its last checkpoint after a loss.
+
+One recovery path for everything unexpected: whatever is wrong with a job's live state, a new
+*generation* is built from S3. Its number is claimed by a create-only object, so one rebuilder wins;
+participants and parameter servers of the old generation are answered GONE.
+"""
+
+import logging
+from typing import TYPE_CHECKING, Any
+
+from brokers.objects import ObjectStore
+from brokers.round_store import RoundStore, new_id
+from brokers.settings import Settings
+from brokers.streams import JobStreams
+from brokers.tensor_channel import TensorChannel
+from kubeml.checkpoint import Checkpoint, Checkpoints
+from kubeml.job import JobSpec, State
+from kubeml.records import JobRecords
+
+if TYPE_CHECKING:
+    from redis import Redis
+
+logger = logging.getLogger(__name__)
+
+#: How often one slot may be lost in one round before the job is called poisonous.
+MAX_LOST = 10
+
+
+class Generations:
+    """Builds the live state of jobs."""
+
+    def __init__(self, settings: Settings, client: "Redis", objects: ObjectStore) -> None:
+        self._settings = settings
+        self._client = client
+        self._records = JobRecords(objects)
+        self._checkpoints = Checkpoints(objects)
+        self._channel = TensorChannel(client)
+
+    def begin(self, spec: JobSpec) -> None:
+        """Build the first generation of a job that was just recorded."""
+        self._records.next_generation(spec.id)
+        self._store(spec.id).init(1, birth=new_id(), fields=self._fields(spec))
+
+    def rebuild(self, job_id: str, *, why: str) -> bool:
+        """Build the next generation from the last checkpoint, if this process wins the claim.
+
+        Returns:
+            Whether it did. Work since that checkpoint is trained again, by other tokens.
+
+        Raises:
+            JobNotFound: There is no spec (a submission that died half-way).
+        """
+        spec = self._records.spec(job_id)
+        number = self._records.next_generation(job_id)
+        if number is None:
+            return False
+        checkpoint = self._checkpoints.latest(job_id)
+        fields = self._fields(spec)
+        if checkpoint is not None:
+            fields |= self._restored(checkpoint)
+        built = self._store(job_id).init(number, birth=new_id(), fields=fields)
+        if built:
+            epoch = checkpoint.epoch if checkpoint else 0
+            JobStreams(self._client, job_id).emit("rebuilt", gen=number, epoch=epoch, why=why)
+            logger.warning(
+                "job %s: rebuilt as generation %d from epoch %d: %s", job_id, number, epoch, why
+            )
+        return built
+
+    def _store(self, job_id: str) -> RoundStore:
+        return RoundStore(self._client, job_id)
+
+    def _fields(self, spec: JobSpec) -> dict[str, Any]:
+        return {
+            "state": State.INIT,
+            "rid": new_id(),
+            "epoch": 0,
+            "round": 0,
+            "rounds": 1,
+            "ver": 0,
+            "w": "",
+            "slots": 1,
+            "want": 1,
+            "lease_ms": int(self._settings.lease_s * 1000),
+            "max_errors": spec.max_errors,
+            "max_lost": MAX_LOST,
+            "device": spec.device,
+            "layout": "",
+        }
+
+    def _restored(self, checkpoint: Checkpoint) -> dict[str, Any]:
+        store = self._store(checkpoint.job_id)
+        blob = self._checkpoints.tensors(checkpoint.weights)
+        weights = self._channel.push(store.key("w", new_id()), blob)
+        fields: dict[str, Any] = {
+            "state": State.PLAN,
+            "epoch": checkpoint.epoch,
+            "ver": checkpoint.version,
+            "w": weights.to_json(),
+            "layout": checkpoint.layout.hash,
+        }
+        if checkpoint.outer_state:
+            outer = self._checkpoints.blob(checkpoint.outer_state)
+            fields["m"] = self._channel.push(store.key("w", new_id()), outer).to_json()
+        for slot, stored in checkpoint.optimizer.items():
+            state = self._checkpoints.blob(stored)
+            fields[f"o:{slot}"] = self._channel.push(store.key("o", new_id()), state).to_json()
+        return fields

@@ -1,0 +1,378 @@
+"""The parameter server's work for one job: compare desired with actual, and repair.
+
+A keeper holds no truth: everything it decides is read from the round store and committed by a
+script that refuses what is out of date. It may be killed, paused or doubled at any line.
+"""
+
+import json
+import logging
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from brokers.dispatch import Dispatcher
+from brokers.objects import ObjectStore
+from brokers.protocol import Contribution, Hint, TensorRef
+from brokers.round_store import RoundStore, Snapshot, new_id
+from brokers.settings import Settings
+from brokers.streams import JobStreams
+from brokers.tensor_channel import TTL_S, TensorChannel
+from kubeml import initial
+from kubeml.checkpoint import Checkpoint, Checkpoints
+from kubeml.dispatch_watch import DispatchWatch
+from kubeml.epoch_recorder import EpochRecorder
+from kubeml.errors import (
+    ChunksMissing,
+    Conflict,
+    Corrupted,
+    KubemlError,
+    LayoutMismatch,
+    MalformedMessage,
+    MergeRefused,
+)
+from kubeml.generations import Generations
+from kubeml.job import JobSpec, State
+from kubeml.layout import Layout
+from kubeml.merge import Merged, Merger, Outer
+from kubeml.records import JobRecords
+
+if TYPE_CHECKING:
+    from redis import Redis
+
+logger = logging.getLogger(__name__)
+
+#: Parameter servers share jobs by a short lease; the other takes over after this long.
+OWNER_TTL_MS = 3000
+
+
+@dataclass(frozen=True, kw_only=True)
+class Services:
+    """What a keeper works with; shared by all keepers of a process."""
+
+    settings: Settings
+    client: "Redis"
+    broker: "Redis"
+    objects: ObjectStore
+    dispatcher: Dispatcher
+    name: str
+
+
+class JobKeeper:
+    """Looks after one job. Not thread-safe: one thread at a time."""
+
+    def __init__(self, job_id: str, services: Services) -> None:
+        self.job_id = job_id
+        self._services = services
+        self._store = RoundStore(services.client, job_id)
+        self._channel = TensorChannel(services.client)
+        self._streams = JobStreams(services.client, job_id)
+        self._records = JobRecords(services.objects)
+        self._checkpoints = Checkpoints(services.objects)
+        self._generations = Generations(services.settings, services.client, services.objects)
+        self._watch = DispatchWatch(services.dispatcher, self._store, job_id)
+        self._recorder = EpochRecorder(services.objects, self._store, self._channel, self._streams)
+        self._spec: JobSpec | None = None
+        self._origin: Checkpoint | None = None
+        self._cached: tuple[TensorRef, bytearray] | None = None
+        self._kept_at = 0.0
+
+    @property
+    def spec(self) -> JobSpec:
+        """The job's spec, read once."""
+        if self._spec is None:
+            self._spec = self._records.spec(self.job_id)
+        return self._spec
+
+    def reconcile(self, *, is_tick: bool) -> bool:
+        """Do whatever the job needs now.
+
+        Args:
+            is_tick: Whether nobody asked for it. Ticks are left to the job's owner; a hint is
+                served by whoever got it.
+
+        Returns:
+            Whether the job is alive still.
+        """
+        while True:
+            snap = self._store.snapshot()
+            if not snap.head:
+                return self._revive(why="its live state was lost")
+            if State(snap.state).is_final:
+                self._conclude(snap)
+                return False
+            if is_tick and not self._store.acquire(
+                snap.gen, self._services.name, ttl_ms=OWNER_TTL_MS
+            ):
+                return True
+            if not self._step(snap, is_tick=is_tick):
+                return True
+
+    def _step(self, snap: Snapshot, *, is_tick: bool) -> bool:
+        """One step; returns whether to look again at once."""
+        state = State(snap.state)
+        if snap.head.get("stop") == "1":
+            self._stop(snap)
+            return True
+        if state in {State.INIT, State.RUN} and snap.is_complete:
+            return self._commit(snap)
+        if state is State.END or (state is State.VAL and snap.is_complete):
+            self._finish_epoch(snap)
+            return True
+        if is_tick:
+            self._repair(snap)
+        return False
+
+    # -- rounds ------------------------------------------------------------------------------
+
+    def _commit(self, snap: Snapshot) -> bool:
+        """Merge a complete round (or take over initial weights) and ADVANCE."""
+        contributions = self._read_contributions(snap)
+        if contributions is None:
+            return True
+        if snap.state == State.INIT:
+            merged = self._initial(snap, contributions[0])
+        else:
+            merged = self._merge(snap, contributions)
+        if merged is None:
+            return True
+        return self._advance(snap, contributions, merged)
+
+    def _read_contributions(self, snap: Snapshot) -> list[Contribution] | None:
+        """The round's contributions in slot order; None if one was bad and is kicked."""
+        read = []
+        for slot in range(snap.number("want")):
+            text = snap.contributions.get(slot, "")
+            try:
+                read.append(Contribution.from_json(text))
+            except MalformedMessage as err:
+                try:
+                    who = str(json.loads(text).get("cid", ""))
+                except ValueError:
+                    who = ""
+                self._refuse(snap, slot, who, err)
+                return None
+        return read
+
+    def _initial(self, snap: Snapshot, contribution: Contribution) -> Merged | None:
+        """Take over the initial weights, and record them as the checkpoint of epoch 0."""
+        try:
+            blob = self._channel.pull(contribution.ref)
+            layout, weights, frozen = initial.unpack(blob)
+        except (ChunksMissing, Corrupted, MalformedMessage) as err:
+            self._refuse(snap, 0, contribution.cid, err)
+            return None
+        checkpoint = Checkpoint(
+            job_id=self.job_id,
+            epoch=0,
+            version=1,
+            layout=layout,
+            weights=self._checkpoints.put_weights(self.job_id, layout, weights),
+            frozen=self._checkpoints.put_frozen(self.job_id, layout, frozen),
+            outer_state=None,
+            optimizer={},
+        )
+        self._origin = self._checkpoints.publish(checkpoint, 0)
+        # Another parameter server may have been first: its weights are the initial ones then.
+        first = self._checkpoints.tensors(self._origin.weights)
+        return Merged(weights=bytearray(first), outer_state=None)
+
+    def _merge(self, snap: Snapshot, contributions: Sequence[Contribution]) -> Merged | None:
+        """Merge a round; None if a contribution was bad and is kicked."""
+        layout = self._layout()
+        total = sum(c.num_samples for c in contributions)
+        merger = Merger(layout, total_samples=total)
+        for contribution in contributions:
+            try:
+                self._require_layout(contribution, layout)
+                blob = self._channel.pull(contribution.ref)
+                merger.add(contribution.slot, blob, num_samples=contribution.num_samples)
+            except (ChunksMissing, Corrupted, MalformedMessage, MergeRefused) as err:
+                self._refuse(snap, contribution.slot, contribution.cid, err)
+                return None
+        spec = self.spec
+        outer = Outer(name=spec.outer, lr=spec.outer_lr, momentum=spec.outer_momentum)
+        state = self._channel.pull(snap.outer_state) if snap.outer_state else None
+        return merger.finish(self._weights(snap), outer, state)
+
+    def _advance(
+        self, snap: Snapshot, contributions: Sequence[Contribution], merged: Merged
+    ) -> bool:
+        weights = self._channel.push(self._store.key("w", new_id()), merged.weights)
+        outer = None
+        if merged.outer_state is not None:
+            outer = self._channel.push(self._store.key("w", new_id()), merged.outer_state)
+        replaced = self._replaced_optimizer_states(contributions)
+        answer, state = self._store.advance(
+            snap.gen,
+            snap.rid,
+            new_id(),
+            weights=weights,
+            outer_state=outer,
+            cids=[c.cid for c in contributions],
+            ledger=_ledger_entry(contributions),
+        )
+        if answer != "OK":
+            # Somebody else committed, or the contributions changed meanwhile: look again.
+            self._channel.drop(*(ref for ref in (weights, outer) if ref))
+            return answer in {"MORE", "CHANGED", "STALE"}
+        self._cached = (weights, merged.weights)
+        stale = [c.ref for c in contributions] + replaced
+        stale += [ref for ref in (snap.weights, snap.outer_state) if ref]
+        self._channel.drop(*stale)
+        self._announce(snap, contributions)
+        if state != State.RUN:
+            self._services.dispatcher.schedule(
+                Hint(job_id=self.job_id), label=f"{self.job_id}-e{snap.number('epoch')}-schedule"
+            )
+        return True
+
+    def _announce(self, snap: Snapshot, contributions: Sequence[Contribution]) -> None:
+        if snap.state == State.INIT:
+            self._streams.emit("init", layout=self._layout().hash)
+            return
+        samples = sum(c.num_samples for c in contributions)
+        self._streams.emit(
+            "round",
+            epoch=snap.number("epoch"),
+            round=snap.number("round") + 1,
+            rounds=snap.number("rounds"),
+            samples=samples,
+            loss=sum(c.loss * c.num_samples for c in contributions) / samples,
+            version=snap.number("ver") + 1,
+            workers=len({c.worker for c in contributions}),
+        )
+
+    def _replaced_optimizer_states(self, contributions: Sequence[Contribution]) -> list[TensorRef]:
+        if not any(c.optimizer for c in contributions):
+            return []
+        current = self._store.optimizer_refs()
+        return [
+            TensorRef.from_json(current[c.slot])
+            for c in contributions
+            if c.optimizer and c.slot in current
+        ]
+
+    def _require_layout(self, contribution: Contribution, layout: Layout) -> None:
+        if contribution.layout != layout.hash:
+            raise LayoutMismatch(
+                slot=contribution.slot,
+                tensor="(all)",
+                expected=f"layout {layout.hash[:12]}",
+                got=f"layout {contribution.layout[:12]}",
+            )
+
+    def _refuse(self, snap: Snapshot, slot: int, cid: str, err: KubemlError) -> None:
+        why = f"{err}" + (f"\nhint: {err.hint}" if err.hint else "")
+        answer = self._store.kick(snap.gen, snap.rid, slot=slot, who=cid, kind="bad", why=why)
+        logger.warning("job %s: slot %d refused (%s): %s", self.job_id, slot, answer, err)
+        self._streams.emit(
+            "retry", epoch=snap.number("epoch"), round=snap.number("round"), slot=slot, why=str(err)
+        )
+
+    def _layout(self) -> Layout:
+        if self._origin is None:
+            self._origin = self._checkpoints.at(self.job_id, 0)
+        if self._origin is None:
+            raise Conflict(what=f"job {self.job_id} has no initial checkpoint")
+        return self._origin.layout
+
+    def _weights(self, snap: Snapshot) -> bytearray:
+        """The current weights blob, from memory if this process merged it."""
+        ref = snap.weights
+        if ref is None:
+            raise Conflict(what=f"job {self.job_id} has no weights yet")
+        if self._cached is None or self._cached[0] != ref:
+            self._cached = (ref, self._channel.pull(ref))
+        return self._cached[1]
+
+    # -- epochs and the end ------------------------------------------------------------------
+
+    def _finish_epoch(self, snap: Snapshot) -> None:
+        contributions = self._read_contributions(snap) if snap.state == State.VAL else []
+        if contributions is None:
+            return
+        layout = self._layout()
+        row = self._recorder.record(
+            self.spec, snap, layout, self._origin, self._weights(snap), contributions
+        )
+        goal = self.spec.goal_accuracy
+        reached = bool(goal and row.accuracy is not None and row.accuracy >= goal)
+        if reached or row.epoch >= self.spec.epochs:
+            reason = f"goal accuracy {goal:g} % reached" if reached else ""
+            self._store.finish(snap.gen, snap.rid, "", to=State.DONE, reason=reason)
+            return
+        if self._store.finish(snap.gen, snap.rid, new_id(), to=State.PLAN) == "OK":
+            self._services.dispatcher.schedule(
+                Hint(job_id=self.job_id), label=f"{self.job_id}-e{row.epoch + 1}-schedule"
+            )
+
+    def _stop(self, snap: Snapshot) -> None:
+        if snap.weights is not None:
+            layout = self._layout()
+            self._recorder.record_stop(snap, layout, self._origin, self._weights(snap))
+        self._store.finish(snap.gen, snap.rid, "", to=State.STOPPED, reason="stopped by the user")
+
+    def _conclude(self, snap: Snapshot) -> None:
+        end = self._recorder.conclude(self.spec, snap)
+        refs = [ref for ref in (snap.weights, snap.outer_state) if ref]
+        refs += [TensorRef.from_json(text) for text in self._store.optimizer_refs().values()]
+        self._channel.drop(*refs)
+        self._streams.emit("end", state=end.state, reason=end.reason)
+        self._store.retire()
+        logger.info("job %s: %s %s", self.job_id, end.state, end.reason.splitlines()[:1])
+
+    def _revive(self, *, why: str) -> bool:
+        """Rebuild the job unless it has ended (its live state expires some time after that)."""
+        if self._records.end(self.job_id) is not None:
+            self._store.forget()
+            return False
+        self._generations.rebuild(self.job_id, why=why)
+        self._cached = None
+        return True
+
+    # -- repairs -----------------------------------------------------------------------------
+
+    def _repair(self, snap: Snapshot) -> None:
+        if snap.weights is not None and not self._channel.has(snap.weights):
+            self._revive(why="its weights were lost")
+            return
+        self._keep_alive(snap)
+        services = self._services
+        waiting = services.dispatcher.queue_length(services.broker, self.spec.device)
+        self._watch.repair(snap, self.spec, queue_length=waiting)
+
+    def _keep_alive(self, snap: Snapshot) -> None:
+        """Renew the TTL of every blob the job refers to, now and then."""
+        if time.monotonic() - self._kept_at < TTL_S / 5:
+            return
+        self._kept_at = time.monotonic()
+        refs = [ref for ref in (snap.weights, snap.outer_state) if ref]
+        refs += [TensorRef.from_json(text) for text in self._store.optimizer_refs().values()]
+        for text in snap.contributions.values():
+            contribution = Contribution.from_json(text)
+            refs += [
+                TensorRef.from_json(t) for t in (contribution.tensors, contribution.optimizer) if t
+            ]
+        self._channel.keep(*refs)
+
+
+def _ledger_entry(contributions: Sequence[Contribution]) -> str:
+    """What a round merged, for the epoch's ledger."""
+    return json.dumps(
+        [
+            {
+                "slot": c.slot,
+                "cid": c.cid,
+                "token": c.token,
+                "worker": c.worker,
+                "attempt": c.attempt,
+                "samples": c.num_samples,
+                "steps": c.num_steps,
+                "loss": c.loss,
+                "timings": dict(c.timings),
+            }
+            for c in contributions
+        ],
+        separators=(",", ":"),
+    )

@@ -1,0 +1,176 @@
+"""A network's tensors as flat blobs, and back: the torch side of ``kubeml.layout``."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+
+from kubeml.errors import InvalidFunction, LayoutMismatch
+from kubeml.layout import ITEM_BYTES, Kind, Layout, TensorSpec
+
+Buffer = bytes | bytearray | memoryview
+
+
+@dataclass(frozen=True)
+class _Place:
+    """Where one tensor lies: in the network, and in the blobs."""
+
+    tensor: torch.Tensor
+    spec: TensorSpec
+    offset: int
+    master_offset: int
+
+
+class NetworkBlob:
+    """Packs and unpacks one network. The tensors' identity is kept: weights are copied in place.
+
+    Args:
+        network: The network, on its device.
+
+    Raises:
+        InvalidFunction: A tensor has a dtype that cannot be merged (complex, quantised).
+    """
+
+    def __init__(self, network: nn.Module) -> None:
+        self._network = network
+        found = sorted(
+            _tensors(network), key=lambda pair: (pair[1].kind == "frozen", _order(pair[1]))
+        )
+        self.layout = Layout(tuple(spec for _, spec in found))
+        self._moving: list[_Place] = []
+        self._frozen: list[_Place] = []
+        offset = master = frozen = 0
+        for tensor, spec in found:
+            if spec.kind == "frozen":
+                self._frozen.append(_Place(tensor, spec, frozen, frozen))
+                frozen += spec.num_bytes
+            else:
+                self._moving.append(_Place(tensor, spec, offset, master))
+                offset += spec.num_bytes
+                master += spec.master_bytes
+
+    def require_unchanged(self) -> None:
+        """Refuse a network whose tensors are no longer those it began with.
+
+        Raises:
+            LayoutMismatch: A tensor appeared, vanished, was replaced, or thawed.
+        """
+        now = {spec.name: (tensor, spec) for tensor, spec in _tensors(self._network)}
+        for place in (*self._moving, *self._frozen):
+            tensor, spec = now.pop(place.spec.name, (None, None))
+            if spec != place.spec:
+                raise _mismatch(place.spec.name, _describe(place.spec), _describe(spec))
+            if tensor is not None and tensor.data_ptr() != place.tensor.data_ptr():
+                raise _mismatch(spec.name, "the tensor of init()", "another one")
+        for name, (_, spec) in now.items():
+            raise _mismatch(name, "absent", _describe(spec))
+
+    def contribution(self) -> bytearray:
+        """A new contribution blob: every moving tensor in its own dtype."""
+        blob = bytearray(self.layout.contribution_bytes)
+        for place in self._moving:
+            _view(blob, place.spec, place.spec.dtype, place.offset).copy_(place.tensor.detach())
+        return blob
+
+    def weights(self) -> bytearray:
+        """A new weights blob: every moving tensor in its master dtype."""
+        blob = bytearray(self.layout.weights_bytes)
+        for place in self._moving:
+            target = _view(blob, place.spec, place.spec.master_dtype, place.master_offset)
+            target.copy_(place.tensor.detach())
+        return blob
+
+    def frozen(self) -> bytearray:
+        """A new blob of the frozen tensors."""
+        blob = bytearray(self.layout.frozen_bytes)
+        for place in self._frozen:
+            _view(blob, place.spec, place.spec.dtype, place.offset).copy_(place.tensor.detach())
+        return blob
+
+    @torch.no_grad()
+    def load(self, weights: Buffer, frozen: Buffer | None = None) -> None:
+        """Copy blobs into the network.
+
+        Raises:
+            LayoutMismatch: A blob has another length than the layout's.
+        """
+        data = _writable(weights, self.layout.weights_bytes)
+        for place in self._moving:
+            place.tensor.copy_(
+                _view(data, place.spec, place.spec.master_dtype, place.master_offset)
+            )
+        if frozen is not None:
+            data = _writable(frozen, self.layout.frozen_bytes)
+            for place in self._frozen:
+                place.tensor.copy_(_view(data, place.spec, place.spec.dtype, place.offset))
+
+
+def _tensors(network: nn.Module) -> Iterator[tuple[torch.Tensor, TensorSpec]]:
+    """Every tensor of the state_dict once, with the further names it has."""
+    parameters = dict(network.named_parameters(remove_duplicate=False))
+    names: dict[tuple[int, tuple[int, ...], str], list[str]] = {}
+    first: dict[tuple[int, tuple[int, ...], str], torch.Tensor] = {}
+    for name, tensor in network.state_dict(keep_vars=True).items():
+        if not isinstance(tensor, torch.Tensor):
+            continue  # extra state of a module: its own matter
+        # Tied tensors share storage; empty ones all have the address 0, and stand for themselves.
+        address = tensor.data_ptr() or id(tensor)
+        key = (address, tuple(tensor.shape), str(tensor.dtype))
+        names.setdefault(key, []).append(name)
+        first.setdefault(key, tensor)
+    for key, tensor in first.items():
+        own, *aliases = names[key]
+        dtype = str(tensor.dtype).removeprefix("torch.")
+        if dtype not in ITEM_BYTES:
+            raise InvalidFunction(where=own, fault=f"tensors of dtype {dtype} cannot be merged")
+        kind: Kind = "buffer"
+        if own in parameters:
+            kind = "param" if parameters[own].requires_grad else "frozen"
+        yield (
+            tensor,
+            TensorSpec(
+                name=own,
+                shape=tuple(tensor.shape),
+                dtype=dtype,
+                kind=kind,
+                aliases=tuple(aliases),
+            ),
+        )
+
+
+def _order(spec: TensorSpec) -> tuple[int, str, str]:
+    # Wide elements first, so that every tensor lies aligned; then runs of one kind and dtype.
+    return -ITEM_BYTES[spec.master_dtype], spec.kind, spec.dtype
+
+
+def _view(data: bytearray, spec: TensorSpec, dtype: str, offset: int) -> torch.Tensor:
+    """A tensor on the blob's own memory."""
+    if not spec.num_elements:
+        return torch.empty(spec.shape, dtype=getattr(torch, dtype))
+    flat = torch.frombuffer(
+        data, dtype=getattr(torch, dtype), count=spec.num_elements, offset=offset
+    )
+    return flat.reshape(spec.shape)
+
+
+def _writable(blob: Buffer, length: int) -> bytearray:
+    if len(blob) != length:
+        raise _mismatch("(all)", f"{length} bytes", f"{len(blob)} bytes")
+    if isinstance(blob, memoryview) and isinstance(blob.obj, bytearray) and blob.contiguous:
+        base = blob.obj
+        if len(base) == length:
+            return base
+    # torch.frombuffer warns about memory that cannot be written, although it is only read here.
+    return blob if isinstance(blob, bytearray) else bytearray(blob)
+
+
+def _describe(spec: TensorSpec | None) -> str:
+    if spec is None:
+        return "absent"
+    frozen = " frozen" if spec.kind == "frozen" else ""
+    return f"{spec.dtype}{list(spec.shape)}{frozen}"
+
+
+def _mismatch(tensor: str, expected: str, got: str) -> LayoutMismatch:
+    return LayoutMismatch(slot=0, tensor=tensor, expected=expected, got=got)

@@ -1,0 +1,173 @@
+"""The parameter server: a kombu consumer of hints, and one keeper thread per live job.
+
+Any number of them may run. Hints save time; every keeper also looks by itself, tick by tick.
+"""
+
+import logging
+import os
+import signal
+import socket
+import threading
+import time
+from collections.abc import Callable
+from typing import Any
+
+from kombu.connection import Connection
+from kombu.messaging import Consumer
+from kombu.mixins import ConsumerMixin
+
+from brokers.connections import broker_client, state_client
+from brokers.dispatch import Dispatcher
+from brokers.nodes import Heart
+from brokers.objects import ObjectStore
+from brokers.protocol import Hint
+from brokers.round_store import live_jobs, new_id
+from brokers.settings import Settings
+from brokers.topology import ps_queue
+from kubeml.errors import JobNotFound, KubemlError, MalformedMessage
+from kubeml.job_keeper import JobKeeper, Services
+from kubeml.records import JobRecords
+
+logger = logging.getLogger(__name__)
+
+#: How often S3 is asked for jobs whose live state was lost altogether.
+_RECOVERY_EVERY_S = 15.0
+
+#: After an error a keeper waits this long, then twice as long, up to the maximum.
+_BACKOFF_S, _MAX_BACKOFF_S = 0.5, 10.0
+
+
+class KeeperThread(threading.Thread):
+    """Runs one job's keeper on every hint and tick until the job has ended."""
+
+    def __init__(self, keeper: JobKeeper, *, tick_s: float) -> None:
+        super().__init__(name=f"keeper-{keeper.job_id}", daemon=True)
+        self._keeper = keeper
+        self._tick_s = tick_s
+        self._hinted = threading.Event()
+        self._stopped = threading.Event()
+
+    def hint(self) -> None:
+        """Look at the job now."""
+        self._hinted.set()
+
+    def stop(self) -> None:
+        """End the thread after what it has in hand."""
+        self._stopped.set()
+        self._hinted.set()
+
+    def run(self) -> None:
+        """Reconcile until the job has ended; an error is reported and tried again, more slowly."""
+        backoff = 0.0
+        while not self._stopped.is_set():
+            hinted = self._hinted.wait(backoff or self._tick_s)
+            self._hinted.clear()
+            try:
+                if not self._keeper.reconcile(is_tick=not hinted):
+                    return
+                backoff = 0.0
+            except JobNotFound:
+                logger.warning("job %s has no record: left alone", self._keeper.job_id)
+                return
+            except Exception:  # the border of a thread that must not die with one job's trouble
+                backoff = min(_MAX_BACKOFF_S, max(_BACKOFF_S, backoff * 2))
+                logger.exception("job %s: again in %.1f s", self._keeper.job_id, backoff)
+
+
+class ParameterServer(ConsumerMixin):
+    """Takes hints from the queue and gives each live job a keeper."""
+
+    def __init__(self, settings: Settings) -> None:
+        #: ConsumerMixin clones it on every reconnect.
+        self.connection = Connection(
+            str(settings.broker_url),
+            transport_options={
+                "socket_timeout": 10,
+                "socket_connect_timeout": 5,
+                "socket_keepalive": True,
+                "health_check_interval": 10,
+            },
+        )
+        self.name = f"ps-{socket.gethostname()}-{os.getpid()}"
+        self._settings = settings
+        self._client = state_client(settings)
+        self._objects = ObjectStore(settings)
+        self._services = Services(
+            settings=settings,
+            client=self._client,
+            broker=broker_client(settings),
+            objects=self._objects,
+            dispatcher=Dispatcher(settings),
+            name=f"{self.name}-{new_id()[:8]}",
+        )
+        self._keepers: dict[str, KeeperThread] = {}
+        self._looked_at = 0.0
+        self._recovered_at = 0.0
+
+    def get_consumers(self, consumer: Callable[..., Consumer], channel: Any) -> list[Consumer]:
+        """Accept JSON alone; what cannot be decoded is logged and dropped by the mixin."""
+        return [
+            consumer([ps_queue()], callbacks=[self._on_hint], accept=["json"], prefetch_count=64)
+        ]
+
+    def on_iteration(self) -> None:
+        """Look for jobs without a keeper; kombu calls this before every wait."""
+        now = time.monotonic()
+        if now - self._looked_at < self._settings.tick_s:
+            return
+        self._looked_at = now
+        try:
+            for job_id in live_jobs(self._client):
+                self._keeper(job_id)
+            if now - self._recovered_at >= _RECOVERY_EVERY_S:
+                self._recovered_at = now
+                for job_id in JobRecords(self._objects).active():
+                    self._keeper(job_id)
+        except KubemlError as err:
+            logger.warning("cannot look for jobs: %s", err)
+        self._keepers = {job: thread for job, thread in self._keepers.items() if thread.is_alive()}
+
+    def stop(self) -> None:
+        """Ask everything to end."""
+        self.should_stop = True
+        for thread in self._keepers.values():
+            thread.stop()
+
+    def join(self, timeout_s: float) -> None:
+        """Wait for the keepers to end what they have in hand."""
+        deadline = time.monotonic() + timeout_s
+        for thread in self._keepers.values():
+            thread.join(max(0.0, deadline - time.monotonic()))
+
+    def _keeper(self, job_id: str) -> KeeperThread:
+        thread = self._keepers.get(job_id)
+        if thread is None or not thread.is_alive():
+            keeper = JobKeeper(job_id, self._services)
+            thread = self._keepers[job_id] = KeeperThread(keeper, tick_s=self._settings.tick_s)
+            thread.start()
+        return thread
+
+    def _on_hint(self, body: Any, message: Any) -> None:
+        message.ack()  # first: a lost hint costs one tick, a poisonous one must not come back
+        try:
+            self._keeper(Hint.from_wire(body).job_id).hint()
+        except MalformedMessage as err:
+            logger.warning("hint dropped: %s", err)
+
+
+def main(settings: Settings) -> None:
+    """Run a parameter server until SIGTERM or SIGINT."""
+    server = ParameterServer(settings)
+    heart = Heart(state_client(settings), server.name, "ps")
+
+    def stop(_signal: int, _frame: object) -> None:
+        server.stop()
+
+    signal.signal(signal.SIGTERM, stop)
+    signal.signal(signal.SIGINT, stop)
+    heart.start()
+    logger.info("parameter server %s is up", server.name)
+    # The mixin reconnects by itself; its wait ends every tick, so that a signal is heard.
+    server.run(safety_interval=1)  # type: ignore[no-untyped-call]
+    server.join(10.0)
+    heart.stop()

@@ -1,0 +1,146 @@
+"""What S3 holds of a job: its spec, generations, history rows, end and log. The durable truth.
+
+active/{id}                    there from submission to the end: what recovery looks for
+jobs/{id}/spec.json            what was asked for; written once
+jobs/{id}/gen-{n:06d}.json     one per generation; create-only, so one rebuilder wins
+jobs/{id}/end.json             how it ended; written once
+jobs/{id}/log.jsonl            the function's log lines, when it has ended
+history/{id}/{epoch:06d}.json  one row per epoch; written once
+history/{id}/ledger-{epoch:06d}.json   who trained what in that epoch
+"""
+
+import json
+import re
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+from brokers.objects import ObjectStore
+from brokers.protocol import is_job_id
+from kubeml.errors import JobNotFound, ObjectExists, ObjectMissing
+from kubeml.job import EpochRow, JobEnd, JobSpec
+
+_ROW = re.compile(r"/(\d{6})\.json$")
+_GENERATION = re.compile(r"/gen-(\d{6})\.json$")
+
+
+class JobRecords:
+    """The records of all jobs."""
+
+    def __init__(self, objects: ObjectStore) -> None:
+        self._objects = objects
+
+    def create(self, spec: JobSpec) -> None:
+        """Write a new job's spec.
+
+        Raises:
+            ObjectExists: A job of this id was submitted before.
+        """
+        # The marker first: a submission that dies in between leaves a marker without a spec,
+        # which recovery passes over; the other order would leave a job nobody looks after.
+        self._objects.put(f"active/{spec.id}", b"")
+        self._objects.put_json(f"jobs/{spec.id}/spec.json", spec.to_wire(), create=True)
+
+    def spec(self, job_id: str) -> JobSpec:
+        """A job's spec.
+
+        Raises:
+            JobNotFound: There is no such job.
+        """
+        if not is_job_id(job_id):
+            raise JobNotFound(name=job_id)
+        try:
+            return JobSpec.from_wire(self._objects.get_json(f"jobs/{job_id}/spec.json"))
+        except ObjectMissing as err:
+            raise JobNotFound(name=job_id) from err
+
+    def next_generation(self, job_id: str) -> int | None:
+        """Claim the next generation of a job; None if another rebuilder was faster."""
+        prefix = f"jobs/{job_id}/gen-"
+        numbers = [
+            int(match[1])
+            for info in self._objects.list(prefix)
+            if (match := _GENERATION.search(info.key))
+        ]
+        number = max(numbers, default=0) + 1
+        try:
+            self._objects.create(f"{prefix}{number:06d}.json", b"{}")
+        except ObjectExists:
+            return None
+        return number
+
+    def active(self) -> list[str]:
+        """Ids of the jobs that were submitted and have not ended."""
+        return [info.key.removeprefix("active/") for info in self._objects.list("active/")]
+
+    def all_ids(self) -> list[str]:
+        """Ids of every job there is a record of."""
+        return list(self._objects.list_names("jobs/"))
+
+    def add_row(self, job_id: str, row: EpochRow, ledger: dict[str, Any]) -> EpochRow:
+        """Write an epoch's ledger and row, and return the row that stands there now.
+
+        A row that is there already stays: the epoch was recorded by an earlier attempt.
+        """
+        key = f"history/{job_id}/{row.epoch:06d}.json"
+        self._objects.put_json(f"history/{job_id}/ledger-{row.epoch:06d}.json", ledger)
+        try:
+            self._objects.put_json(key, row.to_wire(), create=True)
+        except ObjectExists:
+            return EpochRow.from_wire(self._objects.get_json(key))
+        return row
+
+    def row(self, job_id: str, epoch: int) -> EpochRow | None:
+        """The row of one epoch, if it was recorded."""
+        try:
+            return EpochRow.from_wire(self._objects.get_json(f"history/{job_id}/{epoch:06d}.json"))
+        except ObjectMissing:
+            return None
+
+    def rows(self, job_id: str) -> list[EpochRow]:
+        """All rows of a job, by epoch."""
+        keys = [i.key for i in self._objects.list(f"history/{job_id}/") if _ROW.search(i.key)]
+        with ThreadPoolExecutor(8) as pool:
+            return [EpochRow.from_wire(row) for row in pool.map(self._objects.get_json, keys)]
+
+    def drop_rows_after(self, job_id: str, epoch: int) -> None:
+        """Forget rows of epochs that a rebuilt job will train again."""
+        self._objects.delete(
+            info.key
+            for info in self._objects.list(f"history/{job_id}/")
+            if (match := re.search(r"(\d{6})\.json$", info.key)) and int(match[1]) > epoch
+        )
+
+    def set_end(self, job_id: str, end: JobEnd, log: Iterable[dict[str, Any]]) -> JobEnd:
+        """Write how a job ended (the first writer wins) and take it off the active list."""
+        key = f"jobs/{job_id}/end.json"
+        text = "".join(json.dumps(line) + "\n" for line in log)
+        self._objects.put(f"jobs/{job_id}/log.jsonl", text.encode())
+        try:
+            self._objects.put_json(key, end.to_wire(), create=True)
+        except ObjectExists:
+            end = JobEnd.from_wire(self._objects.get_json(key))
+        self._objects.delete([f"active/{job_id}"])
+        return end
+
+    def end(self, job_id: str) -> JobEnd | None:
+        """How a job ended; None while it has not."""
+        try:
+            return JobEnd.from_wire(self._objects.get_json(f"jobs/{job_id}/end.json"))
+        except ObjectMissing:
+            return None
+
+    def log_lines(self, job_id: str) -> Iterator[dict[str, Any]]:
+        """The log of an ended job, line by line."""
+        try:
+            text = self._objects.get(f"jobs/{job_id}/log.jsonl").decode()
+        except ObjectMissing:
+            return
+        for line in text.splitlines():
+            yield json.loads(line)
+
+    def delete(self, job_id: str) -> None:
+        """Remove everything of a job, its checkpoints included."""
+        for prefix in ("checkpoints", "history", "jobs"):
+            self._objects.delete_prefix(f"{prefix}/{job_id}/")
+        self._objects.delete([f"active/{job_id}"])

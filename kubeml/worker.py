@@ -1,0 +1,162 @@
+"""What a worker process keeps warm from task to task: connections, caches, loaded functions."""
+
+import logging
+import os
+import socket
+from collections import OrderedDict
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+from brokers.connections import broker_client, state_client
+from brokers.dispatch import Dispatcher
+from brokers.objects import ObjectStore
+from brokers.protocol import TensorRef
+from brokers.settings import Settings
+from brokers.shard_cache import ShardCache
+from brokers.shards import DatasetManifest, ShardReader
+from brokers.tensor_channel import TensorChannel
+from kubeml.checkpoint import Checkpoints
+from kubeml.context import JobArgs
+from kubeml.datasets import Datasets
+from kubeml.function_log import FunctionLog, function_logger
+from kubeml.functions import Functions
+from kubeml.job import JobSpec
+from kubeml.plan import stream_seed
+from kubeml.records import JobRecords
+
+if TYPE_CHECKING:
+    from kubeml.runtime import FunctionRuntime
+
+logger = logging.getLogger(__name__)
+
+#: Loaded functions kept warm; the least recently used goes first.
+_WARM_JOBS = 3
+
+
+@dataclass
+class WarmJob:
+    """A job as this process knows it.
+
+    Attributes:
+        spec: Its spec.
+        manifest: Its dataset.
+        runtime: Its loaded function.
+        log: Where ``self.logger`` writes.
+        weights: Reference of the weights that the network holds or that were fetched last.
+        blob: That weights blob.
+        optimizer: Slot to (reference, bytes) of the optimizer state this process made last.
+        has_frozen: Whether the frozen tensors were loaded.
+        sha256: Hash of the weights loaded for inference.
+    """
+
+    spec: JobSpec
+    manifest: DatasetManifest
+    runtime: "FunctionRuntime"
+    log: FunctionLog
+    weights: TensorRef | None = None
+    blob: bytearray | None = None
+    optimizer: dict[int, tuple[str, bytes]] = field(default_factory=dict)
+    has_frozen: bool = False
+    sha256: str = ""
+
+
+class Worker:
+    """Connections and caches of one worker process. Make it after the fork."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self.name = settings.worker_name or f"{socket.gethostname()}-{os.getpid()}"
+        self.client = state_client(settings)
+        self.broker = broker_client(settings)
+        self.channel = TensorChannel(self.client)
+        self._jobs: OrderedDict[tuple[str, str], WarmJob] = OrderedDict()
+
+    @cached_property
+    def objects(self) -> ObjectStore:
+        """The bucket."""
+        return ObjectStore(self.settings)
+
+    @cached_property
+    def dispatcher(self) -> Dispatcher:
+        """Where hints are sent."""
+        return Dispatcher(self.settings)
+
+    @cached_property
+    def records(self) -> JobRecords:
+        """The jobs' records."""
+        return JobRecords(self.objects)
+
+    @cached_property
+    def checkpoints(self) -> Checkpoints:
+        """The jobs' checkpoints."""
+        return Checkpoints(self.objects)
+
+    def job(self, job_id: str, gen: str) -> WarmJob:
+        """The job, loaded: from memory if this process served it before.
+
+        Raises:
+            JobNotFound: There is no such job.
+            UserCodeError: The user's ``main`` raised.
+        """
+        key = (job_id, gen)
+        if key not in self._jobs:
+            self._jobs[key] = self._load(job_id)
+            while len(self._jobs) > _WARM_JOBS:
+                _, oldest = self._jobs.popitem(last=False)
+                oldest.runtime.close()
+        self._jobs.move_to_end(key)
+        return self._jobs[key]
+
+    def forget(self, job_id: str) -> None:
+        """Drop a job's loaded function, so that the next use starts afresh."""
+        for key in [key for key in self._jobs if key[0] == job_id]:
+            self._jobs.pop(key).runtime.close()
+
+    def queue_length(self) -> int:
+        """Messages waiting for workers of this kind."""
+        return self.dispatcher.queue_length(self.broker, self.settings.device)
+
+    def load_weights(self, warm: WarmJob, blob: bytes | bytearray) -> None:
+        """Put a weights blob into the network, and the frozen tensors the first time."""
+        frozen = None
+        if not warm.has_frozen and warm.runtime.layout.frozen:
+            origin = self.checkpoints.at(warm.spec.id, 0)
+            if origin is not None and origin.frozen is not None:
+                frozen = memoryview(self.checkpoints.tensors(origin.frozen))
+        warm.runtime.load_weights(memoryview(blob), frozen)
+        warm.has_frozen = True
+
+    def _load(self, job_id: str) -> WarmJob:
+        # Imported here: torch takes seconds, and the Celery parent imports this module too.
+        import torch
+
+        from kubeml.runtime import FunctionRuntime
+
+        spec = self.records.spec(job_id)
+        torch.set_num_threads(self.settings.torch_threads)
+        manifest = Datasets(self.objects).at(spec.dataset, spec.dataset_version)
+        cache = ShardCache(self.settings.cache_dir / "shards", self.settings.cache_bytes)
+        code = Functions(self.objects).fetch(
+            spec.function_sha256, self.settings.cache_dir / "functions"
+        )
+        log = FunctionLog(self.name)
+        runtime = FunctionRuntime.load(
+            code,
+            entry=spec.entry,
+            args=JobArgs(
+                job_id=spec.id,
+                lr=spec.lr,
+                batch_size=spec.batch_size,
+                num_slots=spec.parallelism,
+                k=spec.k,
+            ),
+            reader=ShardReader(manifest, objects=self.objects, cache=cache),
+            device="cuda" if spec.device == "gpu" else "cpu",
+            logger=function_logger(job_id, log),
+            init_seed=stream_seed(spec.seed, "init"),
+        )
+        # Everywhere, not only where the job begins: init() may freeze or tie tensors.
+        runtime.init()
+        logger.info("job %s: function %s loaded", job_id, spec.function)
+        return WarmJob(spec=spec, manifest=manifest, runtime=runtime, log=log)

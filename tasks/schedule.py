@@ -1,0 +1,29 @@
+"""The scheduling task: plan the next epoch and dispatch what is under way."""
+
+from functools import lru_cache
+from typing import Any
+
+from brokers.protocol import Hint
+from brokers.topology import SCHEDULE
+from kubeml.scheduler import Scheduler
+from tasks.app import app, settings
+from tasks.graph import send_stage
+
+
+@app.task(
+    name=SCHEDULE,
+    acks_late=True,
+    ignore_result=True,
+    time_limit=300,
+    autoretry_for=(Exception,),
+    max_retries=2,
+    default_retry_delay=1,
+)
+def schedule(wire: dict[str, Any]) -> None:
+    """Idempotent: a late or doubled request finds nothing left to plan."""
+    _scheduler().step(Hint.from_wire(wire), send_stage)
+
+
+@lru_cache(maxsize=1)
+def _scheduler() -> Scheduler:
+    return Scheduler(settings)

@@ -1,0 +1,104 @@
+"""Servers of this run's own: free ports, empty directories, gone afterwards."""
+
+import os
+import signal
+import subprocess
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from brokers.objects import ObjectStore
+from brokers.settings import Settings
+from kubeml.servers import (
+    ServerPlan,
+    s3_command,
+    s3_environment,
+    start_server,
+    valkey_command,
+    wait_for_s3,
+    wait_for_valkey,
+)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _clean_environment() -> Iterator[None]:
+    """No setting of the person who runs the tests may reach them."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name in list(os.environ):
+            if name.startswith(("KUBEML_", "AWS_ACCESS", "AWS_SECRET", "AWS_PROFILE")):
+                patch.delenv(name)
+        yield
+
+
+@pytest.fixture(scope="session")
+def server_plan() -> ServerPlan:
+    """Ports and secrets of this run's servers."""
+    return ServerPlan.make()
+
+
+@pytest.fixture(scope="session")
+def base_settings(server_plan: ServerPlan, tmp_path_factory: pytest.TempPathFactory) -> Settings:
+    """Settings that point at this run's servers (which other fixtures start)."""
+    home = tmp_path_factory.mktemp("home")
+    return server_plan.settings(Settings(home=home))
+
+
+@pytest.fixture(scope="session")
+def redis_url(
+    server_plan: ServerPlan, base_settings: Settings, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[str]:
+    """URL of a Valkey server of this run's own."""
+    folder = tmp_path_factory.mktemp("valkey")
+    process = start_server(valkey_command(server_plan, folder), folder / "log")
+    try:
+        wait_for_valkey(base_settings, within_s=20, is_up=lambda: process.poll() is None)
+        yield str(base_settings.state_url)
+    finally:
+        end(process)
+
+
+@pytest.fixture(scope="session")
+def s3_settings(
+    redis_url: str,
+    server_plan: ServerPlan,
+    base_settings: Settings,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Iterator[Settings]:
+    """Settings with a running Valkey and a running S3 server, bucket included."""
+    folder = tmp_path_factory.mktemp("s3")
+    command = s3_command(server_plan, folder)
+    process = start_server(command, folder / "log", env=s3_environment())
+    try:
+        wait_for_s3(base_settings, within_s=30, is_up=lambda: process.poll() is None)
+        yield base_settings
+    finally:
+        end(process)
+
+
+@pytest.fixture(scope="session")
+def objects(s3_settings: Settings) -> ObjectStore:
+    """The bucket of this run's S3 server."""
+    return ObjectStore(s3_settings)
+
+
+@pytest.fixture
+def job_id() -> str:
+    """An id that no other test uses."""
+    return f"test-{uuid.uuid4().hex[:12]}"
+
+
+@pytest.fixture
+def functions_folder() -> Path:
+    """Where the user functions of the tests are."""
+    return Path(__file__).parent / "functions"
+
+
+def end(process: subprocess.Popen[bytes]) -> None:
+    """End a server and everything it started."""
+    try:
+        os.killpg(process.pid, signal.SIGKILL)
+    except ProcessLookupError:
+        return
+    process.wait(10)

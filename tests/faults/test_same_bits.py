@@ -1,0 +1,64 @@
+"""I8: the same job ends with the same weights, whatever the number of workers and the faults."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from brokers.settings import Settings
+from tests.cluster import Cluster
+from tests.eventually import eventually
+from tests.integration.conftest import put_function, put_points, wait_for_round
+
+
+@pytest.fixture(scope="module")
+def cluster(s3_settings: Settings, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+    """A pool of its own bucket and servers' keys, that begins with one worker."""
+    home = tmp_path_factory.mktemp("home")
+    settings = s3_settings.with_changes(
+        home=home, cache_dir=home / "cache", lease_s=2.0, s3_bucket="same-bits"
+    )
+    pool = Cluster(settings)
+    try:
+        pool.client.objects.ensure_bucket()
+        pool.start(workers=1)
+        put_points(pool.client, rows=2000)
+        for name in ("tiny", "slow"):
+            put_function(pool.client, name, tmp_path_factory.mktemp("code"))
+        yield pool
+    finally:
+        pool.close()
+
+
+def train(cluster: Cluster, function: str = "tiny", **changes: object) -> str:
+    job = cluster.client.train(
+        function, "points", epochs=2, batch_size=10, lr=0.05, parallelism=4, static=True, k=8,
+        optimizer_state="carry", **changes,
+    )  # fmt: skip
+    return job.wait(120).weights_sha256
+
+
+def test_same_weights_on_one_two_and_three_workers_and_with_one_killed(
+    cluster: Cluster, tmp_path: Path
+) -> None:
+    digests = {"one worker": train(cluster)}
+    cluster.start_worker("worker-2")
+    digests["two workers"] = train(cluster)
+    cluster.start_worker("worker-3")
+    digests["three workers"] = train(cluster)
+    # `slow` sleeps in every batch, and is otherwise the same function.
+    digests["slow"] = train(cluster, "slow")
+
+    job = cluster.client.train(
+        "slow", "points", epochs=2, batch_size=10, lr=0.05, parallelism=4, static=True, k=8,
+        optimizer_state="carry",
+    )  # fmt: skip
+    wait_for_round(job, epoch=1, round_number=2)
+    cluster.kill("worker-1")
+    end = job.wait(120)
+    digests["one killed in mid-epoch"] = end.weights_sha256
+
+    assert len(set(digests.values())) == 1, digests
+    # The fault did fire: somebody had to train the dead worker's slot again.
+    assert sum(row.retries for row in job.history()) >= 1
+    eventually(lambda: not job.status().num_workers, within_s=10, what="no participant left behind")
