@@ -93,6 +93,26 @@ class Client:
 
         return Datasets(self.objects)
 
+    def delete_dataset(self, name: str) -> None:
+        """Delete a dataset that no job is training on.
+
+        Raises:
+            DatasetNotFound: There is none of that name.
+            Conflict: A job is training on it.
+        """
+        self.datasets.show(name)
+        using = [
+            status.id
+            for status in self.jobs()
+            if status.spec.dataset == name and not status.state.is_final
+        ]
+        if using:
+            raise Conflict(
+                what=f"dataset {name!r} is used by job {using[0]}",
+                hint=f"wait for it, or stop it: kubeml task stop --id {using[0]}",
+            )
+        self.datasets.delete(name)
+
     def train(
         self,
         function: str,

@@ -86,6 +86,20 @@ def free_ports(count: int) -> list[int]:
         return found
 
 
+def are_free(ports: list[int]) -> bool:
+    """Whether all these loopback ports can be had."""
+    with ExitStack() as stack:
+        for port in ports:
+            sock = stack.enter_context(socket.socket())
+            # As the servers do: a port of a connection that lingers is free.
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                sock.bind(("127.0.0.1", port))
+            except OSError:
+                return False
+    return True
+
+
 def valkey_command(plan: ServerPlan, directory: Path) -> list[str]:
     """Write the Valkey server's configuration into ``directory`` and return its command line."""
     directory.mkdir(parents=True, exist_ok=True)

@@ -1,8 +1,10 @@
 """The Celery app of workers and control workers, and what their processes do at start and end."""
 
+import ctypes
 import logging
 import multiprocessing
 import os
+import signal
 import socket
 import sys
 from typing import Any
@@ -28,6 +30,8 @@ app.conf.include = ["tasks.train", "tasks.validate", "tasks.infer", "tasks.sched
 draining = multiprocessing.get_context("fork").Event()
 
 _hearts: list[Heart] = []
+
+_PR_SET_PDEATHSIG = 1
 
 
 @setup_logging.connect
@@ -62,6 +66,8 @@ def _withdraw(**_: Any) -> None:
 
 @worker_process_init.connect
 def _warm_up(**_: Any) -> None:
+    # A child whose parent was killed would train on as an orphan.
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     if os.environ.get("KUBEML_ROLE", "worker") == "worker":
         # In the child alone: torch's threads do not survive a fork.
         from tasks.process import warm_up

@@ -1,0 +1,5 @@
+"""``python -m kubeml``."""
+
+from kubeml.cli import main
+
+main()

@@ -1,0 +1,96 @@
+"""The ``kubeml`` command: its nouns, and what becomes of an error."""
+
+import os
+import signal
+import sys
+from typing import Annotated, Any
+
+import typer
+
+from kubeml.cli import (
+    dataset,
+    function,
+    history,
+    infer,
+    logs,
+    output,
+    roles,
+    stack,
+    task,
+    train,
+)
+from kubeml.errors import KubemlError
+
+#: The base of typer's usage errors, found through one: newer versions carry their own click.
+_UsageProblem: Any = next(c for c in typer.BadParameter.__mro__ if c.__name__ == "ClickException")
+
+app = typer.Typer(
+    name="kubeml",
+    help="Train PyTorch networks, data-parallel, on machines that come and go.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+stack.register(app)
+app.add_typer(function.app, name="function")
+app.add_typer(function.app, name="fn", hidden=True)
+app.add_typer(dataset.app, name="dataset")
+app.command("train")(train.train)
+app.add_typer(task.app, name="task")
+app.command("logs")(logs.logs)
+app.add_typer(history.app, name="history")
+app.command("infer")(infer.infer)
+roles.register(app)
+
+
+def _version(value: bool) -> None:
+    if value:
+        from importlib.metadata import version
+
+        output.line(version("kubeml"))
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    """Train PyTorch networks, data-parallel, on machines that come and go."""
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Run the command line; the process ends with one of the documented exit codes."""
+    # A reader that closes the pipe (`| head`) ends us quietly, as it does other tools.
+    signal.signal(signal.SIGPIPE, signal.SIG_DFL)
+    sys.exit(run(sys.argv[1:] if arguments is None else arguments))
+
+
+def run(arguments: list[str]) -> int:
+    """Run the command line and return its exit code."""
+    debug = os.environ.get("KUBEML_DEBUG") == "1"
+    try:
+        result: Any = app(args=arguments, prog_name="kubeml", standalone_mode=False)
+    except KubemlError as err:
+        if debug:
+            raise
+        output.error(err)
+        return err.exit_code
+    except (typer.Abort, KeyboardInterrupt):
+        output.complain("interrupted")
+        return 130
+    except typer.Exit as done:
+        return done.exit_code
+    except _UsageProblem as err:
+        err.show()
+        return int(err.exit_code)
+    except Exception as err:
+        if debug:
+            raise
+        # The border of the program: a bug of ours, told without a screenful of our code.
+        output.complain(f"unexpected error: {type(err).__name__}: {err}")
+        output.hint("set KUBEML_DEBUG=1 to see where, and please report it")
+        return 1
+    return result if isinstance(result, int) else 0

@@ -1,0 +1,96 @@
+"""Following a job: bars on a terminal, plain lines elsewhere."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from kubeml.cli import output
+from kubeml.cli.follow_view import JobView, duration
+from kubeml.job import State
+
+if TYPE_CHECKING:
+    from kubeml.client import Job
+
+#: Exit code by how the job ended.
+_EXIT = {State.DONE: 0, State.FAILED: 1, State.STOPPED: 7}
+
+
+def follow_job(job: "Job", *, quiet: bool = False) -> int:
+    """Show a job until it ends, and return the exit code that says how. Ctrl-C detaches."""
+    view = JobView(epochs=job.spec.epochs)
+    shown = _silence() if quiet else (_bars(view) if output.stderr_is_live() else _lines())
+    try:
+        with shown as show:
+            for event in job.events():
+                show(view.apply(event.kind, event.at, event.fields))
+    except KeyboardInterrupt:
+        output.say(f"detached; job {job.id} goes on. Return with: kubeml task watch --id {job.id}")
+        return 130
+    return _tell_end(job, quiet=quiet)
+
+
+def _tell_end(job: "Job", *, quiet: bool) -> int:
+    end = job.result()
+    if end.state is State.FAILED:
+        from kubeml.errors import JobFailed
+
+        raise JobFailed(
+            job_id=job.id, reason=end.reason, hint=f"its log lines: kubeml logs --id {job.id}"
+        )
+    if not quiet:
+        parts = [f"job {job.id}: {end.state}", f"{end.epoch} epochs in {duration(end.elapsed_s)}"]
+        if end.accuracy is not None:
+            parts.append(f"accuracy {end.accuracy:.2f} %")
+        if end.reason:
+            parts.append(end.reason)
+        output.say(", ".join(parts))
+    return _EXIT[end.state]
+
+
+@contextmanager
+def _silence() -> Iterator[Callable[[str], None]]:
+    yield lambda _text: None
+
+
+@contextmanager
+def _lines() -> Iterator[Callable[[str], None]]:
+    def show(text: str) -> None:
+        if text:
+            output.say(text)
+
+    yield show
+
+
+@contextmanager
+def _bars(view: JobView) -> Iterator[Callable[[str], None]]:
+    """Two bars, for epochs and rounds, below the lines."""
+    from rich.console import Console
+    from rich.markup import escape
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+
+    columns = (
+        TextColumn("{task.description:<7}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[facts]}"),
+    )
+    with Progress(*columns, console=Console(stderr=True)) as progress:
+        epochs = progress.add_task("epochs", total=view.epochs, facts="")
+        rounds = progress.add_task("rounds", total=None, facts="waiting for a worker")
+
+        def show(text: str) -> None:
+            if text:
+                progress.console.print(escape(text), highlight=False)
+            if not view.epoch:
+                return
+            finished = view.epoch - (0 if view.round == view.rounds else 1)
+            accuracy = f"accuracy {view.accuracy:.2f} %" if view.accuracy is not None else ""
+            progress.update(epochs, total=view.epochs, completed=finished, facts=accuracy)
+            loss = f"loss {view.loss:.4f}" if view.loss is not None else ""
+            facts = (
+                f"{view.samples_per_s:,.0f} samples/s  {loss}  "
+                f"{view.workers} workers  ETA {duration(view.eta_s)}"
+            )
+            progress.update(rounds, total=view.rounds, completed=view.round, facts=facts)
+
+        yield show

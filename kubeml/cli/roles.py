@@ -1,0 +1,51 @@
+"""``kubeml worker``, ``ps``, ``control``: become one of the pool's processes."""
+
+import logging
+import sys
+from typing import Annotated
+
+import typer
+
+Name = Annotated[str, typer.Option("--name", help="Name of this process, unique in the pool.")]
+_PANEL = "Processes of a pool (kubeml up starts them)"
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands to ``app``."""
+    app.command("worker", rich_help_panel=_PANEL)(worker)
+    app.command("control", rich_help_panel=_PANEL)(control)
+    app.command("ps", rich_help_panel=_PANEL)(ps)
+
+
+def worker(
+    name: Name = "",
+    device: Annotated[str, typer.Option("--device", help="What it has: cpu or gpu.")] = "",
+) -> None:
+    """Become a training worker: one process for one device, until SIGTERM."""
+    from brokers.settings import Settings
+    from kubeml.roles import exec_worker
+
+    settings = Settings.load({"device": device or None})
+    exec_worker(settings, name=name, device=settings.device)
+
+
+def control(name: Name = "") -> None:
+    """Become a control worker, which runs the scheduler's tasks, until SIGTERM."""
+    from brokers.settings import Settings
+    from kubeml.roles import exec_control
+
+    exec_control(Settings.load(), name=name)
+
+
+def ps() -> None:
+    """Become a parameter server, which merges, validates and records, until SIGTERM."""
+    from brokers.settings import Settings
+    from kubeml.parameter_server import main
+
+    settings = Settings.load()
+    logging.basicConfig(
+        stream=sys.stderr,
+        level=settings.log_level,
+        format="%(asctime)s %(levelname)s %(name)s %(message)s",
+    )
+    main(settings)

@@ -1,0 +1,96 @@
+"""``kubeml task``: the jobs under way."""
+
+from typing import Annotated
+
+import typer
+
+from kubeml.cli import output
+from kubeml.cli.follow import follow_job
+from kubeml.cli.options import AsJson, JobIdArgument, JobIdOption, Quiet, Yes, connect
+from kubeml.job import JobStatus
+
+app = typer.Typer(help="List, watch and stop training jobs.", no_args_is_help=True)
+
+
+@app.command("list")
+def list_(
+    short: Annotated[bool, typer.Option("--short", help="Print ids alone.")] = False,
+    as_json: AsJson = False,
+    quiet: Quiet = False,
+) -> None:
+    """List the jobs under way, and those that ended within the hour."""
+    with connect() as client:
+        jobs = client.jobs()
+    output.rows(
+        jobs,
+        ("ID", "FUNCTION", "DATASET", "STATE", "EPOCH", "N", "WORKERS", "ACCURACY", "BATCH", "LR"),
+        lambda s: (
+            s.id, s.spec.function, s.spec.dataset, s.state, f"{s.epoch}/{s.spec.epochs}",
+            str(s.parallelism or "-"), str(s.num_workers), _accuracy(s),
+            str(s.spec.batch_size), f"{s.spec.lr:g}",
+        ),
+        as_json_=as_json, quiet=quiet or short, name=lambda s: str(s.id),
+        right=("EPOCH", "N", "WORKERS", "ACCURACY", "BATCH", "LR"), empty="no jobs under way",
+    )  # fmt: skip
+
+
+@app.command()
+def show(by_id: JobIdArgument = None, job_id: JobIdOption = None, as_json: AsJson = False) -> None:
+    """Show one job: what was asked for, where it is, and why it waits or failed."""
+    with connect() as client:
+        status = client.job(output.either(job_id, by_id, option="--id")).status()
+    if as_json:
+        output.as_json(status.to_wire())
+        return
+    spec = status.spec
+    merges = "once per epoch" if spec.k == -1 else f"every {spec.k} steps"
+    output.fields(
+        [
+            ("id", status.id), ("state", status.state), ("reason", status.reason),
+            ("function", f"{spec.function} ({spec.function_sha256[:12]})"),
+            ("dataset", f"{spec.dataset} ({spec.dataset_version})"),
+            ("epoch", f"{status.epoch} of {spec.epochs}"),
+            ("round", f"{status.round} of {status.rounds}" if status.rounds else ""),
+            ("parallelism", f"{status.parallelism or spec.parallelism}"
+             f"{' (static)' if spec.static else f' (at most {spec.max_parallelism})'}"),
+            ("workers", str(status.num_workers)), ("batch", str(spec.batch_size)),
+            ("lr", f"{spec.lr:g}"), ("merges", merges), ("seed", str(spec.seed)),
+            ("accuracy", _accuracy(status)), ("submitted", output.age(spec.created_at)),
+        ]
+    )  # fmt: skip
+
+
+@app.command()
+def watch(by_id: JobIdArgument = None, job_id: JobIdOption = None, quiet: Quiet = False) -> int:
+    """Show a job until it ends; Ctrl-C leaves it running."""
+    with connect() as client:
+        job = client.job(output.either(job_id, by_id, option="--id"))
+        return follow_job(job, quiet=quiet)
+
+
+@app.command()
+def stop(by_id: JobIdArgument = None, job_id: JobIdOption = None) -> None:
+    """Stop a job within a round; what was merged so far is kept."""
+    chosen = output.either(job_id, by_id, option="--id")
+    with connect() as client:
+        client.job(chosen).stop()
+    output.say(f"job {chosen} is being stopped")
+
+
+@app.command()
+def prune(yes: Yes = False, quiet: Quiet = False) -> None:
+    """Forget ended jobs in the list. Their histories and weights stay."""
+    with connect() as client:
+        output.confirm("forget all ended jobs in the task list", yes=yes)
+        gone = client.prune_jobs()
+    if quiet:
+        for job_id in gone:
+            output.line(job_id)
+    else:
+        output.say(f"{len(gone)} ended jobs forgotten")
+
+
+def _accuracy(status: JobStatus) -> str:
+    if status.end is not None and status.end.accuracy is not None:
+        return f"{status.end.accuracy:.2f}"
+    return output.number(status.last.accuracy if status.last else None)

@@ -1,0 +1,101 @@
+"""``kubeml train``: submit a training job."""
+
+from typing import Annotated
+
+import typer
+
+from kubeml.cli import output
+from kubeml.cli.follow import follow_job
+from kubeml.cli.options import AsJson, Quiet, connect
+
+
+def train(
+    function: Annotated[str, typer.Option("--function", "-f", help="Function to train.")],
+    dataset: Annotated[str, typer.Option("--dataset", "-d", help="Dataset to train it on.")],
+    epochs: Annotated[
+        int, typer.Option("--epochs", "-e", help="Passes over the training set.")
+    ] = 1,
+    batch: Annotated[int, typer.Option("--batch", "-b", help="Rows per step.")] = 64,
+    lr: Annotated[
+        float, typer.Option("--lr", help="Learning rate, self.lr in the function.")
+    ] = 0.01,
+    parallelism: Annotated[
+        int,
+        typer.Option("--parallelism", "-p", help="Slots to begin with (with --static: always)."),
+    ] = 2,
+    max_parallelism: Annotated[
+        int | None,
+        typer.Option("--max-parallelism", help="Ceiling for the scheduler.  [default: 16]"),
+    ] = None,
+    static: Annotated[
+        bool, typer.Option("--static", help="Keep the parallelism as it is.")
+    ] = False,
+    k: Annotated[
+        int, typer.Option("--K", help="Steps between two merges; -1: once per epoch.")
+    ] = -1,
+    sparse_avg: Annotated[
+        bool, typer.Option("--sparse-avg", help="Merge once per epoch: --K -1.")
+    ] = False,
+    validate_every: Annotated[
+        int, typer.Option("--validate-every", help="Epochs between validations; 0: the last.")
+    ] = 1,
+    goal_accuracy: Annotated[
+        float, typer.Option("--goal-accuracy", help="End when a validation reaches it (percent).")
+    ] = 0.0,
+    seed: Annotated[
+        int, typer.Option("--seed", help="Fixes weights, shuffling and augmentation.")
+    ] = 0,
+    shuffle: Annotated[
+        bool, typer.Option("--shuffle/--no-shuffle", help="Shuffle rows each epoch.")
+    ] = True,
+    optimizer_state: Annotated[
+        str, typer.Option("--optimizer-state", help="Between rounds: reset, local or carry.")
+    ] = "reset",
+    outer: Annotated[
+        str, typer.Option("--outer", help="Outer optimizer: mean, nesterov or slowmo.")
+    ] = "mean",
+    outer_lr: Annotated[float, typer.Option("--outer-lr", help="Its learning rate.")] = 1.0,
+    outer_momentum: Annotated[float, typer.Option("--outer-momentum", help="Its momentum.")] = 0.0,
+    device: Annotated[
+        str, typer.Option("--device", help="Workers to train on: cpu or gpu.")
+    ] = "cpu",
+    max_errors: Annotated[
+        int, typer.Option("--max-errors", help="Failures of a slot before the job fails.")
+    ] = 3,
+    job_id: Annotated[
+        str | None, typer.Option("--id", help="An id of your own; it can be used once.")
+    ] = None,
+    follow: Annotated[
+        bool, typer.Option("--follow", help="Show the training until it ends.")
+    ] = False,
+    as_json: AsJson = False,
+    quiet: Quiet = False,
+) -> int:
+    """Submit a training job and print its id; with --follow, show it until it ends."""
+    from kubeml.errors import InvalidOption
+
+    if sparse_avg and k != -1:
+        raise InvalidOption(
+            option="--sparse-avg", got=f"given with --K {k}", expected="one of the two",
+            hint="--sparse-avg means --K -1",
+        )  # fmt: skip
+    with connect() as client:
+        job = client.train(
+            function, dataset, epochs=epochs, batch_size=batch, lr=lr, parallelism=parallelism,
+            max_parallelism=max_parallelism, static=static, k=k, validate_every=validate_every,
+            goal_accuracy=goal_accuracy, seed=seed, shuffle=shuffle,
+            optimizer_state=optimizer_state, outer=outer, outer_lr=outer_lr,
+            outer_momentum=outer_momentum, device=device, max_errors=max_errors, job_id=job_id,
+        )  # fmt: skip
+        if as_json and not follow:
+            output.as_json(job.status().to_wire())
+        elif not as_json:
+            output.line(job.id)
+        if not follow:
+            if not quiet and output.stderr_is_live():
+                output.say(f"watch it: kubeml task watch --id {job.id}")
+            return 0
+        code = follow_job(job, quiet=quiet)
+        if as_json:
+            output.as_json(job.status().to_wire())
+        return code

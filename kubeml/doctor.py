@@ -1,0 +1,169 @@
+"""``kubeml doctor``: is everything that kubeml needs there, and set as it must be?"""
+
+import shutil
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any
+
+from brokers.connections import state_client
+from brokers.errors import redis_errors
+from brokers.nodes import alive_nodes
+from brokers.objects import ObjectStore
+from brokers.round_store import new_id
+from brokers.settings import Settings, mask_url
+from kubeml.errors import KubemlError, ObjectExists
+
+_PACKAGES = ("torch", "celery", "kombu", "redis", "boto3", "numpy", "safetensors")
+_MIN_REDIS = (7, 0)
+_LOW_DISK_BYTES = 2 * 2**30
+
+
+@dataclass(frozen=True, kw_only=True)
+class Finding:
+    """One thing that was checked: level ``ok``, ``warning`` or ``bad``, and what to do."""
+
+    check: str
+    level: str
+    found: str
+    hint: str = ""
+
+    def to_wire(self) -> dict[str, Any]:
+        """The finding as JSON-able values."""
+        return asdict(self)
+
+
+def examine(settings: Settings) -> list[Finding]:
+    """Check everything; what cannot be reached is a finding rather than an error."""
+    findings = [_packages()]
+    for check, look in (
+        ("redis", _redis),
+        ("s3", _s3),
+        ("pool", _pool),
+        ("disk", _disk),
+    ):
+        findings += _guarded(check, look, settings)
+    return findings
+
+
+def _guarded(
+    check: str, look: Callable[[Settings], Iterator[Finding]], settings: Settings
+) -> list[Finding]:
+    found: list[Finding] = []
+    try:
+        found.extend(look(settings))
+    except KubemlError as err:
+        found.append(Finding(check=check, level="bad", found=str(err), hint=err.hint))
+    return found
+
+
+def _packages() -> Finding:
+    known = []
+    for name in _PACKAGES:
+        try:
+            known.append(f"{name} {version(name)}")
+        except PackageNotFoundError:
+            return Finding(
+                check="packages", level="bad", found=f"{name} is missing", hint="pip install kubeml"
+            )
+    return Finding(check="packages", level="ok", found=", ".join(known))
+
+
+def _redis(settings: Settings) -> Iterator[Finding]:
+    where = mask_url(settings.state_url)
+    client = state_client(settings)
+    with redis_errors(where):
+        started = time.perf_counter()
+        client.ping()
+        took_ms = (time.perf_counter() - started) * 1000
+        info: Any = client.info()
+        policy: Any = client.config_get("maxmemory-policy")
+        clock: Any = client.time()
+    server = str(info.get("valkey_version") or info["redis_version"])
+    compatible = tuple(int(part) for part in str(info["redis_version"]).split(".")[:2])
+    yield Finding(
+        check="redis",
+        level="ok" if compatible >= _MIN_REDIS else "bad",
+        found=f"{where}, version {server}, answers in {took_ms:.1f} ms",
+        hint="kubeml needs Redis 7 or Valkey 7.2 at least",
+    )
+    evicts = str(policy.get("maxmemory-policy", "?"))
+    yield Finding(
+        check="redis eviction",
+        level="ok" if evicts == "noeviction" else "bad",
+        found=evicts,
+        hint="set maxmemory-policy noeviction: evicted state is lost work",
+    )
+    persists = bool(int(info.get("aof_enabled", 0)))
+    yield Finding(
+        check="redis persistence",
+        level="ok" if persists else "warning",
+        found="append-only file" if persists else "none",
+        hint="set appendonly yes: without it a restart costs the current epoch",
+    )
+    used, limit = int(info["used_memory"]), int(info.get("maxmemory", 0))
+    yield Finding(
+        check="redis memory",
+        level="bad" if limit and used > 0.9 * limit else "ok",
+        found=f"{used >> 20} MiB of {f'{limit >> 20} MiB' if limit else 'no limit'}",
+        hint="give it more memory, or fewer jobs at once",
+    )
+    apart = abs(time.time() - (clock[0] + clock[1] / 1e6))
+    yield Finding(
+        check="clock",
+        level="ok" if apart < 60 else "warning",
+        found=f"{apart:.1f} s apart from the state server's",
+        hint="harmless for training (the server's clock decides), confusing in logs",
+    )
+
+
+def _s3(settings: Settings) -> Iterator[Finding]:
+    objects = ObjectStore(settings)
+    key = f"health/{new_id()}"
+    started = time.perf_counter()
+    objects.put(key, b"ok")
+    objects.get(key)
+    took_ms = (time.perf_counter() - started) * 1000
+    try:
+        objects.create(key, b"again")
+        creates = "bad"
+    except ObjectExists:
+        creates = "ok"
+    objects.delete([key])
+    yield Finding(
+        check="s3", level="ok",
+        found=f"{objects.where}, bucket {objects.bucket}, put and get in {took_ms:.0f} ms",
+    )  # fmt: skip
+    yield Finding(
+        check="s3 create-only",
+        level=creates,
+        found="refused to replace" if creates == "ok" else "replaces what is there",
+        hint="the server must honour If-None-Match on PUT",
+    )
+
+
+def _pool(settings: Settings) -> Iterator[Finding]:
+    client = state_client(settings)
+    nodes = alive_nodes(client)
+    for role, needed_for in (
+        ("ps", "merging"),
+        ("control", "planning epochs"),
+        ("worker", "training"),
+    ):
+        count = sum(1 for node in nodes if node.role == role)
+        yield Finding(
+            check=f"{role} processes",
+            level="ok" if count else "bad",
+            found=str(count),
+            hint=f"needed for {needed_for}: kubeml up, or kubeml {role}",
+        )
+
+
+def _disk(settings: Settings) -> Iterator[Finding]:
+    folder = settings.home if settings.home.exists() else settings.home.anchor
+    free = shutil.disk_usage(folder).free
+    yield Finding(
+        check="disk", level="ok" if free > _LOW_DISK_BYTES else "warning",
+        found=f"{free / 2**30:.1f} GiB free at {folder}", hint="make room",
+    )  # fmt: skip
