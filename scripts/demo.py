@@ -1,0 +1,127 @@
+"""The demo: what the README's first command does, step by step, with the `kubeml` command."""
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+
+ROOT = Path(__file__).resolve().parent.parent
+SHADES = " .:-=+*#%@"
+
+
+def main() -> int:
+    """Run the demo and return its exit code."""
+    options = parse()
+    home = Path(os.environ.get("KUBEML_HOME") or ROOT / ".kubeml-demo")
+    os.environ["KUBEML_HOME"] = str(home)
+    data = Path(options.full) if options.full else ROOT / "scripts/data/mnist_subset.npz"
+    if not data.is_file():
+        print(f"error: {data} does not exist", file=sys.stderr)
+        return 2
+    epochs = options.epochs or (5 if options.full else 8)
+    started = time.monotonic()
+    code = 1
+    try:
+        kubeml("up", "--workers", str(options.workers))
+        code = train_and_infer(data, epochs=epochs, batch=options.batch, goal=options.goal)
+    except subprocess.CalledProcessError as err:
+        code = err.returncode
+    except KeyboardInterrupt:
+        code = 130
+    finally:
+        kubeml("down", check=False)
+    print(f"the demo took {time.monotonic() - started:.0f} s")
+    return code
+
+
+def parse() -> argparse.Namespace:
+    """Read the options."""
+    parser = argparse.ArgumentParser(prog="scripts/demo", description=__doc__)
+    parser.add_argument("--full", metavar="FILE.npz", help="the complete MNIST set")
+    parser.add_argument("--epochs", type=int, help="default: 8 for the subset, 5 for the full set")
+    parser.add_argument("--batch", type=int, help="default: 16 for the subset, 64 for the full set")
+    parser.add_argument("--workers", type=int, default=2)
+    options = parser.parse_args()
+    options.batch = options.batch or (64 if options.full else 16)
+    options.goal = 98.5 if options.full else 96.0
+    return options
+
+
+def train_and_infer(data: Path, *, epochs: int, batch: int, goal: float) -> int:
+    """Upload, create, train, infer, compare."""
+    put_dataset(data)
+    put_function(ROOT / "scripts/examples/lenet.py")
+    job_id = kubeml(
+        "train", "--function", "lenet", "--dataset", "mnist", "--epochs", str(epochs),
+        "--batch", str(batch), "--lr", "0.01", "--K", "16", "--parallelism", "2", "--static",
+        "--optimizer-state", "carry", "--follow", capture=True,
+    ).strip()  # fmt: skip
+    kubeml("history", "get", "--id", job_id)
+    rows = json.loads(kubeml("history", "get", "--id", job_id, "--json", capture=True))
+    compare_digits(job_id, data)
+    accuracy = rows[-1]["accuracy"]
+    print(f"\naccuracy on the test digits: {accuracy:.2f} % (expected: {goal} % or more)")
+    return 0 if accuracy >= goal else 1
+
+
+def put_dataset(data: Path) -> None:
+    """Upload the digits, replacing what an earlier run left."""
+    if "mnist" in kubeml("dataset", "list", "-q", capture=True).split():
+        kubeml("dataset", "delete", "--name", "mnist", "--yes")
+    kubeml(
+        "dataset", "create", "--name", "mnist",
+        "--traindata", f"{data}:x_train", "--trainlabels", f"{data}:y_train",
+        "--testdata", f"{data}:x_test", "--testlabels", f"{data}:y_test",
+    )  # fmt: skip
+
+
+def put_function(code: Path) -> None:
+    """Create the function, or update it if an earlier run left one."""
+    there = "lenet" in kubeml("function", "list", "-q", capture=True).split()
+    kubeml("function", "update" if there else "create", "--name", "lenet", "--code", str(code))
+
+
+def compare_digits(job_id: str, data: Path, *, count: int = 6) -> None:
+    """Infer a few test digits and draw them with what was predicted."""
+    with np.load(data, allow_pickle=False) as arrays:
+        digits, labels = arrays["x_test"][:count], arrays["y_test"][:count]
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "digits.json"
+        file.write_text(json.dumps(digits.tolist()))
+        answer = kubeml("infer", "-n", job_id, "--datafile", str(file), capture=True)
+    predicted = json.loads(answer)
+    print()
+    for row in range(2, 27, 2):
+        print("  ".join(picture_row(digit, row) for digit in digits))
+    titles = [
+        f"true {label}, predicted {guess}{'' if label == guess else '  <- wrong'}"
+        for label, guess in zip(labels, predicted, strict=True)
+    ]
+    print("  ".join(f"{title:<22}" for title in titles))
+
+
+def picture_row(digit: np.ndarray, row: int) -> str:
+    """Two rows of a digit's pixels as one line of characters."""
+    pixels = digit[row : row + 2, 3:25].mean(axis=0)
+    return "".join(SHADES[int(p) * len(SHADES) // 256] for p in pixels)
+
+
+def kubeml(*arguments: str, capture: bool = False, check: bool = True) -> str:
+    """Run the `kubeml` command, showing what is run."""
+    if not capture:
+        print("$ kubeml " + " ".join(arguments), flush=True)
+    done = subprocess.run(
+        ["kubeml", *arguments], check=check, text=True,
+        stdout=subprocess.PIPE if capture else None,
+    )  # fmt: skip
+    return done.stdout or ""
+
+
+if __name__ == "__main__":
+    sys.exit(main())

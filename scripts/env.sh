@@ -1,0 +1,32 @@
+# Sourced by the other scripts: makes .venv with what is asked for, unless it is there already.
+#   make_env EXTRAS      e.g. make_env local,dev
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+ROOT=$PWD
+VENV=$ROOT/.venv
+
+make_env() {
+    local extras=$1 stamp want python
+    python=${PYTHON:-python3}
+    "$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' || {
+        echo "kubeml needs Python 3.11 or newer; set PYTHON=/path/to/python3.11" >&2
+        exit 2
+    }
+    # The code itself counts too: it is installed, not linked, as people get it.
+    want=$(cat pyproject.toml constraints.txt <(find kubeml brokers tasks -type f \
+        \( -name '*.py' -o -name '*.lua' \) -print0 | sort -z | xargs -0 cat) | sha256sum | cut -d' ' -f1)
+    stamp=$VENV/kubeml-installed
+    [ -x "$VENV/bin/python" ] || "$python" -m venv "$VENV"
+    if ! { [ -f "$stamp" ] && grep -qx "$want $extras" "$stamp"; }; then
+        local deps
+        deps=$(cat pyproject.toml constraints.txt | sha256sum | cut -d' ' -f1)
+        if [ -f "$stamp" ] && grep -qx "deps $deps $extras" "$stamp"; then
+            "$VENV/bin/pip" install --quiet --no-deps --force-reinstall .
+        else
+            echo "installing kubeml into .venv ..." >&2
+            "$VENV/bin/pip" install --quiet -c constraints.txt ".[$extras]"
+        fi
+        printf '%s\n' "$want $extras" "deps $deps $extras" > "$stamp"
+    fi
+    export PATH="$VENV/bin:$PATH"
+}
