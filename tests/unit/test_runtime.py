@@ -1,0 +1,405 @@
+"""The runtime: the user's API as KubeML had it, batches, seeds, optimizers, errors."""
+
+import copy
+import logging
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from kubeml import optimizer_state
+from kubeml.context import JobArgs
+from kubeml.errors import InvalidFunction, LayoutMismatch, UserCodeError
+from kubeml.runtime import FunctionRuntime, RoundResult
+
+HEAD = """
+import random
+import numpy as np
+import torch
+import torch.nn as nn
+import torch.nn.functional as F
+from kubeml import KubeDataset, KubeModel
+
+class Data(KubeDataset):
+    def __init__(self):
+        super().__init__("points")
+
+class Model(KubeModel):
+    def configure_optimizers(self):
+        return torch.optim.SGD(self.parameters(), lr=self.lr, momentum=0.9)
+    def train(self, batch, i):
+        x, y = batch
+        self.optimizer.zero_grad()
+        loss = F.cross_entropy(self(x), y)
+        loss.backward()
+        self.optimizer.step()
+        return loss.item()
+    def validate(self, batch, i):
+        x, y = batch
+        out = self(x)
+        right = (out.argmax(1) == y).sum().item()
+        return 100.0 * right / self.batch_size, F.cross_entropy(out, y).item()
+    def infer(self, data):
+        return self(torch.tensor(data)).argmax(1)
+"""
+
+MAIN = """
+def main():
+    return Model(nn.Linear(4, 2), Data()).start()
+"""
+
+
+class ArrayRows:
+    """Rows in memory: pure data."""
+
+    def __init__(self, rows: int = 100) -> None:
+        rng = np.random.default_rng(2)
+        self.data = rng.normal(size=(rows, 4)).astype(np.float32)
+        self.labels = (self.data.sum(1) > 0).astype(np.int64)
+
+    def gather(self, _split: str, rows: Any) -> tuple[Any, Any]:
+        return self.data[rows], self.labels[rows]
+
+
+def load(tmp_path: Path, code: str = MAIN, *, head: str = HEAD, **args: Any) -> FunctionRuntime:
+    (tmp_path / "net.py").write_text(head + code)
+    runtime = FunctionRuntime.load(
+        tmp_path, entry="net.py", args=JobArgs(job_id="j", **args), reader=ArrayRows(),
+        device="cpu", logger=logging.getLogger("test"), init_seed=1,
+    )  # fmt: skip
+    runtime.init()
+    return runtime
+
+
+def train(runtime: FunctionRuntime, **changes: Any) -> RoundResult:
+    values: dict[str, Any] = {
+        "epoch": 1, "slot": 0, "num_slots": 1, "lr": 0.1, "batch_size": 16,
+        "rows": np.arange(40), "seed": 5, "optimizer_state_policy": "reset",
+        "optimizer_state": None, "on_batch": lambda _index: None,
+    }  # fmt: skip
+    return runtime.train_round(**(values | changes))
+
+
+def test_published_form_of_the_api_works(tmp_path: Path) -> None:
+    # kubeml 0.1.7: init(self) without argument, per-sample transforms, self.args, epoch-wise rate.
+    code = """
+class Compose:
+    def __init__(self, *steps): self.steps = steps
+    def __call__(self, x):
+        for step in self.steps: x = step(x)
+        return x
+
+class Old(KubeDataset):
+    def __init__(self):
+        super().__init__("points")
+        self.transf = Compose(torch.from_numpy, lambda t: (t - 0.1) / 0.9)
+    def __getitem__(self, index):
+        return self.transf(self.data[index]), self.labels[index].astype("int64")
+    def __len__(self):
+        return len(self.data)
+
+class OldModel(Model):
+    def init(self):
+        nn.init.constant_(self._network.weight, 0.25)
+    def configure_optimizers(self):
+        rates.append((self.lr if self.epoch < 2 else self.lr / 10, self.args.lr, self.args.epoch))
+        return torch.optim.SGD(self.parameters(), lr=rates[-1][0], momentum=0.9)
+    def train(self, batch, i):
+        assert self.task == "train" and self.args._N == 3 and self.args._func_id == 1
+        assert self.args.batch_size == 16 and batch[0].shape[0] == self.batch_size
+        return super().train(batch, i)
+
+rates = []
+
+def main():
+    return OldModel(nn.Linear(4, 2), Old(), gpu=False).start()
+"""
+    runtime = load(tmp_path, code, lr=0.1, batch_size=16)
+    before = np.frombuffer(runtime.weights(), np.float32)
+
+    train(runtime, slot=1, num_slots=3)
+    train(runtime, slot=1, num_slots=3, epoch=2)
+
+    rates = runtime._bundle.module("net").rates
+    assert (before[:8] == 0.25).all() or (before[-8:] == 0.25).all()
+    assert rates == [(0.1, 0.1, 1), (pytest.approx(0.01), 0.1, 2)]
+
+
+def test_batch_size_is_that_of_the_batch_in_hand(tmp_path: Path) -> None:
+    code = """
+sizes = []
+class Sizes(Model):
+    def train(self, batch, i):
+        sizes.append((self.batch_size, len(batch[0])))
+        return 1.0
+def main():
+    return Sizes(nn.Linear(4, 2), Data()).start()
+"""
+    runtime = load(tmp_path, code)
+
+    result = train(runtime, rows=np.arange(40))
+
+    assert runtime._bundle.module("net").sizes == [(16, 16), (16, 16), (8, 8)]
+    assert result.num_steps == 3
+    assert result.num_samples == 40
+
+
+def test_loss_is_averaged_over_samples(tmp_path: Path) -> None:
+    code = """
+class Losses(Model):
+    def train(self, batch, i):
+        return torch.tensor(float(i))
+def main():
+    return Losses(nn.Linear(4, 2), Data()).start()
+"""
+    result = train(load(tmp_path, code), rows=np.arange(40))
+
+    assert result.loss == pytest.approx((0 * 16 + 1 * 16 + 2 * 8) / 40)
+
+
+PER_SAMPLE = """
+class PerSample(Data):
+    def __getitem__(self, index):
+        {draw}
+        return self.data[index], self.labels[index]
+def main():
+    return Model(nn.Linear(4, 2), PerSample()).start()
+"""
+
+
+@pytest.mark.parametrize(
+    "draw", ["pass", "self.data[index] += np.random.rand()", "torch.rand(1)", "random.random()"]
+)
+def test_training_replays_bit_for_bit_with_and_without_augmentation(
+    tmp_path: Path, draw: str
+) -> None:
+    # Dropout draws from the same global generators as augmentation: both must replay.
+    code = PER_SAMPLE.replace("{draw}", draw).replace(
+        "nn.Linear(4, 2)", "nn.Sequential(nn.Dropout(0.5), nn.Linear(4, 2))"
+    )
+    runtime = load(tmp_path, code)
+    start = bytes(runtime.weights())
+    results = []
+    for seed in (5, 5, 6):
+        runtime.load_weights(memoryview(start))
+        results.append(bytes(train(runtime, rows=np.arange(80), seed=seed).contribution))
+
+    assert results[0] == results[1]
+    assert results[0] != results[2]
+
+
+def test_vectorised_and_per_sample_batches_are_the_same(tmp_path: Path) -> None:
+    (tmp_path / "a").mkdir()
+    (tmp_path / "b").mkdir()
+    plain = load(tmp_path / "a")
+    per_sample = load(tmp_path / "b", PER_SAMPLE.replace("{draw}", "pass"))
+
+    assert train(plain).contribution == train(per_sample).contribution
+
+
+def test_getitems_may_return_a_list_of_samples_or_a_ready_batch(tmp_path: Path) -> None:
+    results = []
+    for name, expression in (
+        ("list", "[(self.data[i], self.labels[i]) for i in indices]"),
+        ("ready", "tuple(map(torch.from_numpy, (self.data[indices], self.labels[indices])))"),
+    ):
+        (tmp_path / name).mkdir()
+        code = (
+            f"class Many(Data):\n    def __getitems__(self, indices):\n        return {expression}\n"
+            "def main():\n    return Model(nn.Linear(4, 2), Many()).start()\n"
+        )
+        results.append(train(load(tmp_path / name, code)).contribution)
+
+    assert results[0] == results[1]
+
+
+def test_error_in_a_prefetched_sample_comes_up_with_the_users_traceback(tmp_path: Path) -> None:
+    draw = "assert float(self.data[index].sum()) < 1e9 and index != 60, 'row sixty'"
+    runtime = load(tmp_path, PER_SAMPLE.replace("{draw}", draw))
+
+    with pytest.raises(UserCodeError, match="row sixty") as caught:
+        train(runtime, rows=np.arange(80))
+
+    assert "net.py" in caught.value.user_traceback
+    assert "kubeml/runtime.py" not in caught.value.user_traceback
+
+
+def test_reset_forgets_momentum_between_rounds_and_carry_keeps_it(tmp_path: Path) -> None:
+    runtime = load(tmp_path)
+    start = bytes(runtime.weights())
+
+    def two_rounds(policy: str) -> bytes:
+        runtime._optimizers.clear()
+        runtime.load_weights(memoryview(start))
+        first = train(runtime, optimizer_state_policy=policy)
+        return bytes(
+            train(
+                runtime, optimizer_state_policy=policy, optimizer_state=first.optimizer_state
+            ).contribution
+        )
+
+    reset, carried, local = two_rounds("reset"), two_rounds("carry"), two_rounds("local")
+
+    assert carried == local
+    assert reset != carried
+
+
+def test_carried_state_gives_the_same_bits_in_another_process_slot_or_order(tmp_path: Path) -> None:
+    (tmp_path / "a").mkdir()
+    (tmp_path / "b").mkdir()
+    one, other = load(tmp_path / "a"), load(tmp_path / "b")
+    other.load_weights(memoryview(bytes(one.weights())))
+    first = train(one, optimizer_state_policy="carry")
+
+    here = train(one, optimizer_state_policy="carry", optimizer_state=first.optimizer_state, seed=9)
+    other.load_weights(memoryview(bytes(first.contribution)))
+    there = train(
+        other, optimizer_state_policy="carry", optimizer_state=first.optimizer_state, seed=9
+    )
+
+    assert here.contribution == there.contribution
+    assert here.optimizer_state == there.optimizer_state
+
+
+def test_hyper_parameters_that_train_changes_do_not_outlive_the_round(tmp_path: Path) -> None:
+    code = """
+seen = []
+class Decays(Model):
+    def train(self, batch, i):
+        seen.append(self.optimizer.param_groups[0]["lr"])
+        self.optimizer.param_groups[0]["lr"] *= 0.5
+        return super().train(batch, i)
+def main():
+    return Decays(nn.Linear(4, 2), Data()).start()
+"""
+    runtime = load(tmp_path, code)
+
+    train(runtime, rows=np.arange(32))
+    train(runtime, rows=np.arange(32))
+
+    assert runtime._bundle.module("net").seen == [0.1, 0.05, 0.1, 0.05]
+
+
+@pytest.mark.parametrize(
+    ("code", "fault"),
+    [
+        ("def main():\n    return 7\n", "does not return start"),
+        ("def main():\n    raise OSError('no main for you')\n", "no main for you"),
+        ("def main():\n    return Model('net', Data()).start()\n", "not an nn.Module"),
+        ("def main():\n    return Model(nn.Linear(4, 2), [1]).start()\n", "not a KubeDataset"),
+    ],
+    ids=["no start", "raises", "no module", "no dataset"],
+)
+def test_broken_main_is_told_clearly(tmp_path: Path, code: str, fault: str) -> None:
+    with pytest.raises((InvalidFunction, UserCodeError), match=fault):
+        load(tmp_path, code)
+
+
+def test_layer_made_while_training_is_refused_by_name(tmp_path: Path) -> None:
+    code = """
+class Grows(Model):
+    def train(self, batch, i):
+        self._network[0].extra = nn.Linear(4, 2)
+        return super().train(batch, i)
+def main():
+    return Grows(nn.Sequential(nn.Linear(4, 2)), Data()).start()
+"""
+    with pytest.raises(LayoutMismatch, match=r"extra\.weight"):
+        train(load(tmp_path, code))
+
+
+def test_parameter_that_thaws_after_init_is_refused_by_name(tmp_path: Path) -> None:
+    code = """
+class Thaws(Model):
+    def init(self, model):
+        model.bias.requires_grad = False
+    def configure_optimizers(self):
+        self._network.bias.requires_grad = self.epoch > 1
+        return super().configure_optimizers()
+def main():
+    return Thaws(nn.Linear(4, 2), Data()).start()
+"""
+    runtime = load(tmp_path, code)
+    assert [spec.name for spec in runtime.layout.frozen] == ["bias"]
+    train(runtime)
+
+    with pytest.raises(LayoutMismatch, match="'bias'"):
+        train(runtime, epoch=2)
+
+
+@pytest.mark.parametrize("returned", ["'much'", "None", "torch.zeros(3)"])
+def test_loss_that_is_no_number_is_told(tmp_path: Path, returned: str) -> None:
+    code = f"""
+class Odd(Model):
+    def train(self, batch, i):
+        return {returned}
+def main():
+    return Odd(nn.Linear(4, 2), Data()).start()
+"""
+    with pytest.raises(UserCodeError, match=r"train\(\)"):
+        train(load(tmp_path, code))
+
+
+def test_validation_uses_eval_mode_without_gradients(tmp_path: Path) -> None:
+    code = """
+class Checks(Model):
+    def validate(self, batch, i):
+        assert not self._network.training and not torch.is_grad_enabled()
+        assert not self._dataset.is_training() and self.task == "val"
+        return float(len(batch[0])), 1.0
+def main():
+    return Checks(nn.Linear(4, 2), Data()).start()
+"""
+    result = load(tmp_path, code).validate(
+        epoch=1, slot=0, num_slots=1, batch_size=16, rows=np.arange(40), seed=0,
+        on_batch=lambda _index: None,
+    )  # fmt: skip
+
+    assert result.accuracy == pytest.approx((16 * 16 + 16 * 16 + 8 * 8) / 40)
+    assert result.loss == 1.0
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64", "float16", "bfloat16"])
+def test_weights_reload_bit_for_bit(tmp_path: Path, dtype: str) -> None:
+    code = f"""
+def main():
+    net = nn.Sequential(nn.Linear(4, 3), nn.BatchNorm1d(3), nn.Linear(3, 2)).to(torch.{dtype})
+    return Model(net, Data()).start()
+"""
+    runtime = load(tmp_path, code)
+    network = runtime._network
+    before = copy.deepcopy(network.state_dict())
+    blob = bytes(runtime.weights())
+    with torch.no_grad():
+        for tensor in network.state_dict().values():
+            tensor.zero_()
+
+    runtime.load_weights(memoryview(blob))
+
+    assert all(torch.equal(t, before[name]) for name, t in network.state_dict().items())
+
+
+@pytest.mark.parametrize("name", ["SGD", "Adam", "AdamW", "RMSprop", "Adagrad"])
+def test_optimizer_state_survives_its_encoding_bit_for_bit(name: str) -> None:
+    torch.manual_seed(0)
+    options = {"momentum": 0.9} if name in {"SGD", "RMSprop"} else {}
+    net = torch.nn.Linear(4, 2)
+    optimizer = getattr(torch.optim, name)(net.parameters(), lr=0.1, **options)
+    for _ in range(3):
+        net(torch.randn(5, 4)).sum().backward()
+        optimizer.step()
+
+    fresh = getattr(torch.optim, name)(net.parameters(), lr=0.1, **options)
+    optimizer_state.decode(fresh, optimizer_state.encode(optimizer))
+
+    assert _flat(fresh.state_dict()["state"]) == _flat(optimizer.state_dict()["state"])
+
+
+def _flat(value: Any) -> Any:
+    if isinstance(value, torch.Tensor):
+        return str(value.dtype), value.numpy().tobytes()
+    if isinstance(value, dict):
+        return {key: _flat(part) for key, part in value.items()}
+    return value
