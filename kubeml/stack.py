@@ -91,7 +91,9 @@ def up(settings: Settings, *, workers: int) -> tuple[StackStatus, bool]:
     settings.home.mkdir(parents=True, exist_ok=True)
     if is_running(settings.home):
         return _wait_until_ready(settings, started=None), False
+    # What a stack that died left must not be taken for this one's.
     clean_up(settings.home)
+    _forget(settings.home)
     logs = settings.home / "logs"
     logs.mkdir(exist_ok=True)
     with (logs / "supervisor.log").open("ab") as log:
@@ -117,8 +119,7 @@ def down(settings: Settings) -> bool:
             time.sleep(0.05)
         _signal(pid, signal.SIGKILL, if_running=settings.home)
     left = clean_up(settings.home)
-    for name in (PROFILE_NAME, STATUS_NAME):
-        (settings.home / name).unlink(missing_ok=True)
+    _forget(settings.home)
     return bool(pid) or left > 0
 
 
@@ -153,13 +154,15 @@ def is_running(home: Path) -> bool:
 
 
 def hold_lock(home: Path) -> int:
-    """Take the lock for the life of this process.
+    """Take the lock for the life of this process, and write its pid there.
 
     Raises:
         BlockingIOError: Another supervisor holds it.
     """
     descriptor = os.open(home / LOCK_NAME, os.O_RDWR | os.O_CREAT, 0o600)
     fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    os.ftruncate(descriptor, 0)
+    os.write(descriptor, str(os.getpid()).encode())
     return descriptor
 
 
@@ -186,6 +189,11 @@ def clean_up(home: Path) -> int:
         _signal(process.pid, signal.SIGKILL)
     psutil.wait_procs(victims, timeout=5)
     return len(victims)
+
+
+def _forget(home: Path) -> None:
+    for name in (PROFILE_NAME, STATUS_NAME):
+        (home / name).unlink(missing_ok=True)
 
 
 def _wait_until_ready(
@@ -216,12 +224,11 @@ def _supervisor_environment(settings: Settings) -> dict[str, str]:
 
 
 def _supervisor_pid(home: Path) -> int:
+    """Pid of the supervisor that holds the lock; 0 if there is none."""
     if not is_running(home):
         return 0
-    for row in _read(home / STATUS_NAME).get("processes", []):
-        if row["role"] == "supervisor":
-            return int(row["pid"])
-    return 0
+    text = (home / LOCK_NAME).read_text("utf-8").strip()
+    return int(text) if text.isdigit() else 0
 
 
 def _is_alive(info: ProcessInfo) -> bool:

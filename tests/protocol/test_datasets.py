@@ -1,6 +1,6 @@
 import contextlib
 import json
-import pickle  # noqa: TID251 - writes the data files that users have
+import pickle
 import socket
 import subprocess
 import sys

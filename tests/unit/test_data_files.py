@@ -1,4 +1,4 @@
-import pickle  # noqa: TID251 - writes the data files that users have
+import pickle
 import zipfile
 from collections.abc import Callable
 from pathlib import Path

@@ -207,7 +207,8 @@ def test_getitems_may_return_a_list_of_samples_or_a_ready_batch(tmp_path: Path) 
     ):
         (tmp_path / name).mkdir()
         code = (
-            f"class Many(Data):\n    def __getitems__(self, indices):\n        return {expression}\n"
+            "class Many(Data):\n    def __getitems__(self, indices):\n"
+            f"        return {expression}\n"
             "def main():\n    return Model(nn.Linear(4, 2), Many()).start()\n"
         )
         results.append(train(load(tmp_path / name, code)).contribution)
