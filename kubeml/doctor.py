@@ -1,5 +1,6 @@
 """``kubeml doctor``: is everything that kubeml needs there, and set as it must be?"""
 
+import platform
 import shutil
 import time
 from collections.abc import Callable, Iterator
@@ -7,7 +8,7 @@ from dataclasses import asdict, dataclass
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
-from brokers.connections import state_client
+from brokers.connections import broker_client, state_client
 from brokers.errors import redis_errors
 from brokers.nodes import alive_nodes
 from brokers.objects import ObjectStore
@@ -39,6 +40,7 @@ def examine(settings: Settings) -> list[Finding]:
     findings = [_packages()]
     for check, look in (
         ("redis", _redis),
+        ("broker", _broker),
         ("s3", _s3),
         ("pool", _pool),
         ("disk", _disk),
@@ -59,7 +61,7 @@ def _guarded(
 
 
 def _packages() -> Finding:
-    known = []
+    known = [f"Python {platform.python_version()}"]
     for name in _PACKAGES:
         try:
             known.append(f"{name} {version(name)}")
@@ -78,7 +80,6 @@ def _redis(settings: Settings) -> Iterator[Finding]:
         client.ping()
         took_ms = (time.perf_counter() - started) * 1000
         info: Any = client.info()
-        policy: Any = client.config_get("maxmemory-policy")
         clock: Any = client.time()
     server = str(info.get("valkey_version") or info["redis_version"])
     compatible = tuple(int(part) for part in str(info["redis_version"]).split(".")[:2])
@@ -88,7 +89,8 @@ def _redis(settings: Settings) -> Iterator[Finding]:
         found=f"{where}, version {server}, answers in {took_ms:.1f} ms",
         hint="kubeml needs Redis 7 or Valkey 7.2 at least",
     )
-    evicts = str(policy.get("maxmemory-policy", "?"))
+    # From INFO, since servers in a cloud refuse CONFIG.
+    evicts = str(info.get("maxmemory_policy", "?"))
     yield Finding(
         check="redis eviction",
         level="ok" if evicts == "noeviction" else "bad",
@@ -115,6 +117,23 @@ def _redis(settings: Settings) -> Iterator[Finding]:
         level="ok" if apart < 60 else "warning",
         found=f"{apart:.1f} s apart from the state server's",
         hint="harmless for training (the server's clock decides), confusing in logs",
+    )
+
+
+def _broker(settings: Settings) -> Iterator[Finding]:
+    if settings.broker_url == settings.state_url:
+        return
+    where = mask_url(settings.broker_url)
+    client = broker_client(settings)
+    with redis_errors(where):
+        client.ping()
+        info: Any = client.info("memory")
+    evicts = str(info.get("maxmemory_policy", "?"))
+    yield Finding(
+        check="broker",
+        level="ok" if evicts == "noeviction" else "bad",
+        found=f"{where}, {evicts}",
+        hint="set maxmemory-policy noeviction: evicted messages are lost",
     )
 
 

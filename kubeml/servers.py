@@ -4,6 +4,7 @@ The binaries come with the ``local`` extra. Passwords and keys are random, and s
 only this user can read, never on a command line.
 """
 
+import contextlib
 import json
 import os
 import secrets
@@ -18,9 +19,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from brokers.connections import state_client
+from brokers.errors import redis_errors
 from brokers.objects import ObjectStore
-from brokers.settings import Secret, Settings
-from kubeml.errors import BackendRefused, Conflict, KubemlError, ObjectMissing, TimedOut
+from brokers.settings import Secret, Settings, mask_url
+from kubeml.errors import BackendUnreachable, Conflict, KubemlError, TimedOut
 
 #: Memory the S3 server may use before its collector works harder (it took 840 MB without).
 _S3_MEMORY = "256MiB"
@@ -127,7 +129,11 @@ def valkey_command(plan: ServerPlan, directory: Path) -> list[str]:
 
 
 def s3_command(plan: ServerPlan, directory: Path) -> list[str]:
-    """Write the S3 server's credentials into ``directory`` and return its command line."""
+    """Write the S3 server's credentials into ``directory`` and return its command line.
+
+    It is to run in ``directory``: its sockets have relative names, since the kernel takes no
+    socket path of more than 107 bytes.
+    """
     data = directory / "data"
     data.mkdir(parents=True, exist_ok=True)
     config = directory / "identities.json"
@@ -145,9 +151,16 @@ def s3_command(plan: ServerPlan, directory: Path) -> list[str]:
         str(_weed_binary()), "mini", f"-dir={data}", "-ip=127.0.0.1", "-ip.bind=127.0.0.1",
         "-master.telemetry=false", "-admin.ui=false", "-webdav=false",
         "-s3.port.iceberg=0", "-s3.port.lance=0", f"-s3.config={config}",
-        f"-s3.localSocket={directory}/s3.sock", f"-filer.localSocket={directory}/filer.sock",
-        *ports,
+        "-s3.localSocket=s3.sock", "-filer.localSocket=filer.sock", *ports,
     ]  # fmt: skip
+
+
+def remove_s3_sockets(plan: ServerPlan) -> None:
+    """Remove the sockets that the S3 server leaves in /tmp; it has no option for these."""
+    for port in plan.s3_ports.values():
+        for socket_file in Path("/tmp").glob(f"seaweedfs-*-{port}.sock"):  # noqa: S108 - its choice
+            with contextlib.suppress(OSError):  # another user's, or gone already
+                socket_file.unlink()
 
 
 def s3_environment() -> dict[str, str]:
@@ -159,7 +172,7 @@ def s3_environment() -> dict[str, str]:
 def start_server(
     command: list[str], log: Path, *, env: dict[str, str] | None = None
 ) -> subprocess.Popen[bytes]:
-    """Start a server in a session of its own, its output appended to ``log``."""
+    """Start a server in a session of its own, in the directory of ``log``, which it appends to."""
     with log.open("ab") as out:
         return subprocess.Popen(  # noqa: S603 - our own command line
             command, stdin=subprocess.DEVNULL, stdout=out, stderr=out, env=env,
@@ -173,15 +186,17 @@ def wait_for_valkey(settings: Settings, *, within_s: float, is_up: Callable[[], 
     Raises:
         TimedOut: It does not.
         Conflict: Its process has ended.
+        BackendRefused: Another server stands at its port.
     """
+    where = mask_url(settings.state_url)
 
     def answers() -> bool:
         client = state_client(settings)
         try:
-            return bool(client.ping())
-        except Exception as err:
-            if "WRONGPASS" in str(err):
-                raise
+            with redis_errors(where):
+                return bool(client.ping())
+        except BackendUnreachable:
+            # Not there yet, or still reading its data.
             return False
         finally:
             client.close()
@@ -201,8 +216,8 @@ def wait_for_s3(settings: Settings, *, within_s: float, is_up: Callable[[], bool
     def answers() -> bool:
         try:
             objects.ensure_bucket()
-            objects.put("health", b"ok")
-        except (KubemlError, ObjectMissing, BackendRefused):
+            objects.put("health/up", b"ok")
+        except KubemlError:
             return False
         return True
 
@@ -215,6 +230,9 @@ def write_private(path: Path, text: str) -> None:
     descriptor = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
     with os.fdopen(descriptor, "w", encoding="utf-8") as file:
         file.write(text)
+        file.flush()
+        # Without it a power cut may leave an empty file of that name.
+        os.fsync(file.fileno())
     fresh.replace(path)
 
 

@@ -14,6 +14,7 @@ import os
 import signal
 import subprocess
 import sys
+import sysconfig
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -21,34 +22,19 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from brokers.settings import PROFILE_NAME, Settings, child_environment, mask_url
+from brokers.settings import PROFILE_NAME, Settings, child_environment
 from kubeml.errors import Conflict, TimedOut
+from kubeml.processes import ProcessInfo, is_alive, kill_survivors, send_signal
 
 STACK_NAME, STATUS_NAME, LOCK_NAME = "stack.json", "status.json", "lock"
 
 #: `up` gives up after this long (it takes a few seconds), `down` kills after that long.
 UP_WITHIN_S = 60.0
-DOWN_WITHIN_S = 40.0
+DOWN_WITHIN_S = 45.0
 
-
-@dataclass(frozen=True, kw_only=True)
-class ProcessInfo:
-    """One process of the stack.
-
-    Attributes:
-        name, role: E.g. worker-1, worker; roles are supervisor, valkey, s3, ps, control, worker.
-        pid: Its process id (and its group's); 0 while it is down.
-        started_at: Unix seconds, as the kernel has it: with the pid it identifies the process.
-        state: ``running``, ``starting`` or ``down``.
-        restarts: How often it had to be started again.
-    """
-
-    name: str
-    role: str
-    pid: int
-    started_at: float
-    state: str
-    restarts: int
+#: Exit code of a supervisor that found another one at work.
+GAVE_WAY = 3
+_LOCK_WITHIN_S = 3.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,67 +71,67 @@ def up(settings: Settings, *, workers: int) -> tuple[StackStatus, bool]:
 
     Raises:
         Conflict: A part could not be started, or the ``local`` extra is not installed.
-        TimedOut: It is not ready in time; it is taken down again.
+        TimedOut: It is not ready in time; it is taken down again if this call started it.
     """
     _require_local_extra()
-    settings.home.mkdir(parents=True, exist_ok=True)
+    (settings.home / "logs").mkdir(parents=True, exist_ok=True)
     if is_running(settings.home):
-        return _wait_until_ready(settings, started=None), False
-    # What a stack that died left must not be taken for this one's.
-    clean_up(settings.home)
-    _forget(settings.home)
-    logs = settings.home / "logs"
-    logs.mkdir(exist_ok=True)
-    with (logs / "supervisor.log").open("ab") as log:
+        return _wait_until_ready(settings.home, started=None)
+    with (settings.home / "logs" / "supervisor.log").open("ab") as log:
         supervisor = subprocess.Popen(  # noqa: S603 - our own interpreter and module
             [sys.executable, "-m", "kubeml.supervisor", "--workers", str(workers)],
             env=_supervisor_environment(settings), stdin=subprocess.DEVNULL,
             stdout=log, stderr=log, start_new_session=True,
+            # `-m` looks for modules in the current directory first: not in the user's, where a
+            # tasks.py of their own may stand.
+            cwd=settings.home,
         )  # fmt: skip
     try:
-        return _wait_until_ready(settings, started=supervisor), True
+        return _wait_until_ready(settings.home, started=supervisor)
     except BaseException:
-        down(settings)
+        # One that gave way to another `up`'s supervisor has ended already.
+        if supervisor.poll() is None:
+            down(settings)
         raise
 
 
 def down(settings: Settings) -> bool:
     """Stop the stack, and return whether there was one; nothing of it is left running."""
-    pid = _supervisor_pid(settings.home)
-    if pid:
-        _signal(pid, signal.SIGTERM)
-        deadline = time.monotonic() + DOWN_WITHIN_S
-        while is_running(settings.home) and time.monotonic() < deadline:
-            time.sleep(0.05)
-        _signal(pid, signal.SIGKILL, if_running=settings.home)
-    left = clean_up(settings.home)
-    _forget(settings.home)
-    return bool(pid) or left > 0
+    home = settings.home
+    was_running = _stop_supervisor(home)
+    try:
+        with _lock(home, fcntl.LOCK_EX):
+            left = clean_up(home)
+    except FileNotFoundError:
+        return False
+    except BlockingIOError:
+        # Somebody has started it anew since.
+        return was_running
+    return was_running or left > 0
 
 
 def status(settings: Settings) -> StackStatus:
     """The stack as it stands now."""
-    wire = _read(settings.home / STATUS_NAME)
-    running = is_running(settings.home)
-    processes = [ProcessInfo(**row) for row in wire.get("processes", [])]
-    if not running:
-        processes = [p for p in processes if _is_alive(p)]
-    own = settings
+    home = settings.home
+    wire = _read(home)
+    running = is_running(home)
+    processes = noted_processes(home)
     return StackStatus(
-        home=str(settings.home),
+        home=str(home),
         running=running,
         ready=running and bool(wire.get("ready")),
         workers=int(wire.get("workers", 0)),
-        redis=mask_url(own.broker_url) if running else "",
-        s3=own.s3_endpoint_url if running else "",
-        processes=processes,
+        redis=str(wire.get("redis", "")) if running else "",
+        s3=str(wire.get("s3", "")) if running else "",
+        processes=processes if running else [p for p in processes if is_alive(p)],
     )
 
 
 def is_running(home: Path) -> bool:
     """Whether a supervisor lives in ``home``: it holds the lock."""
     try:
-        with _lock(home):
+        # Shared, so that two who ask at once do not take each other for a supervisor.
+        with _lock(home, fcntl.LOCK_SH):
             return False
     except BlockingIOError:
         return True
@@ -154,104 +140,105 @@ def is_running(home: Path) -> bool:
 
 
 def hold_lock(home: Path) -> int:
-    """Take the lock for the life of this process, and write its pid there.
+    """Take the lock for the life of this process, and return its descriptor.
 
     Raises:
         BlockingIOError: Another supervisor holds it.
     """
     descriptor = os.open(home / LOCK_NAME, os.O_RDWR | os.O_CREAT, 0o600)
-    fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    os.ftruncate(descriptor, 0)
-    os.write(descriptor, str(os.getpid()).encode())
-    return descriptor
+    deadline = time.monotonic() + _LOCK_WITHIN_S
+    while True:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            # Whoever only asks whether a supervisor runs holds it for a moment, too.
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(0.02)
+        else:
+            return descriptor
 
 
 def clean_up(home: Path) -> int:
-    """Kill what a dead supervisor left behind; returns how many processes that were."""
-    groups = {
-        row["pid"]: row["started_at"] for row in _read(home / STATUS_NAME).get("processes", [])
-    }
-    groups = {pid: at for pid, at in groups.items() if pid}
-    if not groups:
-        return 0
-    import psutil
+    """Kill what a dead supervisor left behind; for the holder of the lock.
 
-    victims = []
-    for process in psutil.process_iter(["pid", "create_time"]):
-        try:
-            group = os.getpgid(process.pid)
-        except ProcessLookupError:
-            continue
-        # A group's number may have been reused: ours began when we said, or after that.
-        if group in groups and process.info["create_time"] >= groups[group] - 1:
-            victims.append(process)
-    for process in victims:
-        _signal(process.pid, signal.SIGKILL)
-    psutil.wait_procs(victims, timeout=5)
-    return len(victims)
-
-
-def _forget(home: Path) -> None:
+    Returns:
+        How many processes that were.
+    """
+    left = kill_survivors(noted_processes(home), run=_read(home).get("run", ""))
     for name in (PROFILE_NAME, STATUS_NAME):
         (home / name).unlink(missing_ok=True)
+    return left
+
+
+def noted_processes(home: Path) -> list[ProcessInfo]:
+    """The processes in the status file, whether they still live or not."""
+    try:
+        return [ProcessInfo(**row) for row in _read(home).get("processes", [])]
+    except TypeError:
+        # Written by another version of kubeml.
+        return []
+
+
+def _stop_supervisor(home: Path) -> bool:
+    """SIGTERM the supervisor and wait for its end; SIGKILL it when it takes too long."""
+    asked: set[int] = set()
+    deadline = time.monotonic() + DOWN_WITHIN_S
+    was_running = False
+    while is_running(home):
+        was_running = True
+        # A supervisor that has just begun has not noted itself yet: look again.
+        own = [p for p in noted_processes(home) if p.role == "supervisor" and is_alive(p)]
+        late = time.monotonic() > deadline
+        for process in own:
+            if late or process.pid not in asked:
+                send_signal(process, signal.SIGKILL if late else signal.SIGTERM)
+                asked.add(process.pid)
+        if late and not own:
+            return was_running
+        time.sleep(0.05)
+    return was_running
 
 
 def _wait_until_ready(
-    settings: Settings, *, started: subprocess.Popen[bytes] | None
-) -> StackStatus:
+    home: Path, *, started: subprocess.Popen[bytes] | None
+) -> tuple[StackStatus, bool]:
     deadline = time.monotonic() + UP_WITHIN_S
     while time.monotonic() < deadline:
-        wire = _read(settings.home / STATUS_NAME)
-        if wire.get("ready") and is_running(settings.home):
-            return status(Settings.load({"home": settings.home}))
-        if started is not None and started.poll() is not None:
+        wire = _read(home)
+        # A file that a dead supervisor left says nothing.
+        own = [p for p in noted_processes(home) if p.role == "supervisor" and is_alive(p)]
+        if own and wire.get("ready"):
+            now = status(Settings(home=home))
+            return now, started is not None and own[0].pid == started.pid
+        if started is not None and started.poll() not in {None, GAVE_WAY}:
             raise Conflict(
                 what="the stack could not be started: " + (wire.get("fault") or "see the log"),
-                hint=f"its log: {settings.home / 'logs' / 'supervisor.log'}",
+                hint=f"its log: {home / 'logs' / 'supervisor.log'}",
             )
         time.sleep(0.05)
-    raise TimedOut(
-        what="starting the stack", after_s=UP_WITHIN_S, hint=f"see {settings.home / 'logs'}"
-    )
+    raise TimedOut(what="starting the stack", after_s=UP_WITHIN_S, hint=f"see {home / 'logs'}")
 
 
 def _supervisor_environment(settings: Settings) -> dict[str, str]:
     # Where the servers are is the supervisor's to say; tunables such as lease_s are passed on.
     own = {"KUBEML_BROKER_URL", "KUBEML_STATE_URL", "KUBEML_S3_ENDPOINT_URL"}
-    env = child_environment(settings)
-    dropped = own | {"AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN"}
-    return {key: value for key, value in env.items() if key not in dropped}
+    env = {
+        key: value
+        for key, value in child_environment(settings).items()
+        # Keys and profiles of a cloud are nothing to the embedded S3 server.
+        if key not in own and not key.startswith("AWS_")
+    }
+    root = Path(__file__).parents[1]
+    if str(root) not in {sysconfig.get_path("purelib"), sysconfig.get_path("platlib")}:
+        # Run from a checkout: it is found from another directory as well.
+        env["PYTHONPATH"] = os.pathsep.join(filter(None, [str(root), env.get("PYTHONPATH")]))
+    return env
 
 
-def _supervisor_pid(home: Path) -> int:
-    """Pid of the supervisor that holds the lock; 0 if there is none."""
-    if not is_running(home):
-        return 0
-    text = (home / LOCK_NAME).read_text("utf-8").strip()
-    return int(text) if text.isdigit() else 0
-
-
-def _is_alive(info: ProcessInfo) -> bool:
-    import psutil
-
+def _read(home: Path) -> dict[str, Any]:
     try:
-        return bool(abs(psutil.Process(info.pid).create_time() - info.started_at) < 1)
-    except (psutil.NoSuchProcess, ValueError):
-        return False
-
-
-def _signal(pid: int, number: int, *, if_running: Path | None = None) -> None:
-    if if_running is not None and not is_running(if_running):
-        return
-    try:
-        os.kill(pid, number)
-    except ProcessLookupError:
-        return
-
-
-def _read(path: Path) -> dict[str, Any]:
-    try:
-        value = json.loads(path.read_text("utf-8"))
+        value = json.loads((home / STATUS_NAME).read_text("utf-8"))
     except (FileNotFoundError, ValueError):
         # Not there, or torn by a power cut: nothing is known.
         return {}
@@ -270,10 +257,10 @@ def _require_local_extra() -> None:
 
 
 @contextmanager
-def _lock(home: Path) -> Iterator[None]:
+def _lock(home: Path, kind: int) -> Iterator[None]:
     descriptor = os.open(home / LOCK_NAME, os.O_RDWR)
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.flock(descriptor, kind | fcntl.LOCK_NB)
         yield
     finally:
         os.close(descriptor)

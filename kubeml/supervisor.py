@@ -5,28 +5,31 @@ child leads a process group of its own, so that nothing of it can be left behind
 """
 
 import argparse
-import contextlib
-import ctypes
+import functools
 import json
 import logging
 import os
 import signal
-import subprocess
 import sys
 import threading
 import time
-from dataclasses import asdict, dataclass, field
+import uuid
+from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
 
 import psutil
 
 from brokers.connections import state_client
 from brokers.nodes import alive_nodes
-from brokers.settings import PROFILE_NAME, Secret, Settings
+from brokers.settings import PROFILE_NAME, Secret, Settings, mask_url
+from kubeml.child import Child, end_all
 from kubeml.errors import KubemlError
+from kubeml.processes import RUN_MARK, ProcessInfo
 from kubeml.servers import (
     ServerPlan,
     are_free,
+    remove_s3_sockets,
     s3_command,
     s3_environment,
     valkey_command,
@@ -34,51 +37,16 @@ from kubeml.servers import (
     wait_for_valkey,
     write_private,
 )
-from kubeml.stack import STACK_NAME, STATUS_NAME, ProcessInfo, hold_lock
+from kubeml.stack import GAVE_WAY, STACK_NAME, STATUS_NAME, clean_up, hold_lock
 
 logger = logging.getLogger(__name__)
 
 _START_WITHIN_S = 30.0
 _LOOK_EVERY_S = 0.1
-
-#: What ends is started again after this long, doubled each time up to the maximum.
-_BACKOFF_S, _MAX_BACKOFF_S, _CALM_AFTER_S = 0.2, 10.0, 30.0
+_AFTER_FAULT_S = 2.0
 
 #: How long processes get to drain, and servers to write what they hold.
-_DRAIN_S, _SERVER_STOP_S = 25.0, 4.0
-
-_PR_SET_PDEATHSIG = 1
-
-
-@dataclass
-class Child:
-    """One process that is kept running."""
-
-    name: str
-    role: str
-    command: list[str]
-    env: dict[str, str]
-    process: subprocess.Popen[bytes] | None = None
-    started_at: float = 0.0
-    restarts: int = 0
-    backoff_s: float = _BACKOFF_S
-    start_again_at: float = 0.0
-    announced: bool = field(default=False)
-
-    @property
-    def is_up(self) -> bool:
-        """Whether the process lives."""
-        return self.process is not None and self.process.poll() is None
-
-    def info(self) -> ProcessInfo:
-        """What the status file says of it."""
-        up = self.is_up
-        state = "down" if not up else ("running" if self.announced else "starting")
-        pid = self.process.pid if self.process and up else 0
-        return ProcessInfo(
-            name=self.name, role=self.role, pid=pid, started_at=self.started_at,
-            state=state, restarts=self.restarts,
-        )  # fmt: skip
+_DRAIN_S, _SERVER_STOP_S = 25.0, 10.0
 
 
 class Supervisor:
@@ -87,40 +55,58 @@ class Supervisor:
     def __init__(self, settings: Settings, *, workers: int) -> None:
         self.home = settings.home
         self._workers = workers
+        self._run_id = uuid.uuid4().hex
         self._plan = _load_plan(self.home)
         self.settings = self._plan.settings(settings)
         self._children: list[Child] = []
         self._stopping = threading.Event()
         self._ready = False
         self._written = ""
+        me = psutil.Process()
+        self._own = ProcessInfo(
+            name="supervisor", role="supervisor", pid=me.pid, started_at=me.create_time(),
+            state="running", restarts=0,
+        )  # fmt: skip
 
     def run(self) -> None:
-        """Start everything and keep it running until ``stop``."""
-        self._start_servers()
-        self._write_profile()
-        self._start_pool()
-        while not self._stopping.wait(_LOOK_EVERY_S):
-            self._look()
-        self._stop_all()
+        """Start everything and keep it running until ``stop``.
+
+        Raises:
+            KubemlError: A server does not start; what was started has been stopped again.
+            OSError: Neither does a process.
+        """
+        try:
+            self._write_status()
+            self._start_servers()
+            self._write_profile()
+            self._start_pool()
+            while not self._stopping.wait(_LOOK_EVERY_S):
+                self._look_and_go_on()
+        finally:
+            self._stop_all()
 
     def stop(self) -> None:
         """Ask ``run`` to end."""
         self._stopping.set()
 
-    def fail(self, fault: str) -> None:
-        """Note why the stack could not be started, and stop what was."""
-        logger.error("%s", fault)
-        self._stop_all()
+    def note_fault(self, fault: str) -> None:
+        """Leave word, for who waits for it, why the stack could not be started."""
         self._write_status(fault=fault)
 
     def _start_servers(self) -> None:
         valkey = self._add("valkey", "valkey", valkey_command(self._plan, self.home / "valkey"))
-        s3 = self._add("s3", "s3", s3_command(self._plan, self.home / "s3"), env=s3_environment())
+        s3 = self._add(
+            "s3", "s3", s3_command(self._plan, self.home / "s3"),
+            env=s3_environment(), cwd=self.home / "s3",
+        )  # fmt: skip
         self._write_status()
-        wait_for_valkey(self.settings, within_s=_START_WITHIN_S, is_up=lambda: valkey.is_up)
-        valkey.announced = True
-        wait_for_s3(self.settings, within_s=_START_WITHIN_S, is_up=lambda: s3.is_up)
-        s3.announced = True
+        for child, wait in ((valkey, wait_for_valkey), (s3, wait_for_s3)):
+            wait(self.settings, within_s=_START_WITHIN_S, is_up=functools.partial(self._may, child))
+            child.announced = True
+
+    def _may(self, child: Child) -> bool:
+        """Whether it makes sense to wait for ``child``."""
+        return child.is_up and not self._stopping.is_set()
 
     def _start_pool(self) -> None:
         kubeml = [sys.executable, "-m", "kubeml"]
@@ -132,22 +118,32 @@ class Supervisor:
         self._write_status()
 
     def _add(
-        self, name: str, role: str, command: list[str], *, env: dict[str, str] | None = None
+        self,
+        name: str,
+        role: str,
+        command: list[str],
+        *,
+        env: Mapping[str, str] | None = None,
+        cwd: Path | None = None,
     ) -> Child:
-        own = {**os.environ, "KUBEML_HOME": str(self.home)}
-        child = Child(name=name, role=role, command=command, env=own if env is None else env)
+        # By environment, so that no kubeml.toml points a child at other servers.
+        env = os.environ | self.settings.environment() if env is None else env
+        child = Child(
+            name=name, role=role, command=command,
+            env={**env, RUN_MARK: self._run_id}, cwd=cwd or self.home,
+            log=self.home / "logs" / f"{name}.log",
+        )  # fmt: skip
         self._children.append(child)
-        self._start(child)
+        child.start()
         return child
 
-    def _start(self, child: Child) -> None:
-        with (self.home / "logs" / f"{child.name}.log").open("ab") as log:
-            child.process = subprocess.Popen(  # noqa: S603 - our own command line
-                child.command, env=child.env, stdin=subprocess.DEVNULL, stdout=log, stderr=log,
-                start_new_session=True, preexec_fn=_die_with_parent,  # noqa: PLW1509 - one thread
-            )  # fmt: skip
-        child.started_at = psutil.Process(child.process.pid).create_time()
-        child.announced = False
+    def _look_and_go_on(self) -> None:
+        try:
+            self._look()
+        except OSError as err:
+            # The disk is full, or no process can be started: that may pass.
+            logger.warning("%s, looking again in %.0f s", err, _AFTER_FAULT_S)
+            self._stopping.wait(_AFTER_FAULT_S)
 
     def _look(self) -> None:
         now = time.monotonic()
@@ -158,25 +154,15 @@ class Supervisor:
                 self._note_end(child, now)
             elif now >= child.start_again_at:
                 child.restarts += 1
-                self._start(child)
+                child.start()
         self._note_announcements()
         self._ready = self._ready or all(child.announced for child in self._children)
         self._write_status()
 
     def _note_end(self, child: Child, now: float) -> None:
-        process = child.process
-        if process is None:
-            return
-        _kill_group(process.pid)
-        lived_s = time.time() - child.started_at
-        child.backoff_s = (
-            _BACKOFF_S if lived_s > _CALM_AFTER_S else min(_MAX_BACKOFF_S, child.backoff_s * 2)
-        )
-        child.start_again_at = now + child.backoff_s
-        child.process = None
-        logger.warning(
-            "%s ended (exit %s), again in %.1f s", child.name, process.returncode, child.backoff_s
-        )
+        code, pause_s = child.note_end()
+        child.start_again_at = now + pause_s
+        logger.warning("%s ended (exit %s), again in %.1f s", child.name, code, pause_s)
 
     def _note_announcements(self) -> None:
         waiting = [child for child in self._children if not child.announced and child.is_up]
@@ -202,8 +188,9 @@ class Supervisor:
     def _stop_all(self) -> None:
         servers = [child for child in self._children if child.role in {"valkey", "s3"}]
         others = [child for child in self._children if child not in servers]
-        _end(others, _DRAIN_S)
-        _end(servers, _SERVER_STOP_S)
+        end_all(others, _DRAIN_S)
+        end_all(servers, _SERVER_STOP_S)
+        remove_s3_sockets(self._plan)
 
     def _write_profile(self) -> None:
         settings = self.settings
@@ -218,22 +205,20 @@ class Supervisor:
         write_private(self.home / PROFILE_NAME, json.dumps({"settings": shown}, indent=2))
 
     def _write_status(self, *, fault: str = "") -> None:
-        me = psutil.Process()
-        own = ProcessInfo(
-            name="supervisor", role="supervisor", pid=me.pid, started_at=me.create_time(),
-            state="running", restarts=0,
-        )  # fmt: skip
         text = json.dumps(
             {
+                "run": self._run_id,
                 "ready": self._ready,
                 "workers": self._workers,
+                "redis": mask_url(self.settings.state_url),
+                "s3": self.settings.s3_endpoint_url,
                 "fault": fault,
-                "processes": [asdict(p) for p in (own, *(c.info() for c in self._children))],
+                "processes": [asdict(p) for p in (self._own, *(c.info() for c in self._children))],
             }
         )
         if text != self._written:
-            self._written = text
             write_private(self.home / STATUS_NAME, text)
+            self._written = text
 
 
 def main(arguments: list[str]) -> int:
@@ -249,14 +234,18 @@ def main(arguments: list[str]) -> int:
         _ = hold_lock(settings.home)
     except BlockingIOError:
         logger.info("a supervisor runs here already")
-        return 0
+        return GAVE_WAY
+    left = clean_up(settings.home)
+    if left:
+        logger.warning("killed %d processes that a supervisor before had left", left)
     supervisor = Supervisor(settings, workers=options.workers)
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: supervisor.stop())
     try:
         supervisor.run()
-    except KubemlError as err:
-        supervisor.fail(f"{err}")
+    except (KubemlError, OSError) as err:
+        logger.exception("the stack could not be started")
+        supervisor.note_fault(str(err))
         return 1
     return 0
 
@@ -279,32 +268,6 @@ def _load_plan(home: Path) -> ServerPlan:
         plan = ServerPlan.make()
         write_private(path, json.dumps(asdict(plan)))
     return plan
-
-
-def _die_with_parent() -> None:
-    """In a new child, before exec: get SIGTERM should the supervisor be killed."""
-    with contextlib.suppress(OSError):  # only Linux has it; clean_up does the rest
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
-
-
-def _end(children: list[Child], within_s: float) -> None:
-    running = [child.process for child in children if child.process is not None]
-    for process in running:
-        if process.poll() is None:
-            process.terminate()
-    deadline = time.monotonic() + within_s
-    for process in running:
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            process.wait(max(0.0, deadline - time.monotonic()))
-        _kill_group(process.pid)
-        process.wait(5)
-
-
-def _kill_group(leader: int) -> None:
-    try:
-        os.killpg(leader, signal.SIGKILL)
-    except ProcessLookupError:
-        return
 
 
 if __name__ == "__main__":

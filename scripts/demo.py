@@ -3,6 +3,7 @@
 import argparse
 import json
 import os
+import signal
 import subprocess
 import sys
 import tempfile
@@ -12,14 +13,14 @@ from pathlib import Path
 import numpy as np
 
 ROOT = Path(__file__).resolve().parent.parent
+STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 SHADES = " .:-=+*#%@"
 
 
 def main() -> int:
     """Run the demo and return its exit code."""
     options = parse()
-    home = Path(os.environ.get("KUBEML_HOME") or ROOT / ".kubeml-demo")
-    os.environ["KUBEML_HOME"] = str(home)
+    use_own_stack(ROOT / ".kubeml-demo")
     data = Path(options.full) if options.full else ROOT / "scripts/data/mnist_subset.npz"
     if not data.is_file():
         print(f"error: {data} does not exist", file=sys.stderr)
@@ -35,9 +36,26 @@ def main() -> int:
     except KeyboardInterrupt:
         code = 130
     finally:
+        for number in STOP_SIGNALS:
+            signal.signal(number, signal.SIG_IGN)
         kubeml("down", check=False)
     print(f"the demo took {time.monotonic() - started:.0f} s")
     return code
+
+
+def use_own_stack(home: Path) -> None:
+    """Let every command that follows use a stack of the demo's own, whatever is set outside."""
+    for name in list(os.environ):
+        if name.startswith(("KUBEML_", "AWS_")):
+            del os.environ[name]
+    os.environ["KUBEML_HOME"] = str(home)
+    for number in STOP_SIGNALS:
+        signal.signal(number, interrupt)
+
+
+def interrupt(*_: object) -> None:
+    """Whatever asks for the demo's end: as Ctrl-C, so that the stack is stopped, too."""
+    raise KeyboardInterrupt
 
 
 def parse() -> argparse.Namespace:

@@ -13,6 +13,7 @@ from brokers.objects import ObjectStore
 from brokers.settings import Settings
 from kubeml.servers import (
     ServerPlan,
+    remove_s3_sockets,
     s3_command,
     s3_environment,
     start_server,
@@ -75,6 +76,7 @@ def s3_settings(
         yield base_settings
     finally:
         end(process)
+        remove_s3_sockets(server_plan)
 
 
 @pytest.fixture(scope="session")

@@ -36,7 +36,7 @@ def up(
     quiet: Quiet = False,
 ) -> None:
     """Start a whole stack on this machine: Valkey, S3, parameter server, scheduler, workers."""
-    from brokers.settings import Settings
+    from brokers.settings import Settings, mask_url
     from kubeml import stack
 
     started_at = time.monotonic()
@@ -49,6 +49,9 @@ def up(
         output.say(f"kubeml is {took}: {now.workers} workers, home {now.home}")
         if not is_new and workers and workers != now.workers:
             output.warn(f"it has {now.workers} workers, not {workers}: kubeml down, then up again")
+    elsewhere = mask_url(Settings.load({"home": home}).broker_url)
+    if elsewhere != now.redis:
+        output.warn(f"KUBEML_BROKER_URL or a kubeml.toml leads commands to {elsewhere} instead")
 
 
 def down(home: Home = None, quiet: Quiet = False) -> None:

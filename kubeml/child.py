@@ -1,0 +1,109 @@
+"""A process that the supervisor keeps running, and how it begins and ends."""
+
+import contextlib
+import ctypes
+import signal
+import subprocess
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import psutil
+
+from kubeml.processes import ProcessInfo, kill_group
+
+#: What ends is started again after this long, doubled each time up to the maximum.
+_BACKOFF_S, _MAX_BACKOFF_S, _CALM_AFTER_S = 0.2, 10.0, 30.0
+
+_PR_SET_PDEATHSIG = 1
+
+
+@dataclass
+class Child:
+    """One process that is kept running.
+
+    Attributes:
+        name, role: What the status says of it.
+        command, env, cwd, log: What to start, where, and the file its output is appended to.
+        process: The process of now; None once its end was noted.
+        started_at: Start time of the last one, by the kernel.
+        restarts: How often it had to be started again.
+        backoff_s: How long it waited for the last restart.
+        start_again_at: When it may start again, by the supervisor's monotonic clock.
+        announced: Whether it has answered since its last start.
+    """
+
+    name: str
+    role: str
+    command: list[str]
+    env: dict[str, str]
+    cwd: Path
+    log: Path
+    process: subprocess.Popen[bytes] | None = None
+    started_at: float = 0.0
+    restarts: int = 0
+    backoff_s: float = _BACKOFF_S
+    start_again_at: float = 0.0
+    announced: bool = False
+
+    @property
+    def is_up(self) -> bool:
+        """Whether the process lives."""
+        return self.process is not None and self.process.poll() is None
+
+    def info(self) -> ProcessInfo:
+        """What the status file says of it."""
+        up = self.is_up
+        state = "down" if not up else ("running" if self.announced else "starting")
+        pid = self.process.pid if self.process and up else 0
+        return ProcessInfo(
+            name=self.name, role=self.role, pid=pid, started_at=self.started_at,
+            state=state, restarts=self.restarts,
+        )  # fmt: skip
+
+    def start(self) -> None:
+        """Start the process, in a session (so a process group) of its own.
+
+        Raises:
+            OSError: It cannot be started.
+        """
+        with self.log.open("ab") as log:
+            self.process = subprocess.Popen(  # noqa: S603 - our own command line
+                self.command, env=self.env, cwd=self.cwd,
+                stdin=subprocess.DEVNULL, stdout=log, stderr=log,
+                start_new_session=True, preexec_fn=_die_with_parent,  # noqa: PLW1509 - one thread
+            )  # fmt: skip
+        self.started_at = psutil.Process(self.process.pid).create_time()
+        self.announced = False
+
+    def note_end(self) -> tuple[int | None, float]:
+        """Clear away a process that has ended; returns its exit code and the pause due, in s."""
+        code = None
+        if self.process is not None:
+            kill_group(self.process.pid)
+            code = self.process.returncode
+            self.process = None
+        calm = time.time() - self.started_at > _CALM_AFTER_S
+        self.backoff_s = _BACKOFF_S if calm else min(_MAX_BACKOFF_S, self.backoff_s * 2)
+        return code, self.backoff_s
+
+
+def _die_with_parent() -> None:
+    """In a new child, before exec: get SIGTERM should the supervisor be killed."""
+    with contextlib.suppress(OSError, AttributeError):  # only Linux has it; clean_up does the rest
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+
+
+def end_all(children: Sequence[Child], within_s: float) -> None:
+    """SIGTERM all of them, wait for their ends, and SIGKILL what is left of their groups."""
+    running = [child.process for child in children if child.process is not None]
+    for process in running:
+        if process.poll() is None:
+            process.terminate()
+    deadline = time.monotonic() + within_s
+    for process in running:
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(max(0.0, deadline - time.monotonic()))
+        kill_group(process.pid)
+        process.wait(5)

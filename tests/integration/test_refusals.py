@@ -1,0 +1,136 @@
+"""What must never get in: failed work, foreign messages, pickles."""
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from brokers.connections import broker_client
+from brokers.dispatch import Dispatcher
+from brokers.protocol import Hint
+from brokers.topology import PS_QUEUE, ps_queue, train_queue
+from kubeml.client import Client
+from tests.cluster import Cluster
+from tests.eventually import eventually
+from tests.integration.conftest import FUNCTIONS, Submit
+
+
+def test_failed_attempt_is_trained_again_and_leaves_no_trace_in_the_weights(
+    client: Client, submit: Submit, tmp_path: Path
+) -> None:
+    # In the original a function that failed was left out of the average.
+    code = tmp_path / "code"
+    code.mkdir()
+    text = (FUNCTIONS / "flaky.py").read_text().replace("@MARKER@", str(tmp_path / "failed"))
+    (code / "flaky.py").write_text(text)
+    tiny = (FUNCTIONS / "tiny.py").read_text().split("def main")[0]
+    (code / "tiny.py").write_text(tiny)
+    client.functions.create("flaky", code, check=False)
+    options: dict[str, Any] = {"epochs": 2, "k": 10, "parallelism": 2, "seed": 3}
+
+    calm = submit(**options)
+    calm_end = calm.wait(60)
+    flaky = client.train("flaky", "points", batch_size=16, lr=0.05, static=True, **options)
+    end = flaky.wait(60)
+
+    assert (tmp_path / "failed").exists()
+    assert [row.retries for row in flaky.history()] == [1, 0]
+    assert any(
+        event.kind == "retry" and "the cable came loose" in event.fields["why"]
+        for event in flaky.events()
+    )
+    assert end.weights_sha256 == calm_end.weights_sha256
+
+
+def test_every_row_counts_once_in_the_ledger(client: Client, submit: Submit) -> None:
+    job = submit(epochs=1, k=4, parallelism=3)
+    job.wait(60)
+
+    ledger = client.objects.get_json(f"history/{job.id}/ledger-000001.json")
+
+    entries = [(index, e["slot"], e["samples"]) for index, r in ledger["rounds"].items() for e in r]
+    assert len({(index, slot) for index, slot, _ in entries}) == len(entries)
+    assert sum(samples for _, _, samples in entries) == 1200
+
+
+@pytest.mark.parametrize("queue", ["cpu", "ps"])
+def test_pickled_message_is_refused_and_nobody_dies(
+    cluster: Cluster, submit: Submit, tmp_path: Path, queue: str
+) -> None:
+    marker = tmp_path / "unpickled"
+    dispatcher = Dispatcher(cluster.settings)
+    target = ps_queue() if queue == "ps" else None
+    with dispatcher.app.producer_or_acquire() as producer:
+        producer.publish(
+            _Bomb(marker),
+            serializer="pickle",
+            exchange=target.exchange if target else "kubeml",
+            routing_key=PS_QUEUE if target else train_queue("cpu"),
+            headers={"task": "kubeml.train", "id": "x", "lang": "py"},
+        )
+    dispatcher.close()
+
+    end = submit(epochs=1).wait(60)
+
+    assert end.epoch == 1
+    assert not marker.exists()
+    assert all(process.poll() is None for process in cluster.processes.values())
+
+
+@pytest.mark.parametrize(
+    "body", ["[]", "7", '{"job_id": "../x", "ticket": ""}', '{"job": 1}', '{"job_id": "gone-1"}']
+)
+def test_malformed_hint_is_dropped_and_the_next_is_served(
+    cluster: Cluster, submit: Submit, body: str
+) -> None:
+    dispatcher = Dispatcher(cluster.settings)
+    with dispatcher.app.producer_or_acquire() as producer:
+        producer.publish(
+            json.loads(body), serializer="json", exchange=ps_queue().exchange,
+            routing_key=PS_QUEUE,
+        )  # fmt: skip
+    dispatcher.close()
+
+    assert submit(epochs=1).wait(60).epoch == 1
+
+
+def test_dispatch_of_an_unknown_or_ended_job_is_answered_by_leaving(
+    cluster: Cluster, submit: Submit
+) -> None:
+    job = submit(epochs=1)
+    job.wait(60)
+    dispatcher = Dispatcher(cluster.settings)
+
+    for job_id in ("nobody-knows", job.id):
+        for stage in ("train", "validate"):
+            dispatcher.stage(stage, Hint(job_id=job_id, ticket="t"), device="cpu", label="stray")
+    dispatcher.close()
+
+    broker = broker_client(cluster.settings)
+    eventually(
+        lambda: broker.llen(train_queue("cpu")) == 0, within_s=20, what="empty queue of workers"
+    )
+    assert submit(epochs=1).wait(60).epoch == 1
+    assert [row.epoch for row in job.history()] == [1]
+
+
+def test_no_key_is_ever_searched_for(cluster: Cluster, submit: Submit) -> None:
+    # The original listed the whole store with KEYS for every job.
+    submit(epochs=1).wait(60)
+
+    stats: Any = broker_client(cluster.settings).info("commandstats")
+
+    assert "cmdstat_evalsha" in stats
+    assert {"cmdstat_keys", "cmdstat_scan", "cmdstat_flushall"} & set(stats) == set()
+
+
+class _Bomb:
+    """Unpickling it makes a file."""
+
+    def __init__(self, marker: Path) -> None:
+        self.marker = marker
+
+    def __reduce__(self) -> Any:
+        return shutil.copyfile, (__file__, str(self.marker))
