@@ -27,6 +27,8 @@ from kubeml.errors import BackendUnreachable, Conflict, KubemlError, TimedOut
 #: Memory the S3 server may use before its collector works harder (it took 840 MB without).
 _S3_MEMORY = "256MiB"
 
+_GRPC_OFFSET = 10_000
+
 _S3_PORTS = ("master", "volume", "filer", "s3", "admin")
 
 
@@ -50,11 +52,13 @@ class ServerPlan:
     @classmethod
     def make(cls) -> "ServerPlan":
         """A plan with free ports and fresh secrets."""
-        names = [name + suffix for name in _S3_PORTS for suffix in ("", ".grpc")]
-        ports = free_ports(len(names) + 1)
+        ports = free_ports(len(_S3_PORTS) + 1)
+        s3_ports = dict(zip(_S3_PORTS, ports[1:], strict=True))
+        # Parts that are not told otherwise look for each other's gRPC port here.
+        grpc = {f"{name}.grpc": port + _GRPC_OFFSET for name, port in s3_ports.items()}
         return cls(
             valkey_port=ports[0],
-            s3_ports=dict(zip(names, ports[1:], strict=True)),
+            s3_ports=s3_ports | grpc,
             password=Secret(secrets.token_hex(16)),
             access_key=Secret(secrets.token_hex(10)),
             secret_key=Secret(secrets.token_hex(20)),
@@ -73,19 +77,17 @@ class ServerPlan:
 
 
 def free_ports(count: int) -> list[int]:
-    """Free loopback ports, all different, below the range the kernel hands out by itself."""
-    with ExitStack() as stack:
-        found: list[int] = []
-        while len(found) < count:
-            port = 10_000 + secrets.randbelow(20_000)
-            sock = stack.enter_context(socket.socket())
-            try:
-                sock.bind(("127.0.0.1", port))
-            except OSError:
-                continue
-            if port not in found:
-                found.append(port)
-        return found
+    """Free loopback ports, all different, whose gRPC twins (10,000 above) are free as well.
+
+    Below the range the kernel hands out by itself, so that nobody takes one between two starts.
+    """
+    found: list[int] = []
+    while len(found) < count:
+        port = 10_000 + secrets.randbelow(12_000)
+        taken = {used + offset for used in found for offset in (0, _GRPC_OFFSET, -_GRPC_OFFSET)}
+        if port not in taken and are_free([port, port + _GRPC_OFFSET]):
+            found.append(port)
+    return found
 
 
 def are_free(ports: list[int]) -> bool:

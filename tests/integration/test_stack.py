@@ -97,6 +97,21 @@ def test_secrets_are_private_and_on_no_command_line(cli: Cli) -> None:
         assert secret not in logs
 
 
+def test_everything_listens_on_loopback_alone(cli: Cli) -> None:
+    assert cli("up --workers 1").code == 0
+
+    supervisor = psutil.Process(process(cli, "supervisor").pid)
+    listening = [
+        connection.laddr.ip
+        for child in supervisor.children(recursive=True)
+        for connection in child.net_connections()
+        if connection.status == psutil.CONN_LISTEN
+    ]
+
+    assert len(listening) >= 5
+    assert set(listening) == {"127.0.0.1"}
+
+
 def test_crashed_part_is_started_again_and_training_goes_on(cli: Cli) -> None:
     assert cli("up --workers 1").code == 0
     with Client(Settings.load({"home": cli.settings.home}, environ={})) as client:
