@@ -4,16 +4,17 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from kubeml.client import Client, Job
+    from kubeml.client import Client
     from kubeml.dataset import KubeDataset
     from kubeml.errors import KubemlError
     from kubeml.model import KubeModel
+    from kubeml.training_job import Job
 
 __all__ = ["Client", "Job", "KubeDataset", "KubeModel", "KubemlError"]
 
 _HOMES = {
     "Client": "kubeml.client",
-    "Job": "kubeml.client",
+    "Job": "kubeml.training_job",
     "KubeDataset": "kubeml.dataset",
     "KubeModel": "kubeml.model",
     "KubemlError": "kubeml.errors",

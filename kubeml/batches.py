@@ -3,7 +3,7 @@
 import queue
 import random
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from typing import Any
 
 import numpy as np
@@ -16,14 +16,21 @@ _PREFETCHED = 2
 
 
 def batches(
-    dataset: KubeDataset, batch_size: int, device: torch.device
-) -> Iterator[tuple[int, Any]]:
+    dataset: KubeDataset, batch_size: int, device: torch.device, *, prefetch: bool | None = None
+) -> Generator[tuple[int, Any], None, None]:
     """Yield (number of rows, batch on the device), in row order; the last one may be short.
 
-    A dataset with its own ``__getitem__`` is read sample by sample. If building the first batch
-    used no random numbers, the rest is prefetched by a thread while the device computes;
-    otherwise batches are built in step with the training, since both draw from the same global
-    generators and must replay.
+    A dataset with its own ``__getitem__`` is read sample by sample; while a GPU computes, a
+    thread may build the next batches. It does so only if building the first batch used no random
+    numbers: otherwise batches are built in step with the training, since both draw from the same
+    global generators and must replay.
+
+    Args:
+        dataset: The rows in hand.
+        batch_size: Rows per batch.
+        device: Where the batches go.
+        prefetch: Whether to use that thread; by default not on a CPU, where it takes the time
+            that it saves (measured on LeNet: the same speed for 20 % more CPU).
     """
     spans = [
         (low, min(low + batch_size, len(dataset))) for low in range(0, len(dataset), batch_size)
@@ -31,9 +38,11 @@ def batches(
     build = _builder(dataset)
     if not spans:
         return
-    before = _random_state()
+    wanted = device.type != "cpu" if prefetch is None else prefetch
+    may_prefetch = wanted and _is_per_sample(dataset)
+    before = _random_state() if may_prefetch else ()
     first = build(*spans[0])
-    may_prefetch = _is_per_sample(dataset) and _random_state() == before
+    may_prefetch = may_prefetch and _random_state() == before
     yield spans[0][1] - spans[0][0], to_device(first, device)
     rest: Iterator[Any] = (build(*span) for span in spans[1:])
     if may_prefetch and len(spans) > 2:

@@ -10,7 +10,6 @@ with Client() as client:
 
 import time
 import uuid
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
 from types import TracebackType
@@ -18,37 +17,32 @@ from typing import TYPE_CHECKING, Any, Self
 
 from brokers.connections import state_client
 from brokers.errors import redis_errors
+from brokers.job_index import ended_jobs, live_jobs
 from brokers.objects import ObjectStore
 from brokers.protocol import Hint, is_job_id
-from brokers.round_store import RoundStore, ended_jobs, live_jobs, new_id
+from brokers.round_store import RoundStore, new_id
 from brokers.settings import Settings, mask_url
-from brokers.streams import Event, JobStreams, LogLine
 from kubeml.checkpoint import Checkpoints
 from kubeml.errors import (
     Conflict,
     InvalidOption,
-    JobFailed,
     JobNotFound,
-    JobStopped,
     NameTaken,
     ObjectExists,
     TimedOut,
     UserCodeError,
 )
 from kubeml.generations import Generations
-from kubeml.job import EpochRow, JobEnd, JobSpec, JobStatus, State
+from kubeml.job import JobSpec, JobStatus
 from kubeml.records import JobRecords
+from kubeml.training_job import Job
 
 if TYPE_CHECKING:
-    import torch
     from redis import Redis
 
     from brokers.dispatch import Dispatcher
     from kubeml.datasets import Datasets
     from kubeml.functions import Functions
-
-#: How long one wait for events lasts before the durable records are looked at.
-_BLOCK_MS = 1000
 
 
 class Client:
@@ -74,10 +68,10 @@ class Client:
 
     def close(self) -> None:
         """Close the connections."""
-        if "_redis" in self.__dict__:
-            self._redis.close()
-        if "_dispatcher" in self.__dict__:
-            self._dispatcher.close()
+        if "redis" in self.__dict__:
+            self.redis.close()
+        if "dispatcher" in self.__dict__:
+            self.dispatcher.close()
 
     @cached_property
     def functions(self) -> "Functions":
@@ -173,13 +167,13 @@ class Client:
         spec.check()
         spec.check_against_data(manifest.train.num_rows)
         try:
-            self._records.create(spec)
+            self.records.create(spec)
         except ObjectExists as err:
             raise NameTaken(
                 kind="job", name=spec.id, hint="leave --id out, or choose another"
             ) from err
-        Generations(self.settings, self._redis, self.objects).begin(spec)
-        self._dispatcher.schedule(Hint(job_id=spec.id), label=f"{spec.id}-e0-schedule")
+        Generations(self.settings, self.redis, self.objects).begin(spec)
+        self.dispatcher.schedule(Hint(job_id=spec.id), label=f"{spec.id}-e0-schedule")
         return Job(spec.id, self)
 
     def job(self, job_id: str) -> "Job":
@@ -194,23 +188,23 @@ class Client:
 
     def jobs(self) -> list[JobStatus]:
         """The jobs of the live state: those under way, and those that ended within the hour."""
-        alive = live_jobs(self._redis, where=self._where)
-        ended = ended_jobs(self._redis, where=self._where)
+        alive = live_jobs(self.redis, where=self.where)
+        ended = ended_jobs(self.redis, where=self.where)
         ids = list(dict.fromkeys([*alive, *ended]))
         statuses = self._each(ids, lambda job_id: _status_or_none(Job(job_id, self)))
         return sorted((s for s in statuses if s), key=lambda s: s.spec.created_at)
 
     def prune_jobs(self) -> list[str]:
         """Forget ended jobs in the live state; their histories and checkpoints stay."""
-        ids = ended_jobs(self._redis, where=self._where)
+        ids = ended_jobs(self.redis, where=self.where)
         for job_id in ids:
-            RoundStore(self._redis, job_id, where=self._where).forget()
+            RoundStore(self.redis, job_id, where=self.where).forget()
         return ids
 
     def histories(self) -> list[JobStatus]:
         """Every job there is a record of, newest first."""
         statuses = self._each(
-            self._records.all_ids(), lambda job_id: _status_or_none(Job(job_id, self))
+            self.records.all_ids(), lambda job_id: _status_or_none(Job(job_id, self))
         )
         found = [status for status in statuses if status]
         return sorted(found, key=lambda s: s.spec.created_at, reverse=True)
@@ -227,8 +221,8 @@ class Client:
             raise Conflict(
                 what=f"job {job_id} is running", hint=f"stop it: kubeml task stop --id {job_id}"
             )
-        RoundStore(self._redis, job_id, where=self._where).forget()
-        self._records.delete(job_id)
+        RoundStore(self.redis, job_id, where=self.where).forget()
+        self.records.delete(job_id)
 
     def prune_histories(self) -> list[str]:
         """Remove the histories of all ended jobs, and return their ids."""
@@ -252,14 +246,14 @@ class Client:
             TimedOut: No worker answered.
         """
         job = self.job(job_id)
-        if self._checkpoints.latest(job_id) is None:
+        if self.checkpoints.latest(job_id) is None:
             raise Conflict(
                 what=f"job {job_id} has no weights yet", hint=f"kubeml task show --id {job_id}"
             )
         self._require_redis()
         hint = Hint(job_id=job_id, ticket=new_id())
         try:
-            answer = self._dispatcher.infer(hint, data, device=job.spec.device, timeout_s=timeout_s)
+            answer = self.dispatcher.infer(hint, data, device=job.spec.device, timeout_s=timeout_s)
         except TimeoutError as err:
             raise TimedOut(
                 what=f"inference with job {job_id}",
@@ -279,209 +273,39 @@ class Client:
         return ObjectStore(self.settings)
 
     @cached_property
-    def _redis(self) -> "Redis":
+    def redis(self) -> "Redis":
+        """The state server's client."""
         return state_client(self.settings)
 
     @cached_property
-    def _dispatcher(self) -> "Dispatcher":
+    def dispatcher(self) -> "Dispatcher":
+        """Where messages are sent."""
         from brokers.dispatch import Dispatcher
 
         return Dispatcher(self.settings)
 
     @cached_property
-    def _records(self) -> JobRecords:
+    def records(self) -> JobRecords:
+        """The jobs' records."""
         return JobRecords(self.objects)
 
     @cached_property
-    def _checkpoints(self) -> Checkpoints:
+    def checkpoints(self) -> Checkpoints:
+        """The jobs' checkpoints."""
         return Checkpoints(self.objects)
 
     @property
-    def _where(self) -> str:
+    def where(self) -> str:
+        """Where the state server is, without its password."""
         return mask_url(self.settings.state_url)
 
     def _require_redis(self) -> None:
-        with redis_errors(self._where):
-            self._redis.ping()
+        with redis_errors(self.where):
+            self.redis.ping()
 
     def _each(self, ids: list[str], look: Any) -> list[Any]:
         with ThreadPoolExecutor(8) as pool:
             return list(pool.map(look, ids))
-
-
-class Job:
-    """One training job."""
-
-    def __init__(self, job_id: str, client: Client) -> None:
-        self.id = job_id
-        self._client = client
-        self._store = RoundStore(client._redis, job_id, where=client._where)  # noqa: SLF001
-        self._streams = JobStreams(client._redis, job_id, where=client._where)  # noqa: SLF001
-        self._records = client._records  # noqa: SLF001
-        self._checkpoints = client._checkpoints  # noqa: SLF001
-
-    def __repr__(self) -> str:
-        return f"Job({self.id!r})"
-
-    @cached_property
-    def spec(self) -> JobSpec:
-        """What was asked for.
-
-        Raises:
-            JobNotFound: There is no such job.
-        """
-        return self._records.spec(self.id)
-
-    def status(self) -> JobStatus:
-        """The job as it stands now."""
-        snap = self._store.snapshot()
-        end = None
-        if not snap.head or State(snap.state).is_final:
-            end = self._records.end(self.id)
-        if end is not None:
-            return JobStatus(
-                id=self.id, state=end.state, reason=end.reason, spec=self.spec, epoch=end.epoch,
-                last=self._last_row(end.epoch), end=end,
-            )  # fmt: skip
-        epoch = snap.number("epoch")
-        waiting = len(snap.tickets)
-        return JobStatus(
-            id=self.id,
-            state=State(snap.state) if snap.head else State.PLAN,
-            reason=_why_waiting(snap.head, waiting, snap.num_live),
-            spec=self.spec,
-            epoch=epoch,
-            round=snap.number("round"),
-            rounds=snap.number("rounds"),
-            version=snap.number("ver"),
-            parallelism=snap.number("slots"),
-            num_workers=snap.num_live,
-            waiting=waiting,
-            last=self._last_row(epoch),
-        )
-
-    def history(self) -> list[EpochRow]:
-        """One row per finished epoch."""
-        _ = self.spec
-        return self._records.rows(self.id)
-
-    def wait(self, timeout_s: float | None = None) -> JobEnd:
-        """Wait until the job has ended.
-
-        Args:
-            timeout_s: Give up after this long; None for never.
-
-        Raises:
-            JobFailed: It failed; the error holds the reason.
-            JobStopped: It was stopped.
-            TimedOut: It has not ended yet; it goes on.
-        """
-        deadline = None if timeout_s is None else time.monotonic() + timeout_s
-        for _ in self._follow(deadline):
-            if deadline is not None and time.monotonic() > deadline:
-                break
-        end = self._records.end(self.id)
-        if end is None:
-            raise TimedOut(what=f"job {self.id}", after_s=timeout_s or 0.0)
-        if end.state is State.FAILED:
-            raise JobFailed(job_id=self.id, reason=end.reason)
-        if end.state is State.STOPPED:
-            raise JobStopped(job_id=self.id)
-        return end
-
-    def result(self) -> JobEnd:
-        """How the job ended, whatever the way.
-
-        Raises:
-            Conflict: It has not ended.
-        """
-        end = self._records.end(self.id)
-        if end is None:
-            _ = self.spec
-            raise Conflict(
-                what=f"job {self.id} has not ended", hint=f"kubeml task watch --id {self.id}"
-            )
-        return end
-
-    def events(self, *, since: str = "0") -> Iterator[Event]:
-        """Progress events, as they come; ends when the job has ended.
-
-        Args:
-            since: Id of the last event seen before; "0" for all that are still kept.
-        """
-        _ = self.spec
-        for batch in self._follow(None, since=since):
-            yield from batch
-
-    def logs(self, *, follow: bool = False) -> Iterator[LogLine]:
-        """The function's log lines; with ``follow`` until the job has ended."""
-        _ = self.spec
-        since = "0"
-        while True:
-            end = self._records.end(self.id)
-            if end is not None and since == "0":
-                yield from (LogLine(**line) for line in self._records.log_lines(self.id))
-                return
-            lines = self._streams.lines(since=since, block_ms=_BLOCK_MS if follow else 0)
-            yield from (line for _, line in lines)
-            since = lines[-1][0] if lines else since
-            if not lines and (end is not None or not follow):
-                return
-
-    def stop(self) -> None:
-        """Ask the job to end; what was merged so far is kept.
-
-        Raises:
-            Conflict: It has ended already.
-        """
-        head = self._store.head()
-        answer = self._store.stop(head["gen"]) if head else "FINAL"
-        if answer == "FINAL":
-            ended = self._records.end(self.id)
-            _ = self.spec
-            raise Conflict(what=f"job {self.id} has ended already: {ended.state if ended else '?'}")
-        self._client._dispatcher.hint(self.id)  # noqa: SLF001
-
-    def infer(self, data: list[Any], *, timeout_s: float = 60.0) -> Any:
-        """Run the function's ``infer`` with this job's last weights; see ``Client.infer``."""
-        return self._client.infer(self.id, data, timeout_s=timeout_s)
-
-    def state_dict(self) -> "dict[str, torch.Tensor]":
-        """The last merged weights that were checkpointed: name to CPU tensor.
-
-        Raises:
-            Conflict: There are none yet.
-        """
-        from kubeml.state_dict import load_state_dict
-
-        end = self._records.end(self.id)
-        if end is not None and end.checkpoint:
-            checkpoint = self._checkpoints.read(end.checkpoint)
-        else:
-            _ = self.spec
-            latest = self._checkpoints.latest(self.id)
-            if latest is None:
-                raise Conflict(what=f"job {self.id} has no weights yet")
-            checkpoint = latest
-        return load_state_dict(self._checkpoints, checkpoint)
-
-    def _last_row(self, epoch: int) -> EpochRow | None:
-        rows = (self._records.row(self.id, e) for e in (epoch, epoch - 1) if e >= 1)
-        return next((row for row in rows if row is not None), None)
-
-    def _follow(self, deadline: float | None, *, since: str = "0") -> Iterator[list[Event]]:
-        """Batches of events until the end; an empty one about every second."""
-        while True:
-            batch = self._streams.events(since=since, block_ms=_BLOCK_MS)
-            if batch:
-                since = batch[-1].id
-            yield batch
-            if any(event.kind == "end" for event in batch):
-                return
-            if not batch and self._records.end(self.id) is not None:
-                return
-            if deadline is not None and time.monotonic() > deadline:
-                return
 
 
 def _status_or_none(job: Job) -> JobStatus | None:
@@ -490,16 +314,6 @@ def _status_or_none(job: Job) -> JobStatus | None:
     except JobNotFound:
         # Deleted meanwhile, or a submission that died half-way.
         return None
-
-
-def _why_waiting(head: dict[str, str] | Any, waiting: int, num_live: int) -> str:
-    if head.get("reason"):
-        return str(head["reason"])
-    if head.get("stop") == "1":
-        return "stopping"
-    if waiting and not num_live:
-        return f"waiting for a free {head.get('device', 'cpu')} worker"
-    return ""
 
 
 def _new_job_id() -> str:

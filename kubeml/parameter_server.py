@@ -18,10 +18,11 @@ from kombu.mixins import ConsumerMixin
 
 from brokers.connections import broker_client, state_client
 from brokers.dispatch import Dispatcher
+from brokers.job_index import live_jobs
 from brokers.nodes import Heart
 from brokers.objects import ObjectStore
 from brokers.protocol import Hint
-from brokers.round_store import live_jobs, new_id
+from brokers.round_store import new_id
 from brokers.settings import Settings
 from brokers.topology import ps_queue
 from kubeml.errors import JobNotFound, KubemlError, MalformedMessage

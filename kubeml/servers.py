@@ -4,7 +4,6 @@ The binaries come with the ``local`` extra. Passwords and keys are random, and s
 only this user can read, never on a command line.
 """
 
-import contextlib
 import json
 import os
 import secrets
@@ -155,14 +154,6 @@ def s3_command(plan: ServerPlan, directory: Path) -> list[str]:
         "-s3.port.iceberg=0", "-s3.port.lance=0", f"-s3.config={config}",
         "-s3.localSocket=s3.sock", "-filer.localSocket=filer.sock", *ports,
     ]  # fmt: skip
-
-
-def remove_s3_sockets(plan: ServerPlan) -> None:
-    """Remove the sockets that the S3 server leaves in /tmp; it has no option for these."""
-    for port in plan.s3_ports.values():
-        for socket_file in Path("/tmp").glob(f"seaweedfs-*-{port}.sock"):  # noqa: S108 - its choice
-            with contextlib.suppress(OSError):  # another user's, or gone already
-                socket_file.unlink()
 
 
 def s3_environment() -> dict[str, str]:

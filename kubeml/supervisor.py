@@ -29,7 +29,6 @@ from kubeml.processes import RUN_MARK, ProcessInfo
 from kubeml.servers import (
     ServerPlan,
     are_free,
-    remove_s3_sockets,
     s3_command,
     s3_environment,
     valkey_command,
@@ -190,7 +189,6 @@ class Supervisor:
         others = [child for child in self._children if child not in servers]
         end_all(others, _DRAIN_S)
         end_all(servers, _SERVER_STOP_S)
-        remove_s3_sockets(self._plan)
 
     def _write_profile(self) -> None:
         settings = self.settings

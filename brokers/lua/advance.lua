@@ -4,7 +4,8 @@
 -- -> OK state | STALE | MORE | CHANGED | MISSING | GONE
 if gone() then return {'GONE'} end
 local state = head('state')
-if head('rid') == ARGV[3] then return {'OK', state} end
+-- Or by w': a repeated call may come after FINISH or PLAN, and who hears STALE drops what it staged.
+if head('rid') == ARGV[3] or head('w') == ARGV[4] then return {'OK', state} end
 if head('rid') ~= ARGV[2] or not (state == 'RUN' or state == 'INIT') then return {'STALE'} end
 local want = number('want')
 if redis.call('HLEN', C) < want then return {'MORE'} end

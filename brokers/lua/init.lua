@@ -7,8 +7,11 @@ end
 if current and tonumber(current) >= tonumber(ARGV[1]) then
   return {'EXISTS', current}
 end
+local stop = head('stop')
 redis.call('DEL', H, S, C, P, D, O, G)
 redis.call('HSET', H, 'gen', ARGV[1], 'since', now())
+-- Who asked a job to stop meant all of its generations.
+if stop then redis.call('HSET', H, 'stop', stop) end
 for i = 2, #ARGV, 2 do
   local slot = string.match(ARGV[i], '^o:(%d+)$')
   redis.call('HSET', slot and O or H, slot or ARGV[i], ARGV[i + 1])

@@ -9,7 +9,7 @@ if kind == 'bad' then
   local text = redis.call('HGET', C, slot)
   if not text or cjson.decode(text).cid ~= ARGV[4] then return {'NONE'} end
   redis.call('HDEL', C, slot)
-elseif record.t ~= ARGV[4] then
+elseif ARGV[4] == '' or record.t ~= ARGV[4] then
   return {'NONE'}
 end
 record.t, record.dl = '', 0

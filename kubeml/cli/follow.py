@@ -9,7 +9,7 @@ from kubeml.cli.follow_view import JobView, duration
 from kubeml.job import State
 
 if TYPE_CHECKING:
-    from kubeml.client import Job
+    from kubeml.training_job import Job
 
 #: Exit code by how the job ended.
 _EXIT = {State.DONE: 0, State.FAILED: 1, State.STOPPED: 7}

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from brokers.settings import Settings
-from kubeml.client import Client, Job
+from kubeml.client import Client
+from kubeml.training_job import Job
 from tests.cluster import Cluster, running_cluster
 from tests.eventually import eventually
 

@@ -1,10 +1,12 @@
 """The embedded stack where things are not as they should be: names, paths, pids, ports, signals."""
 
+import fcntl
 import json
 import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from dataclasses import asdict
@@ -15,9 +17,18 @@ import pytest
 
 from brokers.settings import PROFILE_NAME, Settings
 from kubeml.child import Child, end_all
+from kubeml.errors import Conflict
 from kubeml.processes import RUN_MARK, ProcessInfo, is_alive, kill_survivors
-from kubeml.servers import ServerPlan, are_free
-from kubeml.stack import STATUS_NAME, status
+from kubeml.servers import ServerPlan, are_free, write_private
+from kubeml.stack import (
+    GAVE_WAY,
+    LOCK_NAME,
+    STATUS_NAME,
+    _wait_until_ready,
+    hold_lock,
+    is_running,
+    status,
+)
 from tests.cli import Ran
 from tests.eventually import eventually
 
@@ -84,7 +95,7 @@ def test_stack_starts_in_a_long_home_from_a_folder_of_modules_named_as_ours(
     ports = json.loads((stack.home / "stack.json").read_text())["s3_ports"].values()
     assert stack("down").code == 0
     assert [p for p in processes.values() if is_alive(p)] == []
-    left = [s for port in ports for s in Path("/tmp").glob(f"seaweedfs-*-{port}.sock")]  # noqa: S108
+    left = [s for port in ports for s in Path("/tmp").glob(f"seaweedfs-*-{port}.sock")]
     assert left == []
 
 
@@ -290,6 +301,58 @@ def test_process_that_keeps_ending_waits_longer_each_time(tmp_path: Path) -> Non
 
     assert code == 9
     assert pauses == sorted(set(pauses))
+
+
+def test_lock_is_had_although_somebody_asks_for_the_status_just_then(tmp_path: Path) -> None:
+    asking = os.open(tmp_path / LOCK_NAME, os.O_RDWR | os.O_CREAT)
+    fcntl.flock(asking, fcntl.LOCK_SH)
+    threading.Timer(0.2, os.close, [asking]).start()
+
+    held = hold_lock(tmp_path)
+
+    assert is_running(tmp_path)
+    os.close(held)
+    assert not is_running(tmp_path)
+
+
+def test_up_whose_supervisor_gave_way_waits_for_the_other_ones_stack(tmp_path: Path) -> None:
+    gave_way = subprocess.Popen([sys.executable, "-c", f"raise SystemExit({GAVE_WAY})"])
+    gave_way.wait(10)
+    me = psutil.Process()
+    other = ProcessInfo(
+        name="supervisor", role="supervisor", pid=me.pid, started_at=me.create_time(),
+        state="running", restarts=0,
+    )  # fmt: skip
+
+    def note(*, ready: bool) -> None:
+        wire = {"run": "r1", "ready": ready, "workers": 7, "processes": [asdict(other)]}
+        write_private(tmp_path / STATUS_NAME, json.dumps(wire))
+
+    note(ready=False)
+    threading.Timer(0.3, lambda: note(ready=True)).start()
+
+    found, is_new = _wait_until_ready(tmp_path, started=gave_way)
+
+    assert found.workers == 7
+    assert not is_new
+
+
+def test_status_that_a_dead_supervisor_left_is_not_believed(tmp_path: Path) -> None:
+    gone = idle({})
+    started_at = psutil.Process(gone.pid).create_time()
+    gone.kill()
+    gone.wait()
+    dead = ProcessInfo(
+        name="supervisor", role="supervisor", pid=gone.pid, started_at=started_at,
+        state="running", restarts=0,
+    )  # fmt: skip
+    wire = {"run": "r1", "ready": True, "workers": 7, "processes": [asdict(dead)]}
+    write_private(tmp_path / STATUS_NAME, json.dumps(wire))
+
+    with pytest.raises(Conflict, match="could not be started"):
+        _wait_until_ready(tmp_path, started=gone)
+
+    assert status(Settings(home=tmp_path)).running is False
 
 
 def test_plan_has_a_port_of_its_own_for_everything() -> None:

@@ -2,6 +2,7 @@
 
 import copy
 import logging
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,9 @@ import pytest
 import torch
 
 from kubeml import optimizer_state
+from kubeml.batches import batches
 from kubeml.context import JobArgs
+from kubeml.dataset import KubeDataset
 from kubeml.errors import InvalidFunction, LayoutMismatch, UserCodeError
 from kubeml.runtime import FunctionRuntime, RoundResult
 
@@ -216,7 +219,53 @@ def test_getitems_may_return_a_list_of_samples_or_a_ready_batch(tmp_path: Path) 
     assert results[0] == results[1]
 
 
-def test_error_in_a_prefetched_sample_comes_up_with_the_users_traceback(tmp_path: Path) -> None:
+class Drawn(KubeDataset):
+    """Per-sample; draws a random number for each sample if told to."""
+
+    def __init__(self, *, draws: bool = False, fails_at: int = -1) -> None:
+        super().__init__("points")
+        self._load(np.arange(80.0)[:, None], np.arange(80), is_training=True)
+        self._draws, self._fails_at = draws, fails_at
+        self.threads: set[str] = set()
+
+    def __getitem__(self, index: int) -> Any:
+        self.threads.add(threading.current_thread().name)
+        if index == self._fails_at:
+            raise ValueError("row sixty")
+        return self.data[index] + (np.random.rand() if self._draws else 0.0)
+
+
+def collect(dataset: Drawn, *, prefetch: bool) -> list[Any]:
+    np.random.seed(1)
+    made = batches(dataset, 16, torch.device("cpu"), prefetch=prefetch)
+    return [(size, batch.flatten().tolist()) for size, batch in made]
+
+
+@pytest.mark.parametrize("draws", [False, True], ids=["pure", "random"])
+def test_prefetched_batches_are_the_same_and_random_ones_stay_in_step(draws: bool) -> None:
+    plain, ahead = Drawn(draws=draws), Drawn(draws=draws)
+
+    assert collect(ahead, prefetch=True) == collect(plain, prefetch=False)
+    assert ("kubeml-prefetch" in ahead.threads) is not draws
+    assert "kubeml-prefetch" not in plain.threads
+
+
+def test_error_in_a_prefetched_sample_comes_up_where_it_would_have() -> None:
+    with pytest.raises(ValueError, match="row sixty"):
+        collect(Drawn(fails_at=60), prefetch=True)
+
+
+def test_abandoned_prefetching_ends_its_thread() -> None:
+    made = batches(Drawn(), 1, torch.device("cpu"), prefetch=True)
+    for _ in range(3):
+        next(made)
+
+    made.close()
+
+    assert not [t for t in threading.enumerate() if t.name == "kubeml-prefetch"]
+
+
+def test_error_in_a_sample_comes_up_with_the_users_traceback(tmp_path: Path) -> None:
     draw = "assert float(self.data[index].sum()) < 1e9 and index != 60, 'row sixty'"
     runtime = load(tmp_path, PER_SAMPLE.replace("{draw}", draw))
 

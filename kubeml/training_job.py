@@ -1,0 +1,204 @@
+"""One training job, as the client sees it: its state, history, events, logs, weights."""
+
+import time
+from collections.abc import Iterator
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+from brokers.round_store import RoundStore
+from brokers.streams import Event, JobStreams, LogLine
+from kubeml.errors import Conflict, JobFailed, JobStopped, TimedOut
+from kubeml.job import EpochRow, JobEnd, JobSpec, JobStatus, State
+
+if TYPE_CHECKING:
+    import torch
+
+    from kubeml.client import Client
+
+#: How long one wait for events lasts before the durable records are looked at.
+_BLOCK_MS = 1000
+
+
+class Job:
+    """One training job."""
+
+    def __init__(self, job_id: str, client: "Client") -> None:
+        self.id = job_id
+        self._client = client
+        self._store = RoundStore(client.redis, job_id, where=client.where)
+        self._streams = JobStreams(client.redis, job_id, where=client.where)
+        self._records = client.records
+        self._checkpoints = client.checkpoints
+
+    def __repr__(self) -> str:
+        return f"Job({self.id!r})"
+
+    @cached_property
+    def spec(self) -> JobSpec:
+        """What was asked for.
+
+        Raises:
+            JobNotFound: There is no such job.
+        """
+        return self._records.spec(self.id)
+
+    def status(self) -> JobStatus:
+        """The job as it stands now."""
+        snap = self._store.snapshot()
+        end = None
+        if not snap.head or State(snap.state).is_final:
+            end = self._records.end(self.id)
+        if end is not None:
+            return JobStatus(
+                id=self.id, state=end.state, reason=end.reason, spec=self.spec, epoch=end.epoch,
+                last=self._last_row(end.epoch), end=end,
+            )  # fmt: skip
+        epoch = snap.number("epoch")
+        waiting = len(snap.tickets)
+        return JobStatus(
+            id=self.id,
+            state=State(snap.state) if snap.head else State.PLAN,
+            reason=_why_waiting(snap.head, waiting, snap.num_live),
+            spec=self.spec,
+            epoch=epoch,
+            round=snap.number("round"),
+            rounds=snap.number("rounds"),
+            version=snap.number("ver"),
+            parallelism=snap.number("slots"),
+            num_workers=snap.num_live,
+            waiting=waiting,
+            last=self._last_row(epoch),
+        )
+
+    def history(self) -> list[EpochRow]:
+        """One row per finished epoch."""
+        _ = self.spec
+        return self._records.rows(self.id)
+
+    def wait(self, timeout_s: float | None = None) -> JobEnd:
+        """Wait until the job has ended.
+
+        Args:
+            timeout_s: Give up after this long; None for never.
+
+        Raises:
+            JobFailed: It failed; the error holds the reason.
+            JobStopped: It was stopped.
+            TimedOut: It has not ended yet; it goes on.
+        """
+        deadline = None if timeout_s is None else time.monotonic() + timeout_s
+        for _ in self._follow(deadline):
+            if deadline is not None and time.monotonic() > deadline:
+                break
+        end = self._records.end(self.id)
+        if end is None:
+            raise TimedOut(what=f"job {self.id}", after_s=timeout_s or 0.0)
+        if end.state is State.FAILED:
+            raise JobFailed(job_id=self.id, reason=end.reason)
+        if end.state is State.STOPPED:
+            raise JobStopped(job_id=self.id)
+        return end
+
+    def result(self) -> JobEnd:
+        """How the job ended, whatever the way.
+
+        Raises:
+            Conflict: It has not ended.
+        """
+        end = self._records.end(self.id)
+        if end is None:
+            _ = self.spec
+            raise Conflict(
+                what=f"job {self.id} has not ended", hint=f"kubeml task watch --id {self.id}"
+            )
+        return end
+
+    def events(self, *, since: str = "0") -> Iterator[Event]:
+        """Progress events, as they come; ends when the job has ended.
+
+        Args:
+            since: Id of the last event seen before; "0" for all that are still kept.
+        """
+        _ = self.spec
+        for batch in self._follow(None, since=since):
+            yield from batch
+
+    def logs(self, *, follow: bool = False) -> Iterator[LogLine]:
+        """The function's log lines; with ``follow`` until the job has ended."""
+        _ = self.spec
+        since = "0"
+        while True:
+            end = self._records.end(self.id)
+            if end is not None and since == "0":
+                yield from (LogLine(**line) for line in self._records.log_lines(self.id))
+                return
+            lines = self._streams.lines(since=since, block_ms=_BLOCK_MS if follow else 0)
+            yield from (line for _, line in lines)
+            since = lines[-1][0] if lines else since
+            if not lines and (end is not None or not follow):
+                return
+
+    def stop(self) -> None:
+        """Ask the job to end; what was merged so far is kept.
+
+        Raises:
+            Conflict: It has ended already.
+        """
+        head = self._store.head()
+        answer = self._store.stop(head["gen"]) if head else "FINAL"
+        if answer == "FINAL":
+            ended = self._records.end(self.id)
+            _ = self.spec
+            raise Conflict(what=f"job {self.id} has ended already: {ended.state if ended else '?'}")
+        self._client.dispatcher.hint(self.id)
+
+    def infer(self, data: list[Any], *, timeout_s: float = 60.0) -> Any:
+        """Run the function's ``infer`` with this job's last weights; see ``Client.infer``."""
+        return self._client.infer(self.id, data, timeout_s=timeout_s)
+
+    def state_dict(self) -> "dict[str, torch.Tensor]":
+        """The last merged weights that were checkpointed: name to CPU tensor.
+
+        Raises:
+            Conflict: There are none yet.
+        """
+        from kubeml.state_dict import load_state_dict
+
+        end = self._records.end(self.id)
+        if end is not None and end.checkpoint:
+            checkpoint = self._checkpoints.read(end.checkpoint)
+        else:
+            _ = self.spec
+            latest = self._checkpoints.latest(self.id)
+            if latest is None:
+                raise Conflict(what=f"job {self.id} has no weights yet")
+            checkpoint = latest
+        return load_state_dict(self._checkpoints, checkpoint)
+
+    def _last_row(self, epoch: int) -> EpochRow | None:
+        rows = (self._records.row(self.id, e) for e in (epoch, epoch - 1) if e >= 1)
+        return next((row for row in rows if row is not None), None)
+
+    def _follow(self, deadline: float | None, *, since: str = "0") -> Iterator[list[Event]]:
+        """Batches of events until the end; an empty one about every second."""
+        while True:
+            batch = self._streams.events(since=since, block_ms=_BLOCK_MS)
+            if batch:
+                since = batch[-1].id
+            yield batch
+            if any(event.kind == "end" for event in batch):
+                return
+            if not batch and self._records.end(self.id) is not None:
+                return
+            if deadline is not None and time.monotonic() > deadline:
+                return
+
+
+def _why_waiting(head: dict[str, str] | Any, waiting: int, num_live: int) -> str:
+    if head.get("reason"):
+        return str(head["reason"])
+    if head.get("stop") == "1":
+        return "stopping"
+    if waiting and not num_live:
+        return f"waiting for a free {head.get('device', 'cpu')} worker"
+    return ""
