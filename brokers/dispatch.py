@@ -4,20 +4,27 @@ from typing import Any
 
 from brokers.errors import redis_errors
 from brokers.protocol import Hint
+from brokers.round_store import new_id
 from brokers.settings import Settings, mask_url
 from brokers.topology import (
     CONTROL_QUEUE,
     INFER,
+    PS_QUEUE,
     SCHEDULE,
     STAGE_TASKS,
     infer_queue,
     make_app,
-    ps_queue,
     train_queue,
 )
 
-#: A dispatch nobody picked up for this long is dropped; tickets make a late one harmless anyway.
-DISPATCH_EXPIRES_S = 600
+
+def dispatch_id(label: str, hint: Hint) -> str:
+    """A readable Celery task id, new for every sending: a revoked id would swallow a repetition.
+
+    No message expires, for the same reason and because that would compare clocks; a stale one is
+    known by its ticket.
+    """
+    return f"{label}-{hint.ticket[:8]}-{new_id()[:4]}"
 
 
 class Dispatcher:
@@ -40,8 +47,7 @@ class Dispatcher:
             STAGE_TASKS[stage],
             hint,
             queue=train_queue(device),
-            task_id=f"{label}-{hint.ticket[:8]}",
-            expires=DISPATCH_EXPIRES_S,
+            task_id=dispatch_id(label, hint),
             ignore_result=True,
             extra=[] if stage == "validate" else [stage],
         )
@@ -63,7 +69,6 @@ class Dispatcher:
             hint,
             queue=infer_queue(device),
             task_id=f"{hint.job_id}-infer-{hint.ticket[:8]}",
-            expires=timeout_s,
             extra=[data],
         )
         try:
@@ -72,18 +77,15 @@ class Dispatcher:
         except CeleryTimeout as err:
             raise TimeoutError from err
         finally:
-            result.forget()
+            with redis_errors(self._where):
+                result.forget()
 
     def hint(self, job_id: str) -> None:
         """Tell the parameter servers to look at a job now rather than at the next tick."""
-        queue = ps_queue()
         with redis_errors(self._where), self.app.producer_or_acquire() as producer:
+            # By the anonymous exchange: it needs no binding, which a flush of Redis would lose.
             producer.publish(
-                Hint(job_id=job_id).to_wire(),
-                serializer="json",
-                exchange=queue.exchange,
-                routing_key=queue.routing_key,
-                declare=[queue],
+                Hint(job_id=job_id).to_wire(), serializer="json", exchange="", routing_key=PS_QUEUE
             )
 
     def close(self) -> None:
@@ -93,7 +95,10 @@ class Dispatcher:
     def queue_length(self, client: Any, device: str) -> int:
         """Messages waiting for workers of a kind; ``client`` is one of the broker's server."""
         with redis_errors(self._where):
-            return int(client.llen(train_queue(device)))
+            pipe = client.pipeline(transaction=False)
+            pipe.llen(train_queue(device))
+            pipe.llen(infer_queue(device))
+            return sum(map(int, pipe.execute()))
 
     def _send(
         self, task: str, hint: Hint, *, queue: str, extra: list[Any] | None = None, **options: Any

@@ -62,7 +62,7 @@ def alive_nodes(client: "Redis", *, role: str = "", device: str = "") -> list[No
         clock: Any = client.time()
         rows: Mapping[bytes, bytes] = client.hgetall(NODES_KEY)  # type: ignore[assignment]
         now = clock[0] + clock[1] / 1e6
-        nodes = [Node(name=name.decode(), **json.loads(text)) for name, text in rows.items()]
+        nodes = [node for name, text in rows.items() if (node := _node(name.decode(), text))]
         silent = [node.name for node in nodes if abs(now - node.at) > _FORGET_AFTER_S]
         if silent:
             client.hdel(NODES_KEY, *silent)
@@ -74,6 +74,14 @@ def alive_nodes(client: "Redis", *, role: str = "", device: str = "") -> list[No
         ),
         key=lambda node: node.name,
     )
+
+
+def _node(name: str, text: bytes) -> Node | None:
+    """A row of the table; None for one that a newer version wrote in another way."""
+    try:
+        return Node(name=name, **json.loads(text))
+    except (TypeError, ValueError):
+        return None
 
 
 class Heart(threading.Thread):

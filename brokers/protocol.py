@@ -41,8 +41,10 @@ class TensorRef:
     def __post_init__(self) -> None:
         if not self.key.startswith("kml:") or len(self.key) > 200:
             raise MalformedMessage(what="tensor reference", fault=f"key {self.key[:80]!r}")
-        if not 0 <= self.num_bytes <= MAX_TENSOR_BYTES or not 0 <= self.num_chunks <= 2**20:
-            raise MalformedMessage(what="tensor reference", fault=f"{self.num_bytes} bytes")
+        if type(self.num_bytes) is not int or not 0 <= self.num_bytes <= MAX_TENSOR_BYTES:
+            raise MalformedMessage(what="tensor reference", fault=f"{self.num_bytes!r} bytes")
+        if type(self.num_chunks) is not int or not 1 <= self.num_chunks <= 2**20:
+            raise MalformedMessage(what="tensor reference", fault=f"{self.num_chunks!r} chunks")
 
     def chunk_keys(self) -> list[str]:
         """The keys of its chunks, in order."""
@@ -97,6 +99,9 @@ class Contribution:
     timings: Mapping[str, float] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
+        texts = (self.tensors, self.layout, self.optimizer, self.cid, self.token)
+        if not all(isinstance(text, str) for text in texts):
+            raise MalformedMessage(what="contribution", fault=repr(self)[:200])
         if self.slot < 0 or self.num_samples <= 0 or self.num_steps < 0:
             raise MalformedMessage(what="contribution", fault=repr(self)[:200])
 

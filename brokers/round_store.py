@@ -137,19 +137,20 @@ class RoundStore:
 
     # -- life of a job -----------------------------------------------------------------------
 
-    def init(self, gen: int, *, birth: str, fields: Mapping[str, object]) -> bool:
+    def init(self, gen: int, *, birth: str, fields: Mapping[str, object], seen: str = "") -> bool:
         """Build the head unless one of this generation or a later one is there.
 
         Args:
             gen: Generation: 1, and one more each time the job is rebuilt from S3.
             birth: A uuid that makes repeating this call harmless.
             fields: The head's other fields.
+            seen: The generation that the caller saw, "" for no head: another one stays.
 
         Returns:
             Whether the head is now this one.
         """
         flat = [str(part) for item in fields.items() for part in item]
-        answer = self._run("init", gen, "birth", birth, *flat)
+        answer = self._run("init", gen, seen, "birth", birth, *flat)
         if answer[0] == "OK":
             with redis_errors(self._where):
                 self._client.sadd(JOBS_KEY, self.job_id)
@@ -185,11 +186,12 @@ class RoundStore:
         """Forget a finished job's working state at once, and its head after a while."""
         with redis_errors(self._where):
             pipe = self._client.pipeline(transaction=False)
-            pipe.srem(JOBS_KEY, self.job_id)
             pipe.zadd(ENDED_KEY, {self.job_id: time.time()})
             pipe.delete(*self._keys[1:6], self._keys[7])
             for key in (self._keys[0], self._keys[6], self.key("log"), self.key("ev")):
                 pipe.expire(key, ENDED_TTL_S)
+            # Last: as long as it stands there, a keeper will finish what was begun here.
+            pipe.srem(JOBS_KEY, self.job_id)
             pipe.execute()
 
     def forget(self) -> None:

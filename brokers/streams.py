@@ -18,6 +18,9 @@ MAX_EVENTS = 20_000
 MAX_LOG_LINES = 20_000
 MAX_LINE_CHARS = 8_000
 
+#: A stream that a late worker makes anew after its job was forgotten goes away by itself.
+STREAM_TTL_S = 30 * 86400
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Event:
@@ -71,6 +74,7 @@ class JobStreams:
                 maxlen=MAX_EVENTS,
                 approximate=True,
             )
+            self._client.expire(self._events, STREAM_TTL_S, nx=True)
 
     def log(self, lines: list[dict[str, Any]]) -> None:
         """Add log lines (``LogLine.to_wire`` form) in one round trip."""
@@ -80,6 +84,7 @@ class JobStreams:
                 pipe.xadd(
                     self._log, {"line": json.dumps(line)}, maxlen=MAX_LOG_LINES, approximate=True
                 )
+            pipe.expire(self._log, STREAM_TTL_S, nx=True)
             pipe.execute()
 
     def events(self, *, since: str = "0", block_ms: int = 0) -> list[Event]:

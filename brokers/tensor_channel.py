@@ -69,6 +69,8 @@ class TensorChannel:
                     raise ChunksMissing(key=ref.key, missing=missing, expected=len(keys))
                 for chunk in part:
                     blob += chunk
+                if len(blob) > ref.num_bytes:
+                    break  # more than was announced: do not fetch the rest
         if len(blob) != ref.num_bytes:
             raise Corrupted(
                 what=ref.key, got=f"{len(blob)} bytes", expected=f"{ref.num_bytes} bytes"

@@ -24,6 +24,8 @@ STAGE_TASKS = {"init": TRAIN, "train": TRAIN, "validate": VALIDATE}
 _VISIBILITY_TIMEOUT_S = 3600
 
 _TRANSPORT = {
+    # Queues in the order they are given, so that inference goes before training.
+    "queue_order_strategy": "priority",
     "visibility_timeout": _VISIBILITY_TIMEOUT_S,
     "unacked_restore_interval": 5,
     "unacked_restore_throttle": 1,
@@ -94,8 +96,6 @@ def celery_config(settings: Settings) -> dict[str, Any]:
         # Else a message parks behind a busy worker and hides from autoscalers.
         "worker_disable_prefetch": True,
         "worker_proc_alive_timeout": 60,
-        "worker_soft_shutdown_timeout": 20,
-        "worker_enable_soft_shutdown_on_idle": False,
         "worker_send_task_events": True,
         "task_send_sent_event": True,
         "task_track_started": False,

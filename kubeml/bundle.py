@@ -44,6 +44,8 @@ def make_bundle(code: Path) -> Bundle:
     """
     if not code.exists():
         raise InvalidFunction(where=str(code), fault="does not exist", hint="check --code")
+    if code.is_dir():
+        code = code.resolve()  # "." has no name
     files = {code.name: code} if code.is_file() else dict(_files(code))
     sources = {name: path for name, path in files.items() if name.endswith(".py")}
     if not sources:

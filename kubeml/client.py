@@ -11,6 +11,7 @@ with Client() as client:
 import time
 import uuid
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from functools import cached_property
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
@@ -24,6 +25,7 @@ from brokers.round_store import RoundStore, new_id
 from brokers.settings import Settings, mask_url
 from kubeml.checkpoint import Checkpoints
 from kubeml.errors import (
+    BackendUnreachable,
     Conflict,
     InvalidOption,
     JobNotFound,
@@ -172,8 +174,10 @@ class Client:
             raise NameTaken(
                 kind="job", name=spec.id, hint="leave --id out, or choose another"
             ) from err
-        Generations(self.settings, self.redis, self.objects).begin(spec)
-        self.dispatcher.schedule(Hint(job_id=spec.id), label=f"{spec.id}-e0-schedule")
+        # From here on the job exists, and a parameter server begins it even if we cannot.
+        with suppress(BackendUnreachable):
+            Generations(self.settings, self.redis, self.objects).begin(spec)
+            self.dispatcher.schedule(Hint(job_id=spec.id), label=f"{spec.id}-e0-schedule")
         return Job(spec.id, self)
 
     def job(self, job_id: str) -> "Job":

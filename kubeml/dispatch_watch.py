@@ -1,5 +1,7 @@
 """Seeing to it that a job has the participants it needs, although messages may get lost."""
 
+import math
+
 from brokers.dispatch import Dispatcher
 from brokers.protocol import Hint
 from brokers.round_store import RoundStore, Snapshot, new_id
@@ -43,11 +45,12 @@ class DispatchWatch:
         if stage is None:
             return
         self._resend(snap, spec, stage, queue_length)
-        if snap.now_ms - snap.number("since") > _LOST_AFTER_MS / 2:
+        if _elapsed_ms(snap.number("since"), snap) > _LOST_AFTER_MS / 2:
             self._send_one(snap, spec, stage)
 
     def _ask_for_plan(self, snap: Snapshot) -> None:
-        waited = snap.now_ms - max(self._scheduled_at, snap.number("since"))
+        since = _elapsed_ms(snap.number("since"), snap)
+        waited = min(since, _elapsed_ms(self._scheduled_at, snap))
         if waited >= _RESCHEDULE_MS:
             self._scheduled_at = snap.now_ms
             label = f"{self._job_id}-e{snap.number('epoch') + 1}-schedule"
@@ -64,7 +67,7 @@ class DispatchWatch:
         for ticket, sent_at in snap.tickets.items():
             times, last = self._resent.get(ticket, (0, sent_at))
             patience = _LOST_AFTER_MS if queue_length == 0 else _FIRST_RESEND_MS * 2**times
-            if snap.now_ms - last >= patience:
+            if _elapsed_ms(last, snap) >= patience:
                 self._resent[ticket] = (times + 1, snap.now_ms)
                 self._publish(ticket, snap, spec, stage)
 
@@ -75,3 +78,8 @@ class DispatchWatch:
             device=spec.device,
             label=f"{self._job_id}-e{snap.number('epoch')}-{stage}",
         )
+
+
+def _elapsed_ms(at_ms: float, snap: Snapshot) -> float:
+    """Time since an instant of the server's clock; no end of it if the clock stepped back."""
+    return snap.now_ms - at_ms if at_ms <= snap.now_ms else math.inf

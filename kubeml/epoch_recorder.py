@@ -1,5 +1,6 @@
 """Writing down an epoch (checkpoint, history row, ledger) and a job's end, exactly once each."""
 
+import hashlib
 import json
 import time
 from collections.abc import Mapping, Sequence
@@ -55,12 +56,17 @@ class EpochRecorder:
             The row that stands in the history now.
         """
         epoch = snap.number("epoch")
-        checkpoint = self._checkpoints.at(spec.id, epoch)
-        if checkpoint is None:
-            checkpoint = self._write(snap, layout, origin, weights, epoch)
         ledger = {index: json.loads(text) for index, text in sorted(self._store.ledger().items())}
-        row = _row(snap, ledger, validation, checkpoint.weights.sha256)
+        if self._store.head().get("rid") != snap.rid:
+            # Another parameter server has recorded the epoch; the ledger is the next one's.
+            written = self._records.row(spec.id, epoch)
+            if written is not None:
+                return written
+        row = _row(snap, ledger, validation, hashlib.sha256(weights).hexdigest())
         row = self._records.add_row(spec.id, row, {"epoch": epoch, "rounds": ledger})
+        # The checkpoint last: a job that is rebuilt goes on after it, so its row must be there.
+        if self._checkpoints.at(spec.id, epoch) is None:
+            self._write(snap, layout, origin, weights, epoch)
         if row.accuracy is not None:
             self._streams.emit("validated", epoch=epoch, accuracy=row.accuracy, loss=row.val_loss)
         self._streams.emit("checkpoint", epoch=epoch, row=row.to_wire())
@@ -143,6 +149,14 @@ class EpochRecorder:
         return self._checkpoints.publish(checkpoint, name)
 
 
+def _train_loss(merged: Sequence[Mapping[str, Any]]) -> float | None:
+    """Mean loss over the samples; None if there are none, or if one was not finite."""
+    samples = sum(entry["samples"] for entry in merged)
+    if not samples or any(entry["loss"] is None for entry in merged):
+        return None
+    return float(sum(entry["loss"] * entry["samples"] for entry in merged) / samples)
+
+
 def _row(
     snap: Snapshot,
     ledger: Mapping[int, list[dict[str, Any]]],
@@ -160,7 +174,7 @@ def _row(
         rounds=len(ledger),
         steps=sum(entry["steps"] for entry in merged),
         samples=samples,
-        train_loss=sum(e["loss"] * e["samples"] for e in merged) / samples if samples else None,
+        train_loss=_train_loss(merged),
         val_loss=sum(c.loss * c.num_samples for c in validation) / validated if validated else None,
         accuracy=(
             sum(c.accuracy * c.num_samples for c in validation) / validated if validated else None

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Self
@@ -110,7 +111,11 @@ class Functions:
             for info in self._objects.list("functions/")
             if info.key.endswith(".json") and "/" not in info.key.removeprefix("functions/")
         ]
-        return [FunctionInfo.from_wire(self._objects.get_json(key)) for key in keys]
+        found = []
+        for key in keys:
+            with suppress(ObjectMissing):  # deleted since it was listed
+                found.append(FunctionInfo.from_wire(self._objects.get_json(key)))
+        return found
 
     def show(self, name: str) -> FunctionInfo:
         """One function.

@@ -41,8 +41,14 @@ class Generations:
         self._records.next_generation(spec.id)
         self._store(spec.id).init(1, birth=new_id(), fields=self._fields(spec))
 
-    def rebuild(self, job_id: str, *, why: str) -> bool:
+    def rebuild(self, job_id: str, *, why: str, seen: str = "") -> bool:
         """Build the next generation from the last checkpoint, if this process wins the claim.
+
+        Args:
+            job_id: The job.
+            why: For its events and the log.
+            seen: The generation that was found damaged, "" if there was no head: if there is
+                another one by now, somebody else was faster, and it stays.
 
         Returns:
             Whether it did. Work since that checkpoint is trained again, by other tokens.
@@ -58,7 +64,7 @@ class Generations:
         fields = self._fields(spec)
         if checkpoint is not None:
             fields |= self._restored(checkpoint)
-        built = self._store(job_id).init(number, birth=new_id(), fields=fields)
+        built = self._store(job_id).init(number, birth=new_id(), fields=fields, seen=seen)
         if built:
             epoch = checkpoint.epoch if checkpoint else 0
             JobStreams(self._client, job_id).emit("rebuilt", gen=number, epoch=epoch, why=why)

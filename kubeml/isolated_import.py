@@ -45,6 +45,8 @@ class IsolatedBundle:
             del sys.modules[name]
 
     def _holds(self, top: str) -> bool:
+        if top == "kubeml":
+            return False  # a file may be called so; the SDK is what its import means
         return (self._directory / f"{top}.py").is_file() or any(
             (self._directory / top).glob("*.py")
         )

@@ -32,7 +32,7 @@ from kubeml.errors import (
     MergeRefused,
 )
 from kubeml.generations import Generations
-from kubeml.job import JobSpec, State
+from kubeml.job import JobSpec, State, finite_or_none
 from kubeml.layout import Layout
 from kubeml.merge import Merged, Merger, Outer
 from kubeml.records import JobRecords
@@ -105,7 +105,13 @@ class JobKeeper:
                 snap.gen, self._services.name, ttl_ms=OWNER_TTL_MS
             ):
                 return True
-            if not self._step(snap, is_tick=is_tick):
+            try:
+                again = self._step(snap, is_tick=is_tick)
+            except (ChunksMissing, Corrupted) as err:
+                if not self._recover(snap, err):
+                    raise
+                again = True
+            if not again:
                 return True
 
     def _step(self, snap: Snapshot, *, is_tick: bool) -> bool:
@@ -213,8 +219,10 @@ class JobKeeper:
             ledger=_ledger_entry(contributions),
         )
         if answer != "OK":
-            # Somebody else committed, or the contributions changed meanwhile: look again.
-            self._channel.drop(*(ref for ref in (weights, outer) if ref))
+            # Somebody else committed, or the contributions changed meanwhile: look again. A
+            # repeated call whose first reply was lost may be STALE and yet be the one that counts.
+            if self._store.snapshot().weights != weights:
+                self._channel.drop(*(ref for ref in (weights, outer) if ref))
             return answer in {"MORE", "CHANGED", "STALE"}
         self._cached = (weights, merged.weights)
         stale = [c.ref for c in contributions] + replaced
@@ -260,6 +268,14 @@ class JobKeeper:
                 tensor="(all)",
                 expected=f"layout {layout.hash[:12]}",
                 got=f"layout {contribution.layout[:12]}",
+            )
+        # Before a byte is fetched: what is announced may not make us allocate at will.
+        if contribution.ref.num_bytes != layout.contribution_bytes:
+            raise LayoutMismatch(
+                slot=contribution.slot,
+                tensor="(all)",
+                expected=f"{layout.contribution_bytes} bytes",
+                got=f"{contribution.ref.num_bytes} bytes",
             )
 
     def _refuse(self, snap: Snapshot, slot: int, cid: str, err: KubemlError) -> None:
@@ -315,27 +331,49 @@ class JobKeeper:
 
     def _conclude(self, snap: Snapshot) -> None:
         end = self._recorder.conclude(self.spec, snap)
-        refs = [ref for ref in (snap.weights, snap.outer_state) if ref]
-        refs += [TensorRef.from_json(text) for text in self._store.optimizer_refs().values()]
-        self._channel.drop(*refs)
+        self._channel.drop(*self._references(snap))
         self._streams.emit("end", state=end.state, reason=end.reason)
         self._store.retire()
         logger.info("job %s: %s %s", self.job_id, end.state, end.reason.splitlines()[:1])
 
-    def _revive(self, *, why: str) -> bool:
+    def fail(self, reason: str) -> None:
+        """End the job as FAILED, whatever it was doing."""
+        snap = self._store.snapshot()
+        if snap.head:
+            self._store.finish(snap.gen, snap.rid, "", to=State.FAILED, reason=reason)
+
+    def _recover(self, snap: Snapshot, err: KubemlError) -> bool:
+        """Go back to the last checkpoint if tensors that the job refers to are gone."""
+        if not any(not self._channel.has(ref) for ref in self._references(snap)):
+            return False
+        if snap.head.get("stop") == "1":
+            # Asked to stop: the last checkpoint is what there is to keep.
+            reason = "stopped by the user"
+            self._store.finish(snap.gen, snap.rid, "", to=State.STOPPED, reason=reason)
+            return True
+        return self._revive(why=str(err), seen=snap.gen)
+
+    def _references(self, snap: Snapshot) -> list[TensorRef]:
+        """Blobs without which the job cannot go on: weights, outer and inner optimizer states."""
+        refs = [ref for ref in (snap.weights, snap.outer_state) if ref]
+        refs += [TensorRef.from_json(text) for text in self._store.optimizer_refs().values()]
+        return refs
+
+    def _revive(self, *, why: str, seen: str = "") -> bool:
         """Rebuild the job unless it has ended (its live state expires some time after that)."""
         if self._records.end(self.job_id) is not None:
             self._store.forget()
+            self._records.deactivate(self.job_id)
             return False
-        self._generations.rebuild(self.job_id, why=why)
+        self._generations.rebuild(self.job_id, why=why, seen=seen)
         self._cached = None
         return True
 
     # -- repairs -----------------------------------------------------------------------------
 
     def _repair(self, snap: Snapshot) -> None:
-        if snap.weights is not None and not self._channel.has(snap.weights):
-            self._revive(why="its weights were lost")
+        if any(not self._channel.has(ref) for ref in self._references(snap)):
+            self._revive(why="some of its tensors were lost", seen=snap.gen)
             return
         self._keep_alive(snap)
         services = self._services
@@ -347,8 +385,7 @@ class JobKeeper:
         if time.monotonic() - self._kept_at < TTL_S / 5:
             return
         self._kept_at = time.monotonic()
-        refs = [ref for ref in (snap.weights, snap.outer_state) if ref]
-        refs += [TensorRef.from_json(text) for text in self._store.optimizer_refs().values()]
+        refs = self._references(snap)
         for text in snap.contributions.values():
             contribution = Contribution.from_json(text)
             refs += [
@@ -369,8 +406,8 @@ def _ledger_entry(contributions: Sequence[Contribution]) -> str:
                 "attempt": c.attempt,
                 "samples": c.num_samples,
                 "steps": c.num_steps,
-                "loss": c.loss,
-                "timings": dict(c.timings),
+                "loss": finite_or_none(c.loss),
+                "timings": {phase: finite_or_none(s) for phase, s in c.timings.items()},
             }
             for c in contributions
         ],

@@ -58,7 +58,7 @@ class LeaseKeeper(threading.Thread):
 
     def begin(self, work: Work) -> None:
         """Beat for this slot from now on."""
-        self._progress = Progress(last_at=time.monotonic())
+        self._progress.last_at = time.monotonic()
         self._lost.clear()
         self._work = work
 
@@ -80,13 +80,13 @@ class LeaseKeeper(threading.Thread):
         """End the thread, and forward the last log lines."""
         self._stopped.set()
         self.join()
-        self._forward()
+        self.forward()
 
     def run(self) -> None:
         """Beat until stopped."""
         while not self._stopped.wait(BEAT_EVERY_S):
             self._beat()
-            self._forward()
+            self.forward()
 
     def _beat(self) -> None:
         work = self._work
@@ -104,7 +104,8 @@ class LeaseKeeper(threading.Thread):
         if answer != "OK" and self._work is work:
             self._lost.set()
 
-    def _forward(self) -> None:
+    def forward(self) -> None:
+        """Send the log lines that have gathered."""
         if self.log is None:
             return
         try:

@@ -1,10 +1,11 @@
 """A network's tensors as flat blobs, and back: the torch side of ``kubeml.layout``."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import nn
+from torch.nn.parameter import is_lazy
 
 from kubeml.errors import InvalidFunction, LayoutMismatch
 from kubeml.layout import ITEM_BYTES, Kind, Layout, TensorSpec
@@ -53,16 +54,23 @@ class NetworkBlob:
     def require_unchanged(self) -> None:
         """Refuse a network whose tensors are no longer those it began with.
 
+        A buffer may be another tensor than before, as ``self.mean = 0.9 * self.mean + ...`` in
+        ``forward`` makes it; a parameter may not, since the optimizer holds the first one.
+
         Raises:
-            LayoutMismatch: A tensor appeared, vanished, was replaced, or thawed.
+            LayoutMismatch: A tensor appeared, vanished or thawed, or a parameter was replaced.
         """
         now = {spec.name: (tensor, spec) for tensor, spec in _tensors(self._network)}
-        for place in (*self._moving, *self._frozen):
-            tensor, spec = now.pop(place.spec.name, (None, None))
-            if spec != place.spec:
-                raise _mismatch(place.spec.name, _describe(place.spec), _describe(spec))
-            if tensor is not None and tensor.data_ptr() != place.tensor.data_ptr():
-                raise _mismatch(spec.name, "the tensor of init()", "another one")
+        for places in (self._moving, self._frozen):
+            for index, place in enumerate(places):
+                tensor, spec = now.pop(place.spec.name, (None, None))
+                if tensor is None or spec is None or spec != place.spec:
+                    raise _mismatch(place.spec.name, _describe(place.spec), _describe(spec))
+                if tensor.data_ptr() == place.tensor.data_ptr():
+                    continue
+                if spec.kind != "buffer":
+                    raise _mismatch(spec.name, "the tensor of init()", "another one")
+                places[index] = replace(place, tensor=tensor)
         for name, (_, spec) in now.items():
             raise _mismatch(name, "absent", _describe(spec))
 
@@ -93,9 +101,11 @@ class NetworkBlob:
         """Copy blobs into the network.
 
         Raises:
-            LayoutMismatch: A blob has another length than the layout's.
+            LayoutMismatch: A blob has another length than the layout's, or see
+                ``require_unchanged``.
         """
         data = _writable(weights, self.layout.weights_bytes)
+        self.require_unchanged()  # an abandoned round may have left other buffers
         for place in self._moving:
             place.tensor.copy_(
                 _view(data, place.spec, place.spec.master_dtype, place.master_offset)
@@ -114,6 +124,12 @@ def _tensors(network: nn.Module) -> Iterator[tuple[torch.Tensor, TensorSpec]]:
     for name, tensor in network.state_dict(keep_vars=True).items():
         if not isinstance(tensor, torch.Tensor):
             continue  # extra state of a module: its own matter
+        if is_lazy(tensor):
+            raise InvalidFunction(
+                where=name,
+                fault="its shape is not known before the first batch",
+                hint="give lazy layers their sizes, or run one batch of zeros in main()",
+            )
         # Tied tensors share storage; empty ones all have the address 0, and stand for themselves.
         address = tensor.data_ptr() or id(tensor)
         key = (address, tuple(tensor.shape), str(tensor.dtype))

@@ -25,7 +25,13 @@ from brokers.protocol import Hint
 from brokers.round_store import new_id
 from brokers.settings import Settings
 from brokers.topology import ps_queue
-from kubeml.errors import JobNotFound, KubemlError, MalformedMessage
+from kubeml.errors import (
+    BackendRefused,
+    BackendUnreachable,
+    JobNotFound,
+    KubemlError,
+    MalformedMessage,
+)
 from kubeml.job_keeper import JobKeeper, Services
 from kubeml.records import JobRecords
 
@@ -36,6 +42,9 @@ _RECOVERY_EVERY_S = 15.0
 
 #: After an error a keeper waits this long, then twice as long, up to the maximum.
 _BACKOFF_S, _MAX_BACKOFF_S = 0.5, 10.0
+
+#: After so many errors in a row that are no outage, the job is failed with the last one.
+_MAX_FAULTS = 8
 
 
 class KeeperThread(threading.Thread):
@@ -59,20 +68,36 @@ class KeeperThread(threading.Thread):
 
     def run(self) -> None:
         """Reconcile until the job has ended; an error is reported and tried again, more slowly."""
-        backoff = 0.0
+        backoff, faults = 0.0, 0
+        due = time.monotonic() + self._tick_s
         while not self._stopped.is_set():
-            hinted = self._hinted.wait(backoff or self._tick_s)
+            self._hinted.wait(backoff or max(0.0, due - time.monotonic()))
             self._hinted.clear()
+            # By the clock, not by the absence of hints: those of short rounds never cease.
+            is_tick = time.monotonic() >= due
+            if is_tick:
+                due = time.monotonic() + self._tick_s
             try:
-                if not self._keeper.reconcile(is_tick=not hinted):
+                if not self._keeper.reconcile(is_tick=is_tick):
                     return
-                backoff = 0.0
+                backoff, faults = 0.0, 0
             except JobNotFound:
                 logger.warning("job %s has no record: left alone", self._keeper.job_id)
                 return
-            except Exception:  # the border of a thread that must not die with one job's trouble
+            except Exception as err:  # the border of a thread that must outlive one job's trouble
+                outage = isinstance(err, BackendUnreachable | BackendRefused)
+                faults = 0 if outage else faults + 1
                 backoff = min(_MAX_BACKOFF_S, max(_BACKOFF_S, backoff * 2))
                 logger.exception("job %s: again in %.1f s", self._keeper.job_id, backoff)
+                if faults >= _MAX_FAULTS:
+                    self._give_up(err)
+
+    def _give_up(self, err: Exception) -> None:
+        """Fail a job that cannot be helped, rather than try for ever in silence."""
+        try:
+            self._keeper.fail(f"the parameter server cannot go on: {type(err).__name__}: {err}")
+        except KubemlError as again:
+            logger.warning("job %s: cannot be failed: %s", self._keeper.job_id, again)
 
 
 class ParameterServer(ConsumerMixin):
@@ -114,7 +139,7 @@ class ParameterServer(ConsumerMixin):
     def on_iteration(self) -> None:
         """Look for jobs without a keeper; kombu calls this before every wait."""
         now = time.monotonic()
-        if now - self._looked_at < self._settings.tick_s:
+        if self.should_stop or now - self._looked_at < self._settings.tick_s:
             return
         self._looked_at = now
         try:
@@ -128,14 +153,16 @@ class ParameterServer(ConsumerMixin):
             logger.warning("cannot look for jobs: %s", err)
         self._keepers = {job: thread for job, thread in self._keepers.items() if thread.is_alive()}
 
-    def stop(self) -> None:
-        """Ask everything to end."""
-        self.should_stop = True
-        for thread in self._keepers.values():
-            thread.stop()
+    def on_connection_error(self, exc: Exception, interval: float) -> None:
+        """Go on connecting, unless this process is to end."""
+        if self.should_stop:
+            raise SystemExit(0)
+        logger.warning("the broker does not answer (%s), again in %.0f s", exc, interval)
 
     def join(self, timeout_s: float) -> None:
-        """Wait for the keepers to end what they have in hand."""
+        """Let the keepers end what they have in hand."""
+        for thread in self._keepers.values():
+            thread.stop()
         deadline = time.monotonic() + timeout_s
         for thread in self._keepers.values():
             thread.join(max(0.0, deadline - time.monotonic()))
@@ -162,13 +189,16 @@ def main(settings: Settings) -> None:
     heart = Heart(state_client(settings), server.name, "ps")
 
     def stop(_signal: int, _frame: object) -> None:
-        server.stop()
+        # Nothing else here: a handler that takes a lock may wait for the code it interrupted.
+        server.should_stop = True
 
     signal.signal(signal.SIGTERM, stop)
     signal.signal(signal.SIGINT, stop)
     heart.start()
     logger.info("parameter server %s is up", server.name)
     # The mixin reconnects by itself; its wait ends every tick, so that a signal is heard.
-    server.run(safety_interval=1)  # type: ignore[no-untyped-call]
-    server.join(10.0)
-    heart.stop()
+    try:
+        server.run(safety_interval=1)  # type: ignore[no-untyped-call]
+    finally:
+        server.join(10.0)
+        heart.stop()

@@ -6,6 +6,7 @@ alone knows. Everything here may be killed at any line.
 
 import logging
 import time
+import traceback
 from collections.abc import Callable
 from contextlib import suppress
 
@@ -18,7 +19,6 @@ from kubeml.errors import (
     Abandoned,
     BackendUnreachable,
     ChunksMissing,
-    Corrupted,
     JobNotFound,
     KubemlError,
     UserCodeError,
@@ -32,6 +32,9 @@ logger = logging.getLogger(__name__)
 
 #: How long a participant without work waits for the bell before it asks again.
 LINGER_MS = 500
+
+#: Optimizer states kept in memory: those of the last slots served.
+_STATES_KEPT = 2
 
 
 class Drained(Abandoned):
@@ -118,7 +121,7 @@ class Participant:
         except Drained:
             self._give_back(work, "drain", "the worker shuts down")
             raise
-        except (ChunksMissing, Corrupted) as err:
+        except ChunksMissing as err:
             # Weights that are gone are the parameter server's matter; wait for what it does.
             logger.warning("job %s: %s", self._store.job_id, err)
             self._give_back(work, "drain", str(err))
@@ -129,6 +132,11 @@ class Participant:
             raise
         except KubemlError as err:
             self._report(work, str(err) + (f"\nhint: {err.hint}" if err.hint else ""))
+        except Exception as err:
+            # The border of a worker: a full disk or a GPU out of memory is told and counted
+            # rather than left to look like a death.
+            logger.exception("job %s: slot %d", self._store.job_id, work.slot)
+            self._report(work, f"{type(err).__name__}: {err}\n{traceback.format_exc()}")
         finally:
             self._lease.end()
 
@@ -142,10 +150,11 @@ class Participant:
             contribution = self._train(work, warm)
         else:
             contribution = self._validate(work, warm)
+        self._lease.forward()  # before the round can end: the job's log is closed with it
         answer, num_in, want = self._store.contribute(self._gen, work.rid, contribution)
         if answer != "OK":
             logger.info("job %s: slot %d: %s", self._store.job_id, work.slot, answer)
-            self._drop(contribution)
+            self._drop(contribution, answer)
         elif num_in >= want:
             with suppress(BackendUnreachable):  # a hint: the next tick does without
                 self._worker.dispatcher.hint(self._store.job_id)
@@ -183,7 +192,10 @@ class Participant:
         if result.optimizer_state is not None:
             pushed = channel.push(self._store.key("o", cid), result.optimizer_state)
             state = pushed.to_json()
+            warm.optimizer.pop(work.slot, None)
             warm.optimizer[work.slot] = (state, result.optimizer_state)
+            while len(warm.optimizer) > _STATES_KEPT:
+                del warm.optimizer[next(iter(warm.optimizer))]
         return self._contribution(
             work,
             cid,
@@ -273,6 +285,9 @@ class Participant:
     def _give_back(self, work: Work, kind: str, why: str) -> None:
         self._store.kick(self._gen, work.rid, slot=work.slot, who=self._token, kind=kind, why=why)
 
-    def _drop(self, contribution: Contribution) -> None:
-        refs = [contribution.tensors, contribution.optimizer]
+    def _drop(self, contribution: Contribution, answer: str) -> None:
+        """Forget what was pushed in vain. A STALE one may have been merged, its reply lost."""
+        refs = [contribution.tensors]
+        if answer in {"LOST", "DUPLICATE"}:
+            refs.append(contribution.optimizer)
         self._worker.channel.drop(*(TensorRef.from_json(text) for text in refs if text))

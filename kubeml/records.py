@@ -13,6 +13,7 @@ import json
 import re
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from typing import Any
 
 from brokers.objects import ObjectStore
@@ -73,6 +74,10 @@ class JobRecords:
         """Ids of the jobs that were submitted and have not ended."""
         return [info.key.removeprefix("active/") for info in self._objects.list("active/")]
 
+    def deactivate(self, job_id: str) -> None:
+        """Take a job that has ended (or never began) off the active list."""
+        self._objects.delete([f"active/{job_id}"])
+
     def all_ids(self) -> list[str]:
         """Ids of every job there is a record of."""
         return list(self._objects.list_names("jobs/"))
@@ -83,7 +88,11 @@ class JobRecords:
         A row that is there already stays: the epoch was recorded by an earlier attempt.
         """
         key = f"history/{job_id}/{row.epoch:06d}.json"
-        self._objects.put_json(f"history/{job_id}/ledger-{row.epoch:06d}.json", ledger)
+        # Create-only, both: a late parameter server may hold the next epoch's ledger by now.
+        with suppress(ObjectExists):
+            self._objects.put_json(
+                f"history/{job_id}/ledger-{row.epoch:06d}.json", ledger, create=True
+            )
         try:
             self._objects.put_json(key, row.to_wire(), create=True)
         except ObjectExists:
@@ -120,7 +129,7 @@ class JobRecords:
             self._objects.put_json(key, end.to_wire(), create=True)
         except ObjectExists:
             end = JobEnd.from_wire(self._objects.get_json(key))
-        self._objects.delete([f"active/{job_id}"])
+        self.deactivate(job_id)
         return end
 
     def end(self, job_id: str) -> JobEnd | None:

@@ -2,6 +2,7 @@
 
 import os
 import sys
+from pathlib import Path
 
 from brokers.settings import Settings, child_environment
 from brokers.topology import CONTROL_QUEUE, infer_queue, train_queue
@@ -28,8 +29,6 @@ def _become(settings: Settings, role: str, name: str, device: str, options: list
         "KUBEML_ROLE": role,
         "KUBEML_WORKER_NAME": name,
         "KUBEML_DEVICE": device,
-        # SIGTERM begins Celery's soft shutdown: work in hand is handed back, then it ends.
-        "REMAP_SIGTERM": "SIGQUIT",
         # One thread per process by default: more would fight for the cores, and change the bits.
         "OMP_NUM_THREADS": str(settings.torch_threads),
     }
@@ -38,4 +37,10 @@ def _become(settings: Settings, role: str, name: str, device: str, options: list
         "--pool", "prefork", "--hostname", f"{node}@%h", "--loglevel", settings.log_level,
         *_COMMON, *options,
     ]  # fmt: skip
+    # From our own home: a tasks.py or kubeml/ in the current folder must not be taken for ours.
+    env["PYTHONPATH"] = os.pathsep.join(
+        filter(None, [str(Path(__file__).parents[1]), env.get("PYTHONPATH")])
+    )
+    settings.home.mkdir(parents=True, exist_ok=True)
+    os.chdir(settings.home)
     os.execve(sys.executable, command, env)  # noqa: S606 - our own interpreter, no shell

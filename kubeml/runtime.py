@@ -1,6 +1,5 @@
 """Running a user's function: loaded once per process, job and version, and kept warm."""
 
-import copy
 import inspect
 import logging
 import time
@@ -13,15 +12,15 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from kubeml import optimizer_state as state_codec
 from kubeml.batches import batches
 from kubeml.context import FunctionContext, JobArgs, RowSource, Split, running
-from kubeml.errors import Conflict, InvalidFunction, UserCodeError
+from kubeml.errors import Conflict, InvalidFunction
 from kubeml.isolated_import import IsolatedBundle
 from kubeml.layout import Layout
 from kubeml.model import KubeModel
 from kubeml.network_blob import NetworkBlob
-from kubeml.user_code import seed_everything, user_code
+from kubeml.slot_optimizers import SlotOptimizers
+from kubeml.user_code import as_number, as_predictions, seed_everything, user_code
 
 Rows = NDArray[np.int64]
 
@@ -56,15 +55,6 @@ class ValidationResult:
     loss: float
 
 
-@dataclass
-class _SlotOptimizer:
-    """The optimizer of one slot in one epoch, with the hyper-parameters it began with."""
-
-    epoch: int
-    optimizer: torch.optim.Optimizer
-    groups: list[dict[str, Any]]
-
-
 class FunctionRuntime:
     """A user's function, loaded. Not thread-safe."""
 
@@ -76,7 +66,7 @@ class FunctionRuntime:
         self._reader = reader
         self._network = model._network.to(torch.device(device))  # noqa: SLF001 - KubeML's name
         self._blob = NetworkBlob(self._network)
-        self._optimizers: dict[int, _SlotOptimizer] = {}
+        self._optimizers = SlotOptimizers(model.configure_optimizers)
 
     @classmethod
     def load(
@@ -109,6 +99,9 @@ class FunctionRuntime:
         """
         if device == "cuda" and not torch.cuda.is_available():
             raise Conflict(what="this worker has no GPU", hint="train with --device cpu")
+        if device == "cuda":
+            # Seeding passes over a CUDA that has not started.
+            torch.cuda.init()  # type: ignore[no-untyped-call]
         context = FunctionContext(args=args, reader=reader, device=device, logger=logger)
         seed_everything(init_seed)
         with running(context):
@@ -218,12 +211,17 @@ class FunctionRuntime:
         """
         self._enter("train", epoch=epoch, slot=slot, num_slots=num_slots, lr=lr, size=batch_size)
         self._network.train()
-        seed_everything(seed)
-        optimizer = self._optimizer(epoch, slot, optimizer_state_policy, optimizer_state)
-        self._model.optimizer = optimizer
+        # Gradients of another slot's round must not reach a function that accumulates them.
+        self._network.zero_grad(set_to_none=True)
         dataset = self._load_rows("train", rows)
+        # Twice: an optimizer is made in some rounds alone, and what it draws may not matter.
+        seed_everything(seed)
+        self._model.optimizer = self._optimizers.begin(
+            epoch, slot, optimizer_state_policy, optimizer_state
+        )
+        seed_everything(seed)
         total = data_s = compute_s = 0.0
-        steps = 0
+        steps = seen = 0
         mark = time.perf_counter()
         with user_code("train()"):
             for index, (size, batch) in enumerate(batches(dataset, batch_size, self._model.device)):
@@ -231,20 +229,19 @@ class FunctionRuntime:
                 data_s += started - mark
                 self._model.batch_size = size
                 loss = self._model.train(batch, index)
-                total += _number(loss, "train()") * size
+                total += as_number(loss, "train()") * size
                 steps += 1
+                seen += size
                 mark = time.perf_counter()
                 compute_s += mark - started
                 on_batch(index)
         self._blob.require_unchanged()
         return RoundResult(
             contribution=self._blob.contribution(),
-            optimizer_state=(
-                state_codec.encode(optimizer) if optimizer_state_policy == "carry" else None
-            ),
+            optimizer_state=self._optimizers.end(slot, optimizer_state_policy),
             num_samples=len(rows),
             num_steps=steps,
-            loss=total / max(1, len(rows)),
+            loss=total / max(1, seen),
             data_s=data_s,
             compute_s=compute_s,
         )
@@ -271,14 +268,16 @@ class FunctionRuntime:
         seed_everything(seed)
         dataset = self._load_rows("test", rows)
         accuracy = loss = 0.0
+        seen = 0
         with user_code("validate()"):
             for index, (size, batch) in enumerate(batches(dataset, batch_size, self._model.device)):
                 self._model.batch_size = size
                 batch_accuracy, batch_loss = self._model.validate(batch, index)
-                accuracy += _number(batch_accuracy, "validate()") * size
-                loss += _number(batch_loss, "validate()") * size
+                accuracy += as_number(batch_accuracy, "validate()") * size
+                loss += as_number(batch_loss, "validate()") * size
+                seen += size
                 on_batch(index)
-        count = max(1, len(rows))
+        count = max(1, seen)
         return ValidationResult(num_samples=len(rows), accuracy=accuracy / count, loss=loss / count)
 
     @torch.no_grad()
@@ -291,17 +290,7 @@ class FunctionRuntime:
         self._enter("infer", epoch=0)
         self._network.eval()
         with user_code("infer()"):
-            predictions = self._model.infer(data)
-        if isinstance(predictions, torch.Tensor):
-            return predictions.cpu().tolist()
-        if isinstance(predictions, np.ndarray | np.generic):
-            return predictions.tolist()
-        if isinstance(predictions, list | tuple):
-            return [p.tolist() if hasattr(p, "tolist") else p for p in predictions]
-        raise UserCodeError(
-            where="infer()",
-            fault=f"returned a {type(predictions).__name__}, expected a tensor, array or list",
-        )
+            return as_predictions(self._model.infer(data))
 
     def _enter(
         self,
@@ -333,51 +322,3 @@ class FunctionRuntime:
         data, labels = self._reader.gather(split, rows)
         dataset._load(data, labels, is_training=split == "train")  # noqa: SLF001
         return dataset
-
-    def _optimizer(
-        self, epoch: int, slot: int, policy: str, state: bytes | None
-    ) -> torch.optim.Optimizer:
-        """The slot's optimizer: made once per epoch, its hyper-parameters fresh in every round.
-
-        Were they not put back, a learning rate that ``train`` changed would live on in this
-        process and not in another that takes the slot over, and the weights would differ.
-        """
-        kept = self._optimizers.get(slot)
-        if kept is None or kept.epoch != epoch:
-            old = kept.optimizer if kept else None
-            kept = self._optimizers[slot] = self._configure(epoch)
-            if policy == "local" and old is not None:
-                groups = kept.optimizer.state_dict()["param_groups"]
-                kept.optimizer.load_state_dict(
-                    {"state": old.state_dict()["state"], "param_groups": groups}
-                )
-        for group, original in zip(kept.optimizer.param_groups, kept.groups, strict=True):
-            group.update(copy.deepcopy(original))
-        if policy != "local":
-            kept.optimizer.state.clear()
-        if policy == "carry" and state is not None:
-            state_codec.decode(kept.optimizer, state)
-        return kept.optimizer
-
-    def _configure(self, epoch: int) -> _SlotOptimizer:
-        with user_code("configure_optimizers()"):
-            optimizer = self._model.configure_optimizers()
-        if not isinstance(optimizer, torch.optim.Optimizer):
-            raise UserCodeError(
-                where="configure_optimizers()",
-                fault=f"returned a {type(optimizer).__name__}, expected a torch optimizer",
-            )
-        groups = [
-            {key: copy.deepcopy(value) for key, value in group.items() if key != "params"}
-            for group in optimizer.param_groups
-        ]
-        return _SlotOptimizer(epoch=epoch, optimizer=optimizer, groups=groups)
-
-
-def _number(value: Any, where: str) -> float:
-    try:
-        return float(value)
-    except (TypeError, ValueError) as err:
-        raise UserCodeError(
-            where=where, fault=f"returned {type(value).__name__}, expected a number"
-        ) from err

@@ -13,6 +13,7 @@ from brokers.settings import Settings
 from brokers.streams import JobStreams
 from kubeml.datasets import Datasets
 from kubeml.dispatch_watch import STAGE
+from kubeml.errors import Corrupted, InvalidOption, MalformedMessage, NotFound, ObjectMissing
 from kubeml.job import JobSpec, State
 from kubeml.plan import EpochPlan
 from kubeml.policy import POLICIES, Decision, Pool
@@ -52,7 +53,13 @@ class Scheduler:
             return
         spec = self._records.spec(hint.job_id)
         if head["state"] == State.PLAN:
-            self._plan(store, head, spec)
+            try:
+                self._plan(store, head, spec)
+            except (NotFound, ObjectMissing, Corrupted, MalformedMessage, InvalidOption) as err:
+                # It would fail the same way for ever: say so instead.
+                reason = f"epoch {int(head['epoch']) + 1} cannot be planned: {err}"
+                store.finish(head["gen"], head["rid"], "", to=State.FAILED, reason=reason)
+                return
             head = store.head()
         stage = STAGE.get(State(head.get("state", State.END)))
         if stage is not None:

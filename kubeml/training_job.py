@@ -2,12 +2,13 @@
 
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from brokers.round_store import RoundStore
 from brokers.streams import Event, JobStreams, LogLine
-from kubeml.errors import Conflict, JobFailed, JobStopped, TimedOut
+from kubeml.errors import BackendUnreachable, Conflict, JobFailed, JobNotFound, JobStopped, TimedOut
 from kubeml.job import EpochRow, JobEnd, JobSpec, JobStatus, State
 
 if TYPE_CHECKING:
@@ -144,13 +145,21 @@ class Job:
         Raises:
             Conflict: It has ended already.
         """
-        head = self._store.head()
-        answer = self._store.stop(head["gen"]) if head else "FINAL"
+        answer = "GONE"
+        while answer == "GONE":  # rebuilt between the two calls: ask the new generation
+            head = self._store.head()
+            answer = self._store.stop(head["gen"]) if head else "FINAL"
         if answer == "FINAL":
-            ended = self._records.end(self.id)
             _ = self.spec
-            raise Conflict(what=f"job {self.id} has ended already: {ended.state if ended else '?'}")
-        self._client.dispatcher.hint(self.id)
+            ended = self._records.end(self.id)
+            if ended is None:
+                raise Conflict(
+                    what=f"job {self.id} is just ending, or being rebuilt after a loss",
+                    hint=f"try again in a moment; see kubeml task show --id {self.id}",
+                )
+            raise Conflict(what=f"job {self.id} has ended already: {ended.state}")
+        with suppress(BackendUnreachable):  # a hint alone: the next tick does without
+            self._client.dispatcher.hint(self.id)
 
     def infer(self, data: list[Any], *, timeout_s: float = 60.0) -> Any:
         """Run the function's ``infer`` with this job's last weights; see ``Client.infer``."""
@@ -175,6 +184,16 @@ class Job:
             checkpoint = latest
         return load_state_dict(self._checkpoints, checkpoint)
 
+    def _is_over(self) -> bool:
+        """Whether the job has ended, or was deleted meanwhile."""
+        if self._records.end(self.id) is not None:
+            return True
+        try:
+            self._records.spec(self.id)
+        except JobNotFound:
+            return True
+        return False
+
     def _last_row(self, epoch: int) -> EpochRow | None:
         rows = (self._records.row(self.id, e) for e in (epoch, epoch - 1) if e >= 1)
         return next((row for row in rows if row is not None), None)
@@ -188,7 +207,7 @@ class Job:
             yield batch
             if any(event.kind == "end" for event in batch):
                 return
-            if not batch and self._records.end(self.id) is not None:
+            if not batch and self._is_over():
                 return
             if deadline is not None and time.monotonic() > deadline:
                 return

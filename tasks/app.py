@@ -2,11 +2,11 @@
 
 import ctypes
 import logging
-import multiprocessing
 import os
 import signal
 import socket
 import sys
+from multiprocessing.sharedctypes import RawValue
 from typing import Any
 
 from celery.signals import (
@@ -26,12 +26,17 @@ settings = Settings.load()
 app = make_app(settings, name="kubeml-worker")
 app.conf.include = ["tasks.train", "tasks.validate", "tasks.infer", "tasks.schedule"]
 
-#: Set in the parent, seen by its children: the worker was told to go.
-draining = multiprocessing.get_context("fork").Event()
+# In memory that children share, without a lock that one of them could die with.
+_draining = RawValue("b", 0)
 
 _hearts: list[Heart] = []
 
 _PR_SET_PDEATHSIG = 1
+
+
+def is_draining() -> bool:
+    """Whether this worker was told to go; seen in its children too."""
+    return bool(_draining.value)
 
 
 @setup_logging.connect
@@ -55,7 +60,8 @@ def _announce(sender: Any, **_: Any) -> None:
 
 @worker_shutting_down.connect
 def _drain(**_: Any) -> None:
-    draining.set()
+    # SIGTERM is Celery's warm shutdown: it waits for the tasks, which look here.
+    _draining.value = 1
 
 
 @worker_shutdown.connect

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from celery import group
 from celery.canvas import Signature
 
-from brokers.dispatch import DISPATCH_EXPIRES_S
+from brokers.dispatch import dispatch_id
 from brokers.protocol import Hint
 from brokers.topology import STAGE_TASKS, train_queue
 from tasks.app import app
@@ -30,8 +30,7 @@ def participant(stage: str, hint: Hint, device: str, label: str) -> Signature:
         STAGE_TASKS[stage],
         args=args,
         queue=train_queue(device),
-        task_id=f"{label}-{hint.ticket[:8]}",
-        expires=DISPATCH_EXPIRES_S,
+        task_id=dispatch_id(label, hint),
         ignore_result=True,
         immutable=True,
     )

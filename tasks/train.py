@@ -5,11 +5,11 @@ from typing import Any
 from brokers.protocol import Hint
 from brokers.topology import TRAIN
 from kubeml.participant import participate
-from tasks.app import app, draining
+from tasks.app import app, is_draining
 from tasks.process import this_worker
 
 
 @app.task(name=TRAIN, acks_late=False, ignore_result=True)
 def train(wire: dict[str, Any], stage: str = "train") -> None:
     """Lend this process to a job until it wants no more. Lost or doubled: nothing breaks."""
-    participate(this_worker(), Hint.from_wire(wire), stage, is_draining=draining.is_set)
+    participate(this_worker(), Hint.from_wire(wire), stage, is_draining=is_draining)

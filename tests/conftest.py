@@ -1,5 +1,6 @@
 """Servers of this run's own: free ports, empty directories, gone afterwards."""
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -13,7 +14,6 @@ from brokers.objects import ObjectStore
 from brokers.settings import Settings
 from kubeml.servers import (
     ServerPlan,
-    remove_s3_sockets,
     s3_command,
     s3_environment,
     start_server,
@@ -76,7 +76,6 @@ def s3_settings(
         yield base_settings
     finally:
         end(process)
-        remove_s3_sockets(server_plan)
 
 
 @pytest.fixture(scope="session")
@@ -99,6 +98,10 @@ def functions_folder() -> Path:
 
 def end(process: subprocess.Popen[bytes]) -> None:
     """End a server and everything it started."""
+    process.terminate()
+    with contextlib.suppress(subprocess.TimeoutExpired):
+        # The S3 server leaves sockets behind in /tmp if it is killed.
+        process.wait(10)
     try:
         os.killpg(process.pid, signal.SIGKILL)
     except ProcessLookupError:

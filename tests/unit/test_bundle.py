@@ -123,3 +123,11 @@ def test_bytes_that_do_not_match_their_name_are_refused(tmp_path: Path) -> None:
 
     with pytest.raises(Corrupted, match="function bundle"):
         unpack(data, "0" * 64, tmp_path)
+
+
+def test_current_folder_has_a_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in (f"{tmp_path.name}.py", "other.py"):
+        (tmp_path / name).write_text(MAIN)
+    monkeypatch.chdir(tmp_path)
+
+    assert make_bundle(Path()).entry == f"{tmp_path.name}.py"

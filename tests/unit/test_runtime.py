@@ -14,7 +14,7 @@ from kubeml import optimizer_state
 from kubeml.batches import batches
 from kubeml.context import JobArgs
 from kubeml.dataset import KubeDataset
-from kubeml.errors import InvalidFunction, LayoutMismatch, UserCodeError
+from kubeml.errors import InvalidFunction, LayoutMismatch, MalformedMessage, UserCodeError
 from kubeml.runtime import FunctionRuntime, RoundResult
 
 HEAD = """
@@ -281,7 +281,7 @@ def test_reset_forgets_momentum_between_rounds_and_carry_keeps_it(tmp_path: Path
     start = bytes(runtime.weights())
 
     def two_rounds(policy: str) -> bytes:
-        runtime._optimizers.clear()
+        runtime._optimizers._slots.clear()
         runtime.load_weights(memoryview(start))
         first = train(runtime, optimizer_state_policy=policy)
         return bytes(
@@ -330,6 +330,82 @@ def main():
     train(runtime, rows=np.arange(32))
 
     assert runtime._bundle.module("net").seen == [0.1, 0.05, 0.1, 0.05]
+
+
+def test_gradients_of_an_earlier_round_do_not_reach_the_next(tmp_path: Path) -> None:
+    # The last batch of a round is left unstepped: another slot's gradients, in this process alone.
+    code = """
+class Accumulates(Model):
+    def train(self, batch, i):
+        loss = F.cross_entropy(self(batch[0]), batch[1])
+        loss.backward()
+        if i % 2:
+            self.optimizer.step()
+            self.optimizer.zero_grad()
+        return loss
+def main():
+    return Accumulates(nn.Linear(4, 2), Data()).start()
+"""
+    assert_replays(load(tmp_path, code))
+
+
+def test_random_numbers_of_configure_optimizers_do_not_shift_those_of_training(
+    tmp_path: Path,
+) -> None:
+    # It is called in a slot's first round of an epoch alone: which one that is must not matter.
+    code = """
+class Draws(Model):
+    def configure_optimizers(self):
+        torch.rand(3)
+        return super().configure_optimizers()
+def main():
+    return Draws(nn.Sequential(nn.Dropout(0.5), nn.Linear(4, 2)), Data()).start()
+"""
+    assert_replays(load(tmp_path, code))
+
+
+def assert_replays(runtime: FunctionRuntime) -> None:
+    start = bytes(runtime.weights())
+    first = train(runtime).contribution
+    runtime.load_weights(memoryview(start))
+
+    assert train(runtime).contribution == first
+
+
+def test_loss_is_a_mean_where_the_dataset_says_its_own_length(tmp_path: Path) -> None:
+    code = """
+class Twice(Data):
+    def __len__(self):
+        return 2 * len(self.data)
+    def __getitem__(self, index):
+        return self.data[index % len(self.data)], self.labels[index % len(self.data)]
+class Ones(Model):
+    def train(self, batch, i):
+        return 1.0
+    def validate(self, batch, i):
+        return 50.0, 1.0
+def main():
+    return Ones(nn.Linear(4, 2), Twice()).start()
+"""
+    runtime = load(tmp_path, code)
+
+    trained = train(runtime)
+    validated = runtime.validate(
+        epoch=1, slot=0, num_slots=1, batch_size=16, rows=np.arange(40), seed=0,
+        on_batch=lambda _index: None,
+    )  # fmt: skip
+
+    assert (trained.num_samples, trained.loss) == (40, 1.0)
+    assert (validated.num_samples, validated.accuracy, validated.loss) == (40, 50.0, 1.0)
+
+
+@pytest.mark.parametrize("policy", ["reset", "carry"])
+def test_momentum_of_a_slot_takes_no_memory_between_its_rounds(tmp_path: Path, policy: str) -> None:
+    runtime = load(tmp_path)
+
+    train(runtime, optimizer_state_policy=policy)
+
+    assert runtime._model.optimizer.state == {}
 
 
 @pytest.mark.parametrize(
@@ -453,3 +529,11 @@ def _flat(value: Any) -> Any:
     if isinstance(value, dict):
         return {key: _flat(part) for key, part in value.items()}
     return value
+
+
+@pytest.mark.parametrize("blob", [b"", b"nonsense", b"\xff" * 64], ids=["empty", "text", "bytes"])
+def test_bytes_that_are_no_optimizer_state_are_refused(blob: bytes) -> None:
+    optimizer = torch.optim.SGD(torch.nn.Linear(4, 2).parameters(), lr=0.1)
+
+    with pytest.raises(MalformedMessage, match="optimizer state"):
+        optimizer_state.decode(optimizer, blob)
