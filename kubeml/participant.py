@@ -128,7 +128,11 @@ class Participant:
             self._store.wait_for_bell("$", block_ms=LINGER_MS)
         except UserCodeError as err:
             self._report(work, f"{err}\n{err.user_traceback}".rstrip())
-        except (BackendUnreachable, JobNotFound):
+        except JobNotFound as err:
+            # Deleted meanwhile: nothing here is ours to do.
+            self._give_back(work, "drain", str(err))
+            raise Drained from err
+        except BackendUnreachable:
             raise
         except KubemlError as err:
             self._report(work, str(err) + (f"\nhint: {err.hint}" if err.hint else ""))

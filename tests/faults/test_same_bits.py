@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from brokers.settings import Settings
+from brokers.settings import Secret, Settings
 from tests.cluster import Cluster
 from tests.eventually import eventually
 from tests.integration.conftest import put_function, put_points, wait_for_round
@@ -15,9 +15,12 @@ from tests.integration.conftest import put_function, put_points, wait_for_round
 def cluster(s3_settings: Settings, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
     """A pool of its own bucket and servers' keys, that begins with one worker."""
     home = tmp_path_factory.mktemp("home")
+    # A database of its own: the workers of another pool must not take this one's dispatches.
+    url = Secret(s3_settings.broker_url.removesuffix("/0") + "/1")
     settings = s3_settings.with_changes(
-        home=home, cache_dir=home / "cache", lease_s=2.0, s3_bucket="same-bits"
-    )
+        home=home, cache_dir=home / "cache", lease_s=2.0, s3_bucket="same-bits",
+        broker_url=url, state_url=url,
+    )  # fmt: skip
     pool = Cluster(settings)
     try:
         pool.client.objects.ensure_bucket()
