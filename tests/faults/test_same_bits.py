@@ -1,11 +1,13 @@
 """I8: the same job ends with the same weights, whatever the number of workers and the faults."""
 
+import time
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
+from brokers.connections import state_client
 from brokers.settings import Secret, Settings
+from kubeml.training_job import Job
 from tests.cluster import Cluster
 from tests.eventually import eventually
 from tests.integration.conftest import put_function, put_points, wait_for_round
@@ -41,9 +43,15 @@ def train(cluster: Cluster, function: str = "tiny", **changes: object) -> str:
     return job.wait(120).weights_sha256
 
 
-def test_same_weights_on_one_two_and_three_workers_and_with_one_killed(
-    cluster: Cluster, tmp_path: Path
-) -> None:
+def submit_slow(cluster: Cluster) -> Job:
+    return cluster.client.train(
+        "slow", "points", epochs=2, batch_size=10, lr=0.05, parallelism=4, static=True, k=8,
+        optimizer_state="carry",
+    )  # fmt: skip
+
+
+@pytest.mark.timeout(300)
+def test_same_weights_on_one_two_and_three_workers_and_under_faults(cluster: Cluster) -> None:
     digests = {"one worker": train(cluster)}
     cluster.start_worker("worker-2")
     digests["two workers"] = train(cluster)
@@ -52,16 +60,28 @@ def test_same_weights_on_one_two_and_three_workers_and_with_one_killed(
     # `slow` sleeps in every batch, and is otherwise the same function.
     digests["slow"] = train(cluster, "slow")
 
-    job = cluster.client.train(
-        "slow", "points", epochs=2, batch_size=10, lr=0.05, parallelism=4, static=True, k=8,
-        optimizer_state="carry",
-    )  # fmt: skip
+    job = submit_slow(cluster)
     wait_for_round(job, epoch=1, round_number=2)
     cluster.kill("worker-1")
-    end = job.wait(120)
-    digests["one killed in mid-epoch"] = end.weights_sha256
+    digests["one killed in mid-epoch"] = job.wait(120).weights_sha256
+    # The fault did fire: somebody had to train the dead worker's slot again.
+    retries = sum(row.retries for row in job.history())
+
+    job = submit_slow(cluster)
+    wait_for_round(job, epoch=1, round_number=2)
+    started = time.monotonic()
+    status = cluster.terminate("worker-2")
+    drained_s = time.monotonic() - started
+    digests["one told to go"] = job.wait(120).weights_sha256
+
+    job = submit_slow(cluster)
+    wait_for_round(job, epoch=2, round_number=1)
+    state_client(cluster.settings).flushdb()
+    digests["Redis lost"] = job.wait(120).weights_sha256
 
     assert len(set(digests.values())) == 1, digests
-    # The fault did fire: somebody had to train the dead worker's slot again.
-    assert sum(row.retries for row in job.history()) >= 1
+    assert retries >= 1
+    assert (status, drained_s < 10) == (0, True), drained_s
+    assert any(event.kind == "rebuilt" for event in job.events())
+    assert [row.epoch for row in job.history()] == [1, 2]
     eventually(lambda: not job.status().num_workers, within_s=10, what="no participant left behind")

@@ -37,7 +37,7 @@ def train(client: Client, kind: str, dataset: str, folder: Path, **options: obje
     (folder / "main.py").write_text(
         f"from networks import make\n\n\ndef main():\n    return make({kind!r}).start()\n"
     )
-    client.functions.create(f"net-{kind}", folder)
+    client.functions.create(f"net-{kind}", folder, check=False)
     values = {"lr": 0.05, "k": 5, "parallelism": 3, "static": True, "optimizer_state": "carry"}
     job = client.train(f"net-{kind}", dataset, epochs=3, batch_size=16, **(values | options))  # type: ignore[arg-type]
     job.wait(120)

@@ -44,6 +44,22 @@ def test_failed_attempt_is_trained_again_and_leaves_no_trace_in_the_weights(
     assert end.weights_sha256 == calm_end.weights_sha256
 
 
+def test_loss_that_is_not_a_number_is_recorded_as_unknown(
+    client: Client, submit: Submit, tmp_path: Path
+) -> None:
+    submit("tiny", epochs=1).wait(60)
+    tiny = (FUNCTIONS / "tiny.py").read_text()
+    code = tiny.replace("return loss.item()", 'return float("nan")')
+    (tmp_path / "nanloss.py").write_text(code)
+    client.functions.create("nanloss", tmp_path / "nanloss.py", check=False)
+
+    job = client.train("nanloss", "points", epochs=2, batch_size=16, lr=0.05)
+
+    assert job.wait(60).epoch == 2
+    assert [row.train_loss for row in job.history()] == [None, None]
+    assert job.history()[-1].accuracy is not None
+
+
 def test_every_row_counts_once_in_the_ledger(client: Client, submit: Submit) -> None:
     job = submit(epochs=1, k=4, parallelism=3)
     job.wait(60)
@@ -118,9 +134,11 @@ def test_dispatch_of_an_unknown_or_ended_job_is_answered_by_leaving(
 
 def test_no_key_is_ever_searched_for(cluster: Cluster, submit: Submit) -> None:
     # The original listed the whole store with KEYS for every job.
+    broker = broker_client(cluster.settings)
+    broker.config_resetstat()
     submit(epochs=1).wait(60)
 
-    stats: Any = broker_client(cluster.settings).info("commandstats")
+    stats: Any = broker.info("commandstats")
 
     assert "cmdstat_evalsha" in stats
     assert {"cmdstat_keys", "cmdstat_scan", "cmdstat_flushall"} & set(stats) == set()
