@@ -9,6 +9,7 @@ under ``KUBEML_HOME`` for the stack it runs, so that every other command finds i
 import difflib
 import json
 import os
+import sysconfig
 import tomllib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields, replace
@@ -106,14 +107,15 @@ class Settings:
         environ = os.environ if environ is None else environ
         flags = {k: v for k, v in (overrides or {}).items() if v is not None}
         home = Path(flags.get("home") or environ.get("KUBEML_HOME") or Path.home() / ".kubeml")
-        merged: dict[str, Any] = {}
-        merged.update(_from_profile(home / PROFILE_NAME))
-        if environ.get("AWS_ACCESS_KEY_ID"):
-            merged.pop("s3_access_key", None)
-            merged.pop("s3_secret_key", None)
+        profile = _from_profile(home / PROFILE_NAME)
+        merged: dict[str, Any] = dict(profile)
         merged.update(_from_toml([(directory or Path.cwd()) / CONFIG_NAME, home / CONFIG_NAME]))
         merged.update(_from_environ(environ))
         merged.update(flags)
+        if merged.get("s3_endpoint_url") != profile.get("s3_endpoint_url"):
+            # Another S3 than the embedded one: its keys are the AWS variables' matter.
+            merged.pop("s3_access_key", None)
+            merged.pop("s3_secret_key", None)
         merged["home"] = home.absolute()
         if "broker_url" in merged and "state_url" not in merged:
             merged["state_url"] = merged["broker_url"]
@@ -134,8 +136,15 @@ class Settings:
 
 
 def child_environment(settings: Settings) -> dict[str, str]:
-    """The whole environment of a child process that is to have these settings, S3 keys included."""
+    """The whole environment of a child process that is to have these settings, S3 keys included.
+
+    Start it with ``-P``: a ``tasks.py`` in the current folder must not be taken for ours.
+    """
     env = {**os.environ, **settings.environment()}
+    root = str(Path(__file__).parents[1])
+    if root not in {sysconfig.get_path("purelib"), sysconfig.get_path("platlib")}:
+        # Run from a checkout: it must be found from another folder as well.
+        env["PYTHONPATH"] = os.pathsep.join(filter(None, [root, env.get("PYTHONPATH")]))
     if settings.s3_access_key:
         env["AWS_ACCESS_KEY_ID"] = settings.s3_access_key
         env["AWS_SECRET_ACCESS_KEY"] = settings.s3_secret_key

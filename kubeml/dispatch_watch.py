@@ -18,6 +18,9 @@ _FIRST_RESEND_MS = 10_000
 #: A plan that was asked for is asked for again after this long.
 _RESCHEDULE_MS = 2000
 
+#: No repetition waits longer than this.
+_MAX_WAIT_MS = 60_000
+
 
 class DispatchWatch:
     """Repairs one job's dispatches, tick by tick. Its memory only spaces out repetitions."""
@@ -28,6 +31,7 @@ class DispatchWatch:
         self._job_id = job_id
         self._resent: dict[str, tuple[int, float]] = {}
         self._scheduled_at = 0.0
+        self._asked = 0
 
     def repair(self, snap: Snapshot, spec: JobSpec, *, queue_length: int) -> None:
         """Send what is missing.
@@ -41,6 +45,7 @@ class DispatchWatch:
         if state is State.PLAN:
             self._ask_for_plan(snap)
             return
+        self._asked = 0
         stage = STAGE.get(state)
         if stage is None:
             return
@@ -51,8 +56,10 @@ class DispatchWatch:
     def _ask_for_plan(self, snap: Snapshot) -> None:
         since = _elapsed_ms(snap.number("since"), snap)
         waited = min(since, _elapsed_ms(self._scheduled_at, snap))
-        if waited >= _RESCHEDULE_MS:
+        # Ever more rarely: while no control worker runs, the requests wait in its queue.
+        if waited >= min(_RESCHEDULE_MS * 2**self._asked, _MAX_WAIT_MS):
             self._scheduled_at = snap.now_ms
+            self._asked = min(self._asked + 1, 10)
             label = f"{self._job_id}-e{snap.number('epoch') + 1}-schedule"
             self._dispatcher.schedule(Hint(job_id=self._job_id), label=label)
 
@@ -66,7 +73,11 @@ class DispatchWatch:
         self._resent = {t: v for t, v in self._resent.items() if t in snap.tickets}
         for ticket, sent_at in snap.tickets.items():
             times, last = self._resent.get(ticket, (0, sent_at))
-            patience = _LOST_AFTER_MS if queue_length == 0 else _FIRST_RESEND_MS * 2**times
+            patience = (
+                _LOST_AFTER_MS
+                if queue_length == 0
+                else min(_FIRST_RESEND_MS * 2**times, _MAX_WAIT_MS)
+            )
             if _elapsed_ms(last, snap) >= patience:
                 self._resent[ticket] = (times + 1, snap.now_ms)
                 self._publish(ticket, snap, spec, stage)

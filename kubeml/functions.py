@@ -163,7 +163,15 @@ def check_in_child(bundle: Bundle, objects: ObjectStore, *, device: str) -> None
     """
     with tempfile.TemporaryDirectory(prefix="kubeml-check-") as folder:
         code = unpack(bundle.data, bundle.sha256, Path(folder))
-        command = [sys.executable, "-m", "kubeml.function_check", str(code), bundle.entry, device]
+        command = [
+            sys.executable,
+            "-P",
+            "-m",
+            "kubeml.function_check",
+            str(code),
+            bundle.entry,
+            device,
+        ]
         try:
             done = subprocess.run(  # noqa: S603 - our own interpreter and module
                 command, capture_output=True, timeout=_CHECK_TIMEOUT_S, check=False,

@@ -2,7 +2,6 @@
 
 import os
 import sys
-from pathlib import Path
 
 from brokers.settings import Settings, child_environment
 from brokers.topology import CONTROL_QUEUE, infer_queue, train_queue
@@ -33,14 +32,11 @@ def _become(settings: Settings, role: str, name: str, device: str, options: list
         "OMP_NUM_THREADS": str(settings.torch_threads),
     }
     command = [
-        sys.executable, "-m", "celery", "-A", "tasks.app", "worker",
+        sys.executable, "-P", "-m", "celery", "-A", "tasks.app", "worker",
         "--pool", "prefork", "--hostname", f"{node}@%h", "--loglevel", settings.log_level,
         *_COMMON, *options,
     ]  # fmt: skip
-    # From our own home: a tasks.py or kubeml/ in the current folder must not be taken for ours.
-    env["PYTHONPATH"] = os.pathsep.join(
-        filter(None, [str(Path(__file__).parents[1]), env.get("PYTHONPATH")])
-    )
+    # Celery looks for its app in the current folder first, whose tasks.py may be another one.
     settings.home.mkdir(parents=True, exist_ok=True)
     os.chdir(settings.home)
     os.execve(sys.executable, command, env)  # noqa: S606 - our own interpreter, no shell

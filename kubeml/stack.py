@@ -14,7 +14,6 @@ import os
 import signal
 import subprocess
 import sys
-import sysconfig
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -223,17 +222,12 @@ def _wait_until_ready(
 def _supervisor_environment(settings: Settings) -> dict[str, str]:
     # Where the servers are is the supervisor's to say; tunables such as lease_s are passed on.
     own = {"KUBEML_BROKER_URL", "KUBEML_STATE_URL", "KUBEML_S3_ENDPOINT_URL"}
-    env = {
+    return {
         key: value
         for key, value in child_environment(settings).items()
         # Keys and profiles of a cloud are nothing to the embedded S3 server.
         if key not in own and not key.startswith("AWS_")
     }
-    root = Path(__file__).parents[1]
-    if str(root) not in {sysconfig.get_path("purelib"), sysconfig.get_path("platlib")}:
-        # Run from a checkout: it is found from another directory as well.
-        env["PYTHONPATH"] = os.pathsep.join(filter(None, [str(root), env.get("PYTHONPATH")]))
-    return env
 
 
 def _read(home: Path) -> dict[str, Any]:

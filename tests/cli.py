@@ -35,7 +35,8 @@ class Cli:
     def __call__(self, line: str, *, within_s: float = 90, stdin: str | None = None) -> Ran:
         """Run ``kubeml LINE`` (split at spaces) and return what it did."""
         done = subprocess.run(
-            [sys.executable, "-m", "kubeml", *line.split()],
+            # With -P, as the installed command: modules of the current folder are not looked for.
+            [sys.executable, "-P", "-m", "kubeml", *line.split()],
             cwd=self.cwd,
             env=child_environment(self.settings)
             | {"PYTHONPATH": str(Path(__file__).parents[1]), "COLUMNS": "200"}

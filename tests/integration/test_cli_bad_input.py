@@ -118,6 +118,17 @@ def test_function_whose_step_fails_is_refused_with_its_traceback(cli: Cli) -> No
     assert cli("fn show wrong").code == 3
 
 
+def test_modules_of_the_current_folder_are_not_taken_for_ours(cli: Cli) -> None:
+    for name in ("tasks", "brokers", "kubeml", "celery"):
+        (cli.cwd / f"{name}.py").write_text("raise SystemExit('not this one')\n")
+
+    ran = cli("fn create --name apart --code tiny.py")
+    for name in ("tasks", "brokers", "kubeml", "celery"):
+        (cli.cwd / f"{name}.py").unlink()
+
+    assert ran.code == 0, ran.err
+
+
 def test_function_for_a_gpu_is_refused_where_there_is_none(cli: Cli) -> None:
     text = (FUNCTIONS / "tiny.py").read_text().replace("gpu=False", "gpu=True")
     (cli.cwd / "gpu.py").write_text(text)

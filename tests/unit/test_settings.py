@@ -63,15 +63,17 @@ def test_secrets_do_not_show(tmp_path: Path) -> None:
     assert mask_url(settings.broker_url) == "redis://h:1/0"
 
 
-def test_credentials_of_the_profile_yield_to_the_aws_variables(tmp_path: Path) -> None:
-    profile = {"settings": {"s3_access_key": "a", "s3_secret_key": "b"}}
-    (tmp_path / "profile.json").write_text(json.dumps(profile))
+def test_keys_of_the_profile_are_for_its_own_server_alone(tmp_path: Path) -> None:
+    own = {"s3_endpoint_url": "http://own", "s3_access_key": "a", "s3_secret_key": "b"}
+    (tmp_path / "profile.json").write_text(json.dumps({"settings": own}))
+    aws = {"AWS_ACCESS_KEY_ID": "x", "AWS_SECRET_ACCESS_KEY": "y"}
 
-    own = load(tmp_path)
-    aws = load(tmp_path, env={"AWS_ACCESS_KEY_ID": "x", "AWS_SECRET_ACCESS_KEY": "y"})
+    embedded = load(tmp_path, env=aws)
+    elsewhere = load(tmp_path, env={**aws, "KUBEML_S3_ENDPOINT_URL": "http://elsewhere"})
 
-    assert own.s3_access_key == "a"
-    assert aws.s3_access_key == ""
+    # Somebody who has AWS keys exported can use the embedded stack as well.
+    assert (embedded.s3_access_key, embedded.s3_secret_key) == ("a", "b")
+    assert elsewhere.s3_access_key == ""
 
 
 def test_children_get_the_same_settings_by_environment(tmp_path: Path) -> None:
