@@ -1,0 +1,27 @@
+"""A job of this test's own on the run's state server."""
+
+from collections.abc import Iterator
+
+import pytest
+from redis import Redis
+
+from tests.protocol.jobs import ScriptedJob
+
+
+@pytest.fixture
+def client(redis_url: str) -> Iterator[Redis]:
+    """A client of the state server, closed afterwards."""
+    with Redis.from_url(redis_url) as connection:
+        yield connection
+
+
+@pytest.fixture
+def job(client: Redis, job_id: str) -> ScriptedJob:
+    """A job that nothing was done to yet, on the scripts as they are."""
+    return ScriptedJob(client, job_id)
+
+
+@pytest.fixture
+def clocked_job(client: Redis, job_id: str) -> ScriptedJob:
+    """A job whose scripts read a clock that the test sets."""
+    return ScriptedJob(client, job_id, has_set_clock=True)

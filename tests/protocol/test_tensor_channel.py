@@ -1,0 +1,167 @@
+"""Blobs through the state server arrive whole or not at all."""
+
+import random
+
+import pytest
+from redis import Redis
+from redis.backoff import NoBackoff
+from redis.retry import Retry
+
+from brokers.errors import BackendUnreachable, ChunksMissing, Corrupted
+from brokers.protocol import TensorRef
+from brokers.tensor_channel import CHUNK_BYTES, TTL_S, TensorChannel
+
+
+@pytest.fixture
+def channel(client: Redis) -> TensorChannel:
+    return TensorChannel(client)
+
+
+@pytest.fixture
+def key(job_id: str) -> str:
+    return f"kml:{{{job_id}}}:w:0"
+
+
+def blob_of(num_bytes: int) -> bytes:
+    return random.Random(num_bytes).randbytes(num_bytes)  # noqa: S311 - any bytes will do
+
+
+@pytest.mark.parametrize(
+    ("num_bytes", "num_chunks"),
+    [
+        pytest.param(0, 1, id="empty"),
+        pytest.param(1, 1, id="one byte"),
+        pytest.param(CHUNK_BYTES, 1, id="one chunk"),
+        pytest.param(CHUNK_BYTES + 1, 2, id="one byte more"),
+        pytest.param(17 * CHUNK_BYTES + 5, 18, id="two pipelines"),
+    ],
+)
+def test_a_blob_comes_back_bit_for_bit(
+    channel: TensorChannel, key: str, num_bytes: int, num_chunks: int
+) -> None:
+    blob = blob_of(num_bytes)
+
+    ref = channel.push(key, blob)
+
+    assert (ref.key, ref.num_bytes, ref.num_chunks) == (key, num_bytes, num_chunks)
+    assert channel.pull(ref) == blob
+    assert channel.has(ref)
+
+
+@pytest.mark.parametrize("kind", [bytes, bytearray, memoryview])
+def test_any_buffer_can_be_pushed(channel: TensorChannel, key: str, kind: type) -> None:
+    ref = channel.push(key, kind(b"abcdefgh"))
+
+    assert channel.pull(ref) == b"abcdefgh"
+
+
+def test_a_buffer_of_numbers_is_pushed_as_its_bytes(channel: TensorChannel, key: str) -> None:
+    numbers = memoryview(b"\x01\x02\x03\x04\x05\x06\x07\x08").cast("I")
+
+    ref = channel.push(key, numbers)
+
+    assert ref.num_bytes == 8
+    assert channel.pull(ref) == numbers.tobytes()
+
+
+def test_no_chunk_is_larger_than_a_mebibyte(
+    channel: TensorChannel, client: Redis, key: str
+) -> None:
+    ref = channel.push(key, blob_of(3 * CHUNK_BYTES + 7))
+
+    sizes = [client.strlen(chunk) for chunk in ref.chunk_keys()]
+    assert sizes == [CHUNK_BYTES] * 3 + [7]
+
+
+def test_every_chunk_expires(channel: TensorChannel, client: Redis, key: str) -> None:
+    ref = channel.push(key, blob_of(2 * CHUNK_BYTES), ttl_s=50)
+
+    assert all(0 < int(client.ttl(chunk)) <= 50 for chunk in ref.chunk_keys())  # type: ignore[arg-type]
+
+
+def test_blobs_are_kept_as_long_as_they_are_referred_to(
+    channel: TensorChannel, client: Redis, key: str
+) -> None:
+    refs = [channel.push(f"{key}{n}", blob_of(CHUNK_BYTES + 1), ttl_s=5) for n in range(2)]
+
+    channel.keep(*refs)
+
+    ttls = [int(client.ttl(chunk)) for ref in refs for chunk in ref.chunk_keys()]  # type: ignore[arg-type]
+    assert len(ttls) == 4
+    assert all(TTL_S - 5 < ttl <= TTL_S for ttl in ttls)
+
+
+def test_a_missing_chunk_is_named(channel: TensorChannel, client: Redis, key: str) -> None:
+    ref = channel.push(key, blob_of(20 * CHUNK_BYTES))
+    client.delete(ref.chunk_keys()[18])
+
+    with pytest.raises(ChunksMissing, match="1 of 20 chunks are missing") as caught:
+        channel.pull(ref)
+
+    assert caught.value.key == key
+    assert not channel.has(ref)
+
+
+@pytest.mark.parametrize(
+    ("chunk", "fault"),
+    [
+        pytest.param(b"abcX", "crc", id="changed"),
+        pytest.param(b"abc", "3 bytes", id="shorter"),
+        pytest.param(b"abcde", "5 bytes", id="longer"),
+    ],
+)
+def test_wrong_bytes_are_refused(
+    channel: TensorChannel, client: Redis, key: str, chunk: bytes, fault: str
+) -> None:
+    ref = channel.push(key, b"abcd")
+    client.set(ref.chunk_keys()[0], chunk)
+
+    with pytest.raises(Corrupted, match=fault):
+        channel.pull(ref)
+
+
+def test_chunks_of_two_blobs_are_not_taken_for_each_other(
+    channel: TensorChannel, client: Redis, key: str
+) -> None:
+    ref = channel.push(key, blob_of(2 * CHUNK_BYTES))
+    first, second = ref.chunk_keys()
+    client.rename(first, f"{key}:tmp")
+    client.rename(second, first)
+    client.rename(f"{key}:tmp", second)
+
+    with pytest.raises(Corrupted, match="crc"):
+        channel.pull(ref)
+
+
+def test_dropped_blobs_are_gone_at_once(channel: TensorChannel, client: Redis, key: str) -> None:
+    refs = [channel.push(f"{key}{n}", blob_of(CHUNK_BYTES + 1)) for n in range(3)]
+
+    channel.drop(*refs[:2])
+    channel.drop(*refs[:2])
+    channel.drop()
+
+    assert [channel.has(ref) for ref in refs] == [False, False, True]
+    assert client.exists(*refs[0].chunk_keys(), *refs[1].chunk_keys()) == 0
+
+
+def test_pushing_again_replaces_nothing_by_halves(channel: TensorChannel, key: str) -> None:
+    old = channel.push(key, blob_of(2 * CHUNK_BYTES))
+    new = channel.push(key, blob_of(2 * CHUNK_BYTES + 1))
+
+    assert channel.pull(new) == blob_of(2 * CHUNK_BYTES + 1)
+    with pytest.raises(Corrupted):
+        channel.pull(old)
+
+
+def test_a_reference_survives_its_text_form(channel: TensorChannel, key: str) -> None:
+    ref = channel.push(key, b"abcd")
+
+    assert TensorRef.from_json(ref.to_json()) == ref
+
+
+def test_a_server_that_is_not_there_is_named() -> None:
+    with Redis(port=1, retry=Retry(NoBackoff(), 0)) as nowhere:
+        channel = TensorChannel(nowhere, where="nowhere:1")
+
+        with pytest.raises(BackendUnreachable, match="nowhere:1"):
+            channel.push("kml:{x}:w:0", b"abcd")

@@ -1,0 +1,102 @@
+"""The tests of the scripts can fail: with one check taken out, a test that is about it does."""
+
+import inspect
+from collections.abc import Callable
+
+import pytest
+from redis import Redis
+
+from brokers.errors import KubemlError
+from tests.protocol import test_scripts_advance as advance
+from tests.protocol import test_scripts_clock as clock
+from tests.protocol import test_scripts_contrib as contrib
+from tests.protocol import test_scripts_life as life
+from tests.protocol import test_scripts_take as take
+from tests.protocol.jobs import ScriptedJob
+from tests.protocol.script_variants import WEAKENINGS, weakened
+
+Claim = Callable[[ScriptedJob], None]
+
+CAUGHT_BY: dict[str, Claim] = {
+    "no generation check": contrib.test_contrib_to_another_generation_is_gone,
+    "no rid check in CONTRIB and ADVANCE": contrib.test_contrib_of_an_earlier_round_is_stale,
+    "CONTRIB without rid check": contrib.test_contrib_of_an_earlier_round_is_stale,
+    "CONTRIB takes anything": contrib.test_contrib_of_something_unreadable_is_refused,
+    "CONTRIB without lease check": contrib.test_contrib_without_the_lease_is_lost,
+    "CONTRIB replaces what is there": contrib.test_contrib_of_a_slot_that_is_in_is_a_duplicate,
+    "CONTRIB keeps the lease": contrib.test_contrib_gives_the_lease_back,
+    "ADVANCE without rid check": advance.test_advance_of_a_superseded_parameter_server_is_stale,
+    "ADVANCE is not repeatable": advance.test_advance_repeated_is_ok_and_changes_nothing,
+    "ADVANCE is repeatable by rid alone": (
+        advance.test_advance_repeated_after_the_next_stage_began_is_ok
+    ),
+    "ADVANCE without all slots": advance.test_advance_asks_for_more_until_every_slot_is_in,
+    "ADVANCE without cid comparison": advance.test_advance_says_when_the_contributions_have_changed,
+    "ADVANCE without a look at the chunks": (
+        advance.test_advance_says_when_staged_chunks_are_missing
+    ),
+    "ADVANCE keeps the contributions": (
+        advance.test_advance_switches_to_the_staged_weights_in_one_step
+    ),
+    "ADVANCE keeps the optimizer states": (
+        advance.test_advance_switches_the_optimizer_states_with_the_weights
+    ),
+    "ADVANCE wants all slots in the last round": (
+        advance.test_advance_wants_fewer_slots_in_a_short_last_round
+    ),
+    "TAKE without lease check": take.test_take_gives_no_slot_twice_while_its_lease_is_valid,
+    "TAKE forgets its own lease": take.test_take_repeated_gives_the_same_slot_again,
+    "TAKE without doubled check": take.test_take_sends_a_doubled_message_away,
+    "TAKE without surplus check": take.test_take_sends_a_surplus_participant_away,
+    "TAKE never yields": take.test_take_yields_when_served_for_long,
+    "TAKE does not count lost leases": (
+        take.test_take_fails_the_job_when_a_slot_was_lost_too_often
+    ),
+    "TAKE gives slots that are in": take.test_take_gives_no_slot_that_has_contributed,
+    "leases outlive a clock that steps back": (
+        clock.test_a_lease_does_not_outlive_a_clock_that_steps_back
+    ),
+    "participants outlive a clock that steps back": (
+        clock.test_participants_do_not_outlive_a_clock_that_steps_back
+    ),
+    "dead participants count": life.test_send_replaces_participants_that_died,
+    "BEAT without token check": contrib.test_beat_of_a_lost_slot_is_lost,
+    "BEAT without rid check": contrib.test_beat_of_an_earlier_round_is_lost,
+    "KICK without id check": contrib.test_kick_of_anothers_lease_does_nothing,
+    "KICK without rid check": contrib.test_kick_of_an_earlier_round_is_stale,
+    "KICK counts drains": contrib.test_drains_never_fail_the_job,
+    "KICK does not count errors": contrib.test_kick_fails_the_job_after_too_many_errors,
+    "PLAN is not compared": life.test_plan_of_another_scheduler_is_stale,
+    "PLAN keeps optimizer states of slots that went": (
+        life.test_plan_forgets_the_optimizer_states_of_slots_that_went
+    ),
+    "FINISH without rid check": life.test_finish_of_a_superseded_parameter_server_is_stale,
+    "FINISH of an incomplete validation": life.test_finish_waits_for_the_whole_validation,
+    "FINISH stops without being asked": life.test_finish_stops_only_who_was_asked_to,
+    "INIT over a living job": (
+        life.test_init_does_not_touch_a_job_of_the_same_or_a_later_generation
+    ),
+    "INIT over a generation that nobody saw": (
+        life.test_init_does_not_touch_a_generation_that_the_caller_did_not_see
+    ),
+    "INIT over a later generation": (
+        life.test_init_does_not_touch_a_job_of_the_same_or_a_later_generation
+    ),
+    "INIT forgets the wish to stop": life.test_init_of_a_later_generation_keeps_the_wish_to_stop,
+    "SEND is never FULL": life.test_send_is_full_when_the_burst_is_out,
+    "STOP after the end": life.test_stop_does_nothing_after_the_end,
+    "ACQ from a living owner": life.test_one_parameter_server_owns_a_job_until_its_lease_ends,
+}
+
+
+@pytest.mark.parametrize("name", WEAKENINGS)
+def test_a_weakened_script_is_caught(client: Redis, job_id: str, name: str) -> None:
+    claim = CAUGHT_BY[name]
+    has_set_clock = "clocked_job" in inspect.signature(claim).parameters
+    weak = ScriptedJob(
+        client, f"{job_id}-weak", sources=weakened(name), has_set_clock=has_set_clock
+    )
+
+    with pytest.raises((AssertionError, KubemlError)):
+        claim(weak)
+    claim(ScriptedJob(client, f"{job_id}-real", has_set_clock=has_set_clock))
