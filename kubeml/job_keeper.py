@@ -20,6 +20,7 @@ from brokers.streams import JobStreams
 from brokers.tensor_channel import TTL_S, TensorChannel
 from kubeml import initial
 from kubeml.checkpoint import Checkpoint, Checkpoints
+from kubeml.contributions import ledger_entry, require_layout
 from kubeml.dispatch_watch import DispatchWatch
 from kubeml.epoch_recorder import EpochRecorder
 from kubeml.errors import (
@@ -27,12 +28,11 @@ from kubeml.errors import (
     Conflict,
     Corrupted,
     KubemlError,
-    LayoutMismatch,
     MalformedMessage,
     MergeRefused,
 )
 from kubeml.generations import Generations
-from kubeml.job import JobSpec, State, finite_or_none
+from kubeml.job import JobSpec, State
 from kubeml.layout import Layout
 from kubeml.merge import Merged, Merger, Outer
 from kubeml.records import JobRecords
@@ -190,7 +190,7 @@ class JobKeeper:
         merger = Merger(layout, total_samples=total)
         for contribution in contributions:
             try:
-                self._require_layout(contribution, layout)
+                require_layout(contribution, layout)
                 blob = self._channel.pull(contribution.ref)
                 merger.add(contribution.slot, blob, num_samples=contribution.num_samples)
             except (ChunksMissing, Corrupted, MalformedMessage, MergeRefused) as err:
@@ -216,7 +216,7 @@ class JobKeeper:
             weights=weights,
             outer_state=outer,
             cids=[c.cid for c in contributions],
-            ledger=_ledger_entry(contributions),
+            ledger=ledger_entry(contributions),
         )
         if answer != "OK":
             # Somebody else committed, or the contributions changed meanwhile: look again. A
@@ -260,23 +260,6 @@ class JobKeeper:
             for c in contributions
             if c.optimizer and c.slot in current
         ]
-
-    def _require_layout(self, contribution: Contribution, layout: Layout) -> None:
-        if contribution.layout != layout.hash:
-            raise LayoutMismatch(
-                slot=contribution.slot,
-                tensor="(all)",
-                expected=f"layout {layout.hash[:12]}",
-                got=f"layout {contribution.layout[:12]}",
-            )
-        # Before a byte is fetched: what is announced may not make us allocate at will.
-        if contribution.ref.num_bytes != layout.contribution_bytes:
-            raise LayoutMismatch(
-                slot=contribution.slot,
-                tensor="(all)",
-                expected=f"{layout.contribution_bytes} bytes",
-                got=f"{contribution.ref.num_bytes} bytes",
-            )
 
     def _refuse(self, snap: Snapshot, slot: int, cid: str, err: KubemlError) -> None:
         why = f"{err}" + (f"\nhint: {err.hint}" if err.hint else "")
@@ -392,24 +375,3 @@ class JobKeeper:
                 TensorRef.from_json(t) for t in (contribution.tensors, contribution.optimizer) if t
             ]
         self._channel.keep(*refs)
-
-
-def _ledger_entry(contributions: Sequence[Contribution]) -> str:
-    """What a round merged, for the epoch's ledger."""
-    return json.dumps(
-        [
-            {
-                "slot": c.slot,
-                "cid": c.cid,
-                "token": c.token,
-                "worker": c.worker,
-                "attempt": c.attempt,
-                "samples": c.num_samples,
-                "steps": c.num_steps,
-                "loss": finite_or_none(c.loss),
-                "timings": {phase: finite_or_none(s) for phase, s in c.timings.items()},
-            }
-            for c in contributions
-        ],
-        separators=(",", ":"),
-    )
