@@ -1,4 +1,4 @@
-"""What is checked of a contribution before its tensors are fetched, and what is kept of it after."""
+"""What is checked of a contribution before its tensors are fetched, and kept of it afterwards."""
 
 import json
 from collections.abc import Sequence
