@@ -41,7 +41,7 @@ class EpochRecorder:
         origin: Checkpoint | None,
         weights: Buffer,
         validation: Sequence[Contribution],
-    ) -> EpochRow:
+    ) -> EpochRow | None:
         """Write the checkpoint and history row of the epoch that has just been trained.
 
         Args:
@@ -53,20 +53,23 @@ class EpochRecorder:
             validation: The validation slots' contributions; empty if none was due.
 
         Returns:
-            The row that stands in the history now.
+            The row that stands in the history now; None if the job has moved on meanwhile, and
+            nothing was written.
         """
         epoch = snap.number("epoch")
+        written = self._records.row(spec.id, epoch)
+        if written is not None and self._checkpoints.at(spec.id, epoch) is not None:
+            return written
         ledger = {index: json.loads(text) for index, text in sorted(self._store.ledger().items())}
+        states = self._store.optimizer_refs()
         if self._store.head().get("rid") != snap.rid:
-            # Another parameter server has recorded the epoch; the ledger is the next one's.
-            written = self._records.row(spec.id, epoch)
-            if written is not None:
-                return written
+            # What was read may be another round's, or gone with a lost Redis.
+            return None
         row = _row(snap, ledger, validation, hashlib.sha256(weights).hexdigest())
         row = self._records.add_row(spec.id, row, {"epoch": epoch, "rounds": ledger})
         # The checkpoint last: a job that is rebuilt goes on after it, so its row must be there.
         if self._checkpoints.at(spec.id, epoch) is None:
-            self._write(snap, layout, origin, weights, epoch)
+            self._write(snap, layout, origin, weights, epoch, states=states)
         if row.accuracy is not None:
             self._streams.emit("validated", epoch=epoch, accuracy=row.accuracy, loss=row.val_loss)
         self._streams.emit("checkpoint", epoch=epoch, row=row.to_wire())
@@ -79,7 +82,8 @@ class EpochRecorder:
         epoch = snap.number("epoch")
         last = self._checkpoints.latest(self._store.job_id)
         if last is None or last.version != snap.number("ver"):
-            self._write(snap, layout, origin, weights, "stop", epoch=epoch)
+            states = self._store.optimizer_refs()
+            self._write(snap, layout, origin, weights, "stop", epoch=epoch, states=states)
 
     def conclude(self, spec: JobSpec, snap: Snapshot) -> JobEnd:
         """Write how the job ended, and its log."""
@@ -123,6 +127,7 @@ class EpochRecorder:
         weights: Buffer,
         name: int | str,
         *,
+        states: Mapping[int, str],
         epoch: int | None = None,
     ) -> Checkpoint:
         job_id = self._store.job_id
@@ -134,7 +139,7 @@ class EpochRecorder:
             slot: self._checkpoints.put_blob(
                 job_id, f"optimizer-{slot}", self._channel.pull(TensorRef.from_json(text))
             )
-            for slot, text in self._store.optimizer_refs().items()
+            for slot, text in states.items()
         }
         checkpoint = Checkpoint(
             job_id=job_id,

@@ -99,7 +99,9 @@ class Generations:
         blob = self._checkpoints.tensors(checkpoint.weights)
         weights = self._channel.push(store.key("w", new_id()), blob)
         fields: dict[str, Any] = {
-            "state": State.PLAN,
+            # As if its epoch had just been trained: that may have been the last one, or have
+            # reached the goal. Its history row is there: it is written before the checkpoint.
+            "state": State.END if checkpoint.epoch else State.PLAN,
             "epoch": checkpoint.epoch,
             "ver": checkpoint.version,
             "w": weights.to_json(),

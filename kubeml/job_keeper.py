@@ -295,6 +295,8 @@ class JobKeeper:
         row = self._recorder.record(
             self.spec, snap, layout, self._origin, self._weights(snap), contributions
         )
+        if row is None:
+            return
         goal = self.spec.goal_accuracy
         reached = bool(goal and row.accuracy is not None and row.accuracy >= goal)
         if reached or row.epoch >= self.spec.epochs:
@@ -327,7 +329,7 @@ class JobKeeper:
 
     def _recover(self, snap: Snapshot, err: KubemlError) -> bool:
         """Go back to the last checkpoint if tensors that the job refers to are gone."""
-        if not any(not self._channel.has(ref) for ref in self._references(snap)):
+        if not self._has_lost_tensors(snap):
             return False
         if snap.head.get("stop") == "1":
             # Asked to stop: the last checkpoint is what there is to keep.
@@ -335,6 +337,13 @@ class JobKeeper:
             self._store.finish(snap.gen, snap.rid, "", to=State.STOPPED, reason=reason)
             return True
         return self._revive(why=str(err), seen=snap.gen)
+
+    def _has_lost_tensors(self, snap: Snapshot) -> bool:
+        """Whether tensors are gone that the job, as it stands now, refers to."""
+        if all(self._channel.has(ref) for ref in self._references(snap)):
+            return False
+        # Another parameter server may have advanced and dropped them since the snapshot.
+        return self._store.head().get("rid") == snap.rid
 
     def _references(self, snap: Snapshot) -> list[TensorRef]:
         """Blobs without which the job cannot go on: weights, outer and inner optimizer states."""
@@ -355,7 +364,7 @@ class JobKeeper:
     # -- repairs -----------------------------------------------------------------------------
 
     def _repair(self, snap: Snapshot) -> None:
-        if any(not self._channel.has(ref) for ref in self._references(snap)):
+        if self._has_lost_tensors(snap):
             self._revive(why="some of its tensors were lost", seen=snap.gen)
             return
         self._keep_alive(snap)

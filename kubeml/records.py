@@ -112,14 +112,6 @@ class JobRecords:
         with ThreadPoolExecutor(8) as pool:
             return [EpochRow.from_wire(row) for row in pool.map(self._objects.get_json, keys)]
 
-    def drop_rows_after(self, job_id: str, epoch: int) -> None:
-        """Forget rows of epochs that a rebuilt job will train again."""
-        self._objects.delete(
-            info.key
-            for info in self._objects.list(f"history/{job_id}/")
-            if (match := re.search(r"(\d{6})\.json$", info.key)) and int(match[1]) > epoch
-        )
-
     def set_end(self, job_id: str, end: JobEnd, log: Iterable[dict[str, Any]]) -> JobEnd:
         """Write how a job ended (the first writer wins) and take it off the active list."""
         key = f"jobs/{job_id}/end.json"
