@@ -5,11 +5,10 @@ import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from enum import StrEnum
-from typing import Any, Self, TypeVar
+from typing import Any, Self
 
-from kubeml.errors import InvalidOption, MalformedMessage
-
-T = TypeVar("T")
+from brokers.protocol import from_wire
+from kubeml.errors import InvalidOption
 
 #: Names of functions and datasets: they become S3 keys and file names.
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
@@ -161,7 +160,7 @@ class JobSpec:
         Raises:
             MalformedMessage: It is not a job spec.
         """
-        return _from_wire(cls, wire, what="job spec")
+        return from_wire(cls, wire, what="job spec")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -211,7 +210,7 @@ class EpochRow:
         Raises:
             MalformedMessage: It is not a history row.
         """
-        return _from_wire(cls, wire, what="history row")
+        return from_wire(cls, wire, what="history row")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -251,8 +250,8 @@ class JobEnd:
         Raises:
             MalformedMessage: It is not one.
         """
-        end = _from_wire(cls, wire, what="job end")
-        return _from_wire(cls, {**asdict(end), "state": State(end.state)}, what="job end")
+        end = from_wire(cls, wire, what="job end")
+        return from_wire(cls, {**asdict(end), "state": State(end.state)}, what="job end")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -339,10 +338,3 @@ def finite_or_none(value: Any) -> Any:
 
 def _refuse(option: str, got: object, expected: str) -> None:
     raise InvalidOption(option=option, got=str(got), expected=expected)
-
-
-def _from_wire(cls: type[T], wire: Mapping[str, Any], *, what: str) -> T:
-    try:
-        return cls(**wire)
-    except TypeError as err:
-        raise MalformedMessage(what=what, fault=str(err)) from err

@@ -219,7 +219,7 @@ class Participant:
 
     def _validate(self, work: Work, warm: WarmJob) -> Contribution:
         spec = warm.spec
-        plan = validation_plan(spec, warm.manifest, self._num_validation_slots(warm, work))
+        plan = validation_plan(spec, warm.manifest, work.num_slots)
         self._load_weights(work, warm)
         result = warm.runtime.validate(
             epoch=work.epoch,
@@ -238,9 +238,6 @@ class Participant:
             loss=result.loss,
             accuracy=result.accuracy,
         )
-
-    def _num_validation_slots(self, warm: WarmJob, work: Work) -> int:
-        return min(work.num_slots, warm.manifest.test.num_rows)
 
     def _contribution(self, work: Work, cid: str, warm: WarmJob, **facts: object) -> Contribution:
         return Contribution(

@@ -20,7 +20,7 @@ from kubeml.policy import POLICIES, Decision, Pool
 from kubeml.records import JobRecords
 
 if TYPE_CHECKING:
-    from brokers.shards import DatasetManifest, SplitInfo
+    from brokers.shards import DatasetManifest
 
 logger = logging.getLogger(__name__)
 
@@ -70,7 +70,7 @@ class Scheduler:
         manifest = self._datasets.at(spec.dataset, spec.dataset_version)
         decision = self._decide(spec, epoch, manifest.train.num_rows)
         plan = epoch_plan(spec, manifest, epoch, decision.parallelism)
-        due = spec.validation_due(epoch)
+        validation = validation_plan(spec, manifest, plan.num_slots)
         answer = store.plan(
             head["gen"],
             head["rid"],
@@ -80,7 +80,7 @@ class Scheduler:
             rounds=plan.num_rounds,
             want=plan.want(0),
             last_want=plan.want(plan.num_rounds - 1),
-            validation_slots=min(plan.num_slots, manifest.test.num_rows) if due else 0,
+            validation_slots=validation.num_slots if spec.validation_due(epoch) else 0,
             decision=decision.why,
         )
         logger.info(
@@ -130,7 +130,7 @@ def epoch_plan(spec: JobSpec, manifest: "DatasetManifest", epoch: int, num_slots
     return EpochPlan(
         seed=spec.seed,
         epoch=epoch,
-        shard_rows=_shard_rows(manifest.train),
+        shard_rows=manifest.train.shard_rows,
         num_slots=num_slots,
         k=spec.k,
         batch_size=spec.batch_size,
@@ -140,17 +140,16 @@ def epoch_plan(spec: JobSpec, manifest: "DatasetManifest", epoch: int, num_slots
 
 
 def validation_plan(spec: JobSpec, manifest: "DatasetManifest", num_slots: int) -> EpochPlan:
-    """The plan of a validation: the whole test set once, in order, in one round."""
+    """The plan of a validation: the whole test set once, in order, in one round.
+
+    It has the slots of the epoch, or one for each test row where there are fewer.
+    """
     return EpochPlan(
         seed=spec.seed,
         epoch=0,
-        shard_rows=_shard_rows(manifest.test),
-        num_slots=num_slots,
+        shard_rows=manifest.test.shard_rows,
+        num_slots=min(num_slots, manifest.test.num_rows),
         k=-1,
         batch_size=spec.batch_size,
         shuffle=False,
     )
-
-
-def _shard_rows(split: "SplitInfo") -> tuple[int, ...]:
-    return tuple(shard.num_rows for shard in split.shards)
