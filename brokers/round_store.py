@@ -214,6 +214,7 @@ class RoundStore:
         queue_length: int = 0,
         held_ms: int = 0,
         idle_ms: int = 0,
+        worker: str = "",
     ) -> Work | Wait | Leave:
         """Ask what to do; see ``take.lua``.
 
@@ -226,9 +227,11 @@ class RoundStore:
             queue_length: Messages in its worker's queue, for fairness between jobs.
             held_ms: For how long it has held its worker.
             idle_ms: For how long it has had nothing to do.
+            worker: Name of the worker, for people and the ledger.
         """
         slots = ",".join(map(str, preferred))
-        answer = self._run("take", gen, token, ticket, stage, slots, queue_length, held_ms, idle_ms)
+        times = (queue_length, held_ms, idle_ms)
+        answer = self._run("take", gen, token, ticket, stage, slots, *times, worker)
         if answer[0] == "SLOT":
             return Work(
                 slot=int(answer[1]),
@@ -337,11 +340,14 @@ class RoundStore:
             now_ms=now_ms,
         )
 
-    def ledger(self) -> dict[int, str]:
-        """What was merged in each round of the epoch: round to JSON text."""
+    def ledger(self) -> tuple[dict[int, str], list[str]]:
+        """The epoch's ledger: round to what was merged, and the failed attempts; JSON texts."""
         with redis_errors(self._where):
             raw: Mapping[bytes, bytes] = self._client.hgetall(self._keys[7])  # type: ignore[assignment]
-        return {int(index): text.decode() for index, text in raw.items()}
+        texts = {key.decode(): text.decode() for key, text in raw.items()}
+        failed = sorted((key for key in texts if key[0] == "f"), key=lambda key: int(key[1:]))
+        merged = {int(key): text for key, text in texts.items() if key[0] != "f"}
+        return merged, [texts[key] for key in failed]
 
     def optimizer_refs(self) -> dict[int, str]:
         """Slot to the reference of its optimizer state."""

@@ -51,6 +51,7 @@ class Settings:
         lease_s: How long a slot stays with a worker that does not beat.
         tick_s: How often the parameter server compares desired with actual.
         log_level: Level of the log lines on stderr.
+        fail: Fail points to arm, for tests of recovery; see ``brokers.fail_points``.
     """
 
     home: Path
@@ -68,6 +69,7 @@ class Settings:
     lease_s: float = 6.0
     tick_s: float = 0.5
     log_level: str = "INFO"
+    fail: str = ""
 
     def __post_init__(self) -> None:
         if not self.state_url:

@@ -6,6 +6,7 @@ Chunks beat one large value four times over, and stay far below Redis' 512 MB li
 import zlib
 from typing import TYPE_CHECKING, Any
 
+from brokers import fail_points
 from brokers.errors import ChunksMissing, Corrupted, redis_errors
 from brokers.protocol import TensorRef
 
@@ -47,9 +48,12 @@ class TensorChannel:
             for first in range(0, ref.num_chunks, _PIPELINE):
                 pipe = self._client.pipeline(transaction=False)
                 for i in range(first, min(first + _PIPELINE, ref.num_chunks)):
-                    chunk = view[i * CHUNK_BYTES : (i + 1) * CHUNK_BYTES]
-                    pipe.set(f"{key}:{i}", bytes(chunk), ex=ttl_s)
+                    chunk = bytes(view[i * CHUNK_BYTES : (i + 1) * CHUNK_BYTES])
+                    if fail_points.reach("chunk", index=i) == "corrupt":
+                        chunk = fail_points.corrupted(chunk)
+                    pipe.set(f"{key}:{i}", chunk, ex=ttl_s)
                 pipe.execute()
+                fail_points.reach("pushed", index=first)
         return ref
 
     def pull(self, ref: TensorRef) -> bytearray:

@@ -2,6 +2,7 @@
 
 import math
 
+from brokers import fail_points
 from brokers.dispatch import Dispatcher
 from brokers.protocol import Hint
 from brokers.round_store import RoundStore, Snapshot, new_id
@@ -83,12 +84,14 @@ class DispatchWatch:
                 self._publish(ticket, snap, spec, stage)
 
     def _publish(self, ticket: str, snap: Snapshot, spec: JobSpec, stage: str) -> None:
-        self._dispatcher.stage(
-            stage,
-            Hint(job_id=self._job_id, ticket=ticket),
-            device=spec.device,
-            label=f"{self._job_id}-e{snap.number('epoch')}-{stage}",
-        )
+        times = 2 if fail_points.reach("before_dispatch", stage=stage) == "dup" else 1
+        for _ in range(times):
+            self._dispatcher.stage(
+                stage,
+                Hint(job_id=self._job_id, ticket=ticket),
+                device=spec.device,
+                label=f"{self._job_id}-e{snap.number('epoch')}-{stage}",
+            )
 
 
 def _elapsed_ms(at_ms: float, snap: Snapshot) -> float:

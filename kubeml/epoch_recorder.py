@@ -6,6 +6,7 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from brokers import fail_points
 from brokers.objects import ObjectStore
 from brokers.protocol import Contribution, TensorRef
 from brokers.round_store import RoundStore, Snapshot
@@ -60,13 +61,21 @@ class EpochRecorder:
         written = self._records.row(spec.id, epoch)
         if written is not None and self._checkpoints.at(spec.id, epoch) is not None:
             return written
-        ledger = {index: json.loads(text) for index, text in sorted(self._store.ledger().items())}
+        merged, failed = self._store.ledger()
+        ledger = {index: json.loads(text) for index, text in sorted(merged.items())}
         states = self._store.optimizer_refs()
         if self._store.head().get("rid") != snap.rid:
             # What was read may be another round's, or gone with a lost Redis.
             return None
         row = _row(snap, ledger, validation, hashlib.sha256(weights).hexdigest())
-        row = self._records.add_row(spec.id, row, {"epoch": epoch, "rounds": ledger})
+        fail_points.reach("before_checkpoint")
+        book = {
+            "epoch": epoch,
+            "gen": snap.number("gen"),
+            "rounds": ledger,
+            "failed": [json.loads(text) for text in failed],
+        }
+        row = self._records.add_row(spec.id, row, book)
         # The checkpoint last: a job that is rebuilt goes on after it, so its row must be there.
         if self._checkpoints.at(spec.id, epoch) is None:
             self._write(snap, layout, origin, weights, epoch, states=states)
@@ -151,7 +160,10 @@ class EpochRecorder:
             outer_state=outer,
             optimizer=optimizer,
         )
-        return self._checkpoints.publish(checkpoint, name)
+        fail_points.reach("after_objects")
+        published = self._checkpoints.publish(checkpoint, name)
+        fail_points.reach("after_manifest")
+        return published
 
 
 def _train_loss(merged: Sequence[Mapping[str, Any]]) -> float | None:

@@ -38,7 +38,7 @@ class Generations:
 
     def begin(self, spec: JobSpec) -> None:
         """Build the first generation of a job that was just recorded."""
-        self._records.next_generation(spec.id)
+        self._records.next_generation(spec.id, why="submitted")
         self._store(spec.id).init(1, birth=new_id(), fields=self._fields(spec))
 
     def rebuild(self, job_id: str, *, why: str, seen: str = "") -> bool:
@@ -57,7 +57,7 @@ class Generations:
             JobNotFound: There is no spec (a submission that died half-way).
         """
         spec = self._records.spec(job_id)
-        number = self._records.next_generation(job_id)
+        number = self._records.next_generation(job_id, why=why)
         if number is None:
             return False
         checkpoint = self._checkpoints.latest(job_id)

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from brokers import fail_points
 from brokers.dispatch import Dispatcher
 from brokers.objects import ObjectStore
 from brokers.protocol import Contribution, Hint, TensorRef
@@ -105,6 +106,12 @@ class JobKeeper:
                 snap.gen, self._services.name, ttl_ms=OWNER_TTL_MS
             ):
                 return True
+            fail_points.at(
+                job=self.job_id, state=snap.state, epoch=snap.number("epoch"),
+                round=snap.number("round"),
+            )  # fmt: skip
+            if is_tick:
+                fail_points.reach("acquired")
             try:
                 again = self._step(snap, is_tick=is_tick)
             except (ChunksMissing, Corrupted) as err:
@@ -136,6 +143,7 @@ class JobKeeper:
         contributions = self._read_contributions(snap)
         if contributions is None:
             return True
+        fail_points.reach("read")
         if snap.state == State.INIT:
             merged = self._initial(snap, contributions[0])
         else:
@@ -193,6 +201,7 @@ class JobKeeper:
                 require_layout(contribution, layout)
                 blob = self._channel.pull(contribution.ref)
                 merger.add(contribution.slot, blob, num_samples=contribution.num_samples)
+                fail_points.reach("aggregating", slot=contribution.slot)
             except (ChunksMissing, Corrupted, MalformedMessage, MergeRefused) as err:
                 self._refuse(snap, contribution.slot, contribution.cid, err)
                 return None
@@ -208,6 +217,7 @@ class JobKeeper:
         outer = None
         if merged.outer_state is not None:
             outer = self._channel.push(self._store.key("w", new_id()), merged.outer_state)
+        fail_points.reach("after_stage")
         replaced = self._replaced_optimizer_states(contributions)
         answer, state = self._store.advance(
             snap.gen,
@@ -224,6 +234,7 @@ class JobKeeper:
             if self._store.snapshot().weights != weights:
                 self._channel.drop(*(ref for ref in (weights, outer) if ref))
             return answer in {"MORE", "CHANGED", "STALE"}
+        fail_points.reach("after_advance")
         self._cached = (weights, merged.weights)
         stale = [c.ref for c in contributions] + replaced
         stale += [ref for ref in (snap.weights, snap.outer_state) if ref]
@@ -302,8 +313,10 @@ class JobKeeper:
         if reached or row.epoch >= self.spec.epochs:
             reason = f"goal accuracy {goal:g} % reached" if reached else ""
             self._store.finish(snap.gen, snap.rid, "", to=State.DONE, reason=reason)
+            fail_points.reach("after_finish")
             return
         if self._store.finish(snap.gen, snap.rid, new_id(), to=State.PLAN) == "OK":
+            fail_points.reach("after_finish")
             self._services.dispatcher.schedule(
                 Hint(job_id=self.job_id), label=f"{self.job_id}-e{row.epoch + 1}-schedule"
             )

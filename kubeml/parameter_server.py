@@ -16,6 +16,7 @@ from kombu.connection import Connection
 from kombu.messaging import Consumer
 from kombu.mixins import ConsumerMixin
 
+from brokers import fail_points
 from brokers.connections import broker_client, state_client
 from brokers.dispatch import Dispatcher
 from brokers.job_index import live_jobs
@@ -185,6 +186,7 @@ class ParameterServer(ConsumerMixin):
 
 def main(settings: Settings) -> None:
     """Run a parameter server until SIGTERM or SIGINT."""
+    fail_points.install(settings.fail, "ps")
     server = ParameterServer(settings)
     heart = Heart(state_client(settings), server.name, "ps")
 

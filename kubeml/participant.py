@@ -10,6 +10,7 @@ import traceback
 from collections.abc import Callable
 from contextlib import suppress
 
+from brokers import fail_points
 from brokers.connections import MAX_BLOCK_MS
 from brokers.protocol import Contribution, Hint, TensorRef
 from brokers.round_store import Leave, RoundStore, Wait, Work, new_id
@@ -23,9 +24,9 @@ from kubeml.errors import (
     KubemlError,
     UserCodeError,
 )
+from kubeml.job_plans import epoch_plan, validation_plan
 from kubeml.lease_keeper import LeaseKeeper, LeaseLost
 from kubeml.plan import stream_seed
-from kubeml.scheduler import epoch_plan, validation_plan
 from kubeml.worker import WarmJob, Worker
 
 logger = logging.getLogger(__name__)
@@ -96,11 +97,13 @@ class Participant:
                     queue_length=self._worker.queue_length(),
                     held_ms=int((now - started) * 1000),
                     idle_ms=int((now - idle_since) * 1000),
+                    worker=self._worker.name,
                 )
                 if isinstance(answer, Leave):
                     logger.debug("job %s: %s", self._store.job_id, answer.why)
                     return
                 if isinstance(answer, Wait):
+                    fail_points.reach("waiting")
                     self._store.wait_for_bell(answer.bell, block_ms=min(LINGER_MS, MAX_BLOCK_MS))
                     continue
                 self._serve(answer, stage)
@@ -114,7 +117,12 @@ class Participant:
     def _serve(self, work: Work, stage: str) -> None:
         """Do one slot's work; whatever goes wrong is told to the round store."""
         self._lease.begin(work)
+        fail_points.at(
+            job=self._store.job_id, stage=stage, epoch=work.epoch, round=work.round_index,
+            slot=work.slot, attempt=work.attempt,
+        )  # fmt: skip
         try:
+            fail_points.reach("taken")
             self._perform(work, stage)
         except LeaseLost:
             logger.info("job %s: slot %d was taken away", self._store.job_id, work.slot)
@@ -155,7 +163,10 @@ class Participant:
         else:
             contribution = self._validate(work, warm)
         self._lease.forward()  # before the round can end: the job's log is closed with it
+        if fail_points.reach("before_contrib") == "dup":
+            self._store.contribute(self._gen, work.rid, contribution)
         answer, num_in, want = self._store.contribute(self._gen, work.rid, contribution)
+        fail_points.reach("after_contrib")
         if answer != "OK":
             logger.info("job %s: slot %d: %s", self._store.job_id, work.slot, answer)
             self._drop(contribution, answer)
@@ -176,6 +187,7 @@ class Participant:
         self._load_weights(work, warm)
         optimizer = self._optimizer_state(work, warm)
         fetched = time.perf_counter()
+        fail_points.reach("fetched")
         result = warm.runtime.train_round(
             epoch=work.epoch,
             slot=work.slot,
@@ -269,6 +281,7 @@ class Participant:
 
     def _on_batch(self, index: int) -> None:
         self._lease.on_batch(index)
+        fail_points.reach("mid_train", batch=index)
         if self._is_draining():
             raise Drained
 

@@ -2,15 +2,16 @@
 
 active/{id}                    there from submission to the end: what recovery looks for
 jobs/{id}/spec.json            what was asked for; written once
-jobs/{id}/gen-{n:06d}.json     one per generation; create-only, so one rebuilder wins
+jobs/{id}/gen-{n:06d}.json     one per generation, and why; create-only, so one rebuilder wins
 jobs/{id}/end.json             how it ended; written once
 jobs/{id}/log.jsonl            the function's log lines, when it has ended
 history/{id}/{epoch:06d}.json  one row per epoch; written once
-history/{id}/ledger-{epoch:06d}.json   who trained what in that epoch
+history/{id}/ledger-{epoch:06d}.json   who trained what in that epoch, and which attempts failed
 """
 
 import json
 import re
+import time
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -55,7 +56,7 @@ class JobRecords:
         except ObjectMissing as err:
             raise JobNotFound(name=job_id) from err
 
-    def next_generation(self, job_id: str) -> int | None:
+    def next_generation(self, job_id: str, *, why: str) -> int | None:
         """Claim the next generation of a job; None if another rebuilder was faster."""
         prefix = f"jobs/{job_id}/gen-"
         numbers = [
@@ -65,10 +66,28 @@ class JobRecords:
         ]
         number = max(numbers, default=0) + 1
         try:
-            self._objects.create(f"{prefix}{number:06d}.json", b"{}")
+            self._objects.put_json(
+                f"{prefix}{number:06d}.json", {"why": why, "at": time.time()}, create=True
+            )
         except ObjectExists:
             return None
         return number
+
+    def generations(self, job_id: str) -> list[dict[str, Any]]:
+        """Every generation that was claimed: its number, why, and when (Unix seconds)."""
+        return [
+            {"gen": int(match[1]), **self._objects.get_json(info.key)}
+            for info in self._objects.list(f"jobs/{job_id}/gen-")
+            if (match := _GENERATION.search(info.key))
+        ]
+
+    def ledger(self, job_id: str, epoch: int) -> dict[str, Any] | None:
+        """The ledger of an epoch; None if there is none."""
+        try:
+            ledger = self._objects.get_json(f"history/{job_id}/ledger-{epoch:06d}.json")
+        except ObjectMissing:
+            return None
+        return ledger if isinstance(ledger, dict) else None
 
     def active(self) -> list[str]:
         """Ids of the jobs that were submitted and have not ended."""

@@ -2,8 +2,8 @@
 
 import logging
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING
 
+from brokers import fail_points
 from brokers.connections import state_client
 from brokers.nodes import alive_nodes
 from brokers.objects import ObjectStore
@@ -15,17 +15,11 @@ from kubeml.datasets import Datasets
 from kubeml.dispatch_watch import STAGE
 from kubeml.errors import Corrupted, InvalidOption, MalformedMessage, NotFound, ObjectMissing
 from kubeml.job import JobSpec, State
-from kubeml.plan import EpochPlan
+from kubeml.job_plans import epoch_plan, validation_plan
 from kubeml.policy import POLICIES, Decision, Pool
 from kubeml.records import JobRecords
 
-if TYPE_CHECKING:
-    from brokers.shards import DatasetManifest
-
 logger = logging.getLogger(__name__)
-
-#: Shards of one shuffle window: about 1 GB, which fits a worker's cache many times over.
-WINDOW_SHARDS = 64
 
 #: Sends the dispatches of a stage as one graph: stage, hints, device, label.
 SendStage = Callable[[str, Sequence[Hint], str, str], None]
@@ -69,6 +63,7 @@ class Scheduler:
         epoch = int(head["epoch"]) + 1
         manifest = self._datasets.at(spec.dataset, spec.dataset_version)
         decision = self._decide(spec, epoch, manifest.train.num_rows)
+        fail_points.reach("before_plan", job=spec.id, epoch=epoch)
         plan = epoch_plan(spec, manifest, epoch, decision.parallelism)
         validation = validation_plan(spec, manifest, plan.num_slots)
         answer = store.plan(
@@ -83,6 +78,7 @@ class Scheduler:
             validation_slots=validation.num_slots if spec.validation_due(epoch) else 0,
             decision=decision.why,
         )
+        fail_points.reach("after_plan", job=spec.id, epoch=epoch)
         logger.info(
             "job %s: epoch %d with %d slots (%s): %s",
             spec.id, epoch, plan.num_slots, decision.why, answer,
@@ -123,33 +119,3 @@ class Scheduler:
             hints.append(Hint(job_id=spec.id, ticket=ticket))
         if hints:
             send_stage(stage, hints, spec.device, f"{spec.id}-e{head['epoch']}-{stage}")
-
-
-def epoch_plan(spec: JobSpec, manifest: "DatasetManifest", epoch: int, num_slots: int) -> EpochPlan:
-    """The plan of a training epoch, as every party of the job computes it."""
-    return EpochPlan(
-        seed=spec.seed,
-        epoch=epoch,
-        shard_rows=manifest.train.shard_rows,
-        num_slots=num_slots,
-        k=spec.k,
-        batch_size=spec.batch_size,
-        shuffle=spec.shuffle,
-        window_shards=WINDOW_SHARDS,
-    )
-
-
-def validation_plan(spec: JobSpec, manifest: "DatasetManifest", num_slots: int) -> EpochPlan:
-    """The plan of a validation: the whole test set once, in order, in one round.
-
-    It has the slots of the epoch, or one for each test row where there are fewer.
-    """
-    return EpochPlan(
-        seed=spec.seed,
-        epoch=0,
-        shard_rows=manifest.test.shard_rows,
-        num_slots=min(num_slots, manifest.test.num_rows),
-        k=-1,
-        batch_size=spec.batch_size,
-        shuffle=False,
-    )

@@ -8,12 +8,24 @@ from typing import TYPE_CHECKING, Any
 
 from brokers.round_store import RoundStore
 from brokers.streams import Event, JobStreams, LogLine
-from kubeml.errors import BackendUnreachable, Conflict, JobFailed, JobNotFound, JobStopped, TimedOut
+from kubeml.errors import (
+    BackendUnreachable,
+    Conflict,
+    Corrupted,
+    JobFailed,
+    JobNotFound,
+    JobStopped,
+    KubemlError,
+    ObjectMissing,
+    TimedOut,
+)
 from kubeml.job import EpochRow, JobEnd, JobSpec, JobStatus, State
 
 if TYPE_CHECKING:
     import torch
 
+    from kubeml.audit import JobAudit
+    from kubeml.checkpoint import Checkpoint
     from kubeml.client import Client
 
 #: How long one wait for events lasts before the durable records are looked at.
@@ -138,6 +150,39 @@ class Job:
             since = lines[-1][0] if lines else since
             if not lines and (end is not None or not follow):
                 return
+
+    def audit(self, *, verify: bool = False) -> "JobAudit":
+        """How often each training row counted in each finished epoch, and who trained what.
+
+        Args:
+            verify: Read the checkpoints' weights too, and compare them with their hashes.
+        """
+        from kubeml.audit import JobAudit, audit_epoch, row_faults
+
+        spec, rows = self.spec, self._records.rows(self.id)
+        manifest = self._client.datasets.at(spec.dataset, spec.dataset_version)
+        checkpoints = {row.epoch: self._checkpoints.at(self.id, row.epoch) for row in rows}
+        faults = row_faults(rows, {e: c.weights.sha256 for e, c in checkpoints.items() if c})
+        if verify:
+            faults += [
+                str(err) for c in checkpoints.values() if c and (err := self._damage(c)) is not None
+            ]
+        return JobAudit(
+            job_id=self.id,
+            epochs=[
+                audit_epoch(spec, manifest, row, self._records.ledger(self.id, row.epoch))
+                for row in rows
+            ],
+            generations=self._records.generations(self.id),
+            faults=faults,
+        )
+
+    def _damage(self, checkpoint: "Checkpoint") -> KubemlError | None:
+        try:
+            self._checkpoints.tensors(checkpoint.weights)
+        except (ObjectMissing, Corrupted) as err:
+            return err
+        return None
 
     def stop(self) -> None:
         """Ask the job to end; what was merged so far is kept.

@@ -17,6 +17,7 @@ from celery.signals import (
     worker_shutting_down,
 )
 
+from brokers import fail_points
 from brokers.connections import state_client
 from brokers.nodes import Heart
 from brokers.settings import Settings
@@ -74,7 +75,9 @@ def _withdraw(**_: Any) -> None:
 def _warm_up(**_: Any) -> None:
     # A child whose parent was killed would train on as an orphan.
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-    if os.environ.get("KUBEML_ROLE", "worker") == "worker":
+    role = os.environ.get("KUBEML_ROLE", "worker")
+    fail_points.install(settings.fail, "scheduler" if role == "control" else role)
+    if role == "worker":
         # In the child alone: torch's threads do not survive a fork.
         from tasks.process import warm_up
 

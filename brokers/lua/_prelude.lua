@@ -8,7 +8,7 @@
 --   KEYS[5] d  zset    ticket -> ms: dispatches not yet answered
 --   KEYS[6] o  hash    slot -> reference to its optimizer state
 --   KEYS[7] x  stream  bell
---   KEYS[8] g  hash    round -> what was merged (the epoch's ledger)
+--   KEYS[8] g  hash    round -> what was merged; fN -> an attempt that failed (the epoch's ledger)
 -- ARGV[1] is always the caller's generation. Decisions are made here, by the server's clock alone;
 -- every script may be called twice with the same arguments (clients re-send after a lost reply).
 local H, S, C, P, D, O, X, G =
@@ -58,6 +58,17 @@ local function live(at, length)
   redis.call('ZREMRANGEBYSCORE', P, '-inf', '(' .. (at - length))
   redis.call('ZREMRANGEBYSCORE', P, '(' .. (at + length), '+inf')
   return redis.call('ZCARD', P)
+end
+
+-- An attempt that came to nothing, for the ledger; bounded, since reasons can be long.
+local function note_failed(slot, record, kind, why)
+  local n = redis.call('HINCRBY', H, 'failed', 1)
+  if n > 500 then return end
+  redis.call('HSET', G, 'f' .. n, cjson.encode({
+    round = number('round'), slot = tonumber(slot), stage = head('state'), attempt = record.n,
+    token = record.t, worker = record.w or '', kind = kind, why = string.sub(why, 1, 2000),
+    at = now(),
+  }))
 end
 
 -- A change of stage: whoever took part in the last one is asked anew.

@@ -5,13 +5,17 @@ if gone() then return {'GONE'} end
 if head('rid') ~= ARGV[2] then return {'STALE'} end
 local slot, kind = ARGV[3], ARGV[5]
 local record = lease(slot)
+local tried = record
 if kind == 'bad' then
   local text = redis.call('HGET', C, slot)
   if not text or cjson.decode(text).cid ~= ARGV[4] then return {'NONE'} end
+  local handed_in = cjson.decode(text)
+  tried = {n = record.n, t = handed_in.token, w = handed_in.worker}
   redis.call('HDEL', C, slot)
 elseif ARGV[4] == '' or record.t ~= ARGV[4] then
   return {'NONE'}
 end
+note_failed(slot, tried, kind, ARGV[6])
 record.t, record.dl = '', 0
 if kind ~= 'drain' then record.e = record.e + 1 end
 put_lease(slot, record)

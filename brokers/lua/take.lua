@@ -1,4 +1,4 @@
--- TAKE(gen, token, ticket, stage, preferred, queue length, held ms, idle ms): what am I to do?
+-- TAKE(gen, token, ticket, stage, preferred, queue length, held ms, idle ms, worker): what am I to do?
 -- -> SLOT slot rid epoch round ver w slots attempt o | WAIT bell | RETURN why | END state | GONE
 local STAGES = {INIT = 'init', RUN = 'train', VAL = 'validate'}
 if gone() then return {'GONE'} end
@@ -46,6 +46,7 @@ local function try(slot)
   local record = lease(slot)
   if is_valid(record, at, length) then return nil end
   if record.t ~= '' then
+    note_failed(slot, record, 'lost', 'its lease ran out: the worker died, hung or was cut off')
     record.l = record.l + 1
     if record.l >= number('max_lost') then
       close('FAILED', 'slot ' .. slot .. ' was lost ' .. record.l
@@ -55,7 +56,7 @@ local function try(slot)
   end
   record.n = record.n + 1
   if record.n > 1 then redis.call('HINCRBY', H, 'retries', 1) end
-  record.t, record.at = token, at
+  record.t, record.at, record.w = token, at, ARGV[9]
   return grant(slot, record)
 end
 

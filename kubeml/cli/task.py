@@ -5,6 +5,7 @@ from typing import Annotated
 import typer
 
 from kubeml.cli import output
+from kubeml.cli.audit_view import show_audit
 from kubeml.cli.follow import follow_job
 from kubeml.cli.options import AsJson, JobIdArgument, JobIdOption, Quiet, Yes, connect
 from kubeml.job import JobStatus
@@ -75,6 +76,25 @@ def stop(by_id: JobIdArgument = None, job_id: JobIdOption = None) -> None:
     with connect() as client:
         client.job(chosen).stop()
     output.say(f"job {chosen} is being stopped")
+
+
+@app.command()
+def audit(
+    by_id: JobIdArgument = None,
+    job_id: JobIdOption = None,
+    verify: Annotated[
+        bool, typer.Option("--verify", help="Read every checkpoint and compare its hash.")
+    ] = False,
+    as_json: AsJson = False,
+) -> int:
+    """Prove that every training row counted once in every epoch; exit 6 if it did not."""
+    with connect() as client:
+        result = client.job(output.either(job_id, by_id, option="--id")).audit(verify=verify)
+    if as_json:
+        output.as_json(result.to_wire())
+    else:
+        show_audit(result)
+    return 0 if result.is_exact else 6
 
 
 @app.command()

@@ -98,6 +98,14 @@ def test_sparse_avg_merges_once_per_epoch(ready: Cli, client: Client) -> None:
     assert ready("train -f example -d mnist --sparse-avg --K 3").code == 2
 
 
+def test_task_audit_says_that_every_row_counted_once(ready: Cli, finished: str) -> None:
+    shown = ready(f"task audit --id {finished}")
+
+    assert shown.code == 0, shown.err
+    assert shown.out.strip().endswith("rows counted 1x: 100 %")
+    assert ready(f"task audit --id {finished} --verify --json").json["is_exact"] is True
+
+
 def test_task_list_short_prints_ids(ready: Cli, finished: str) -> None:
     ids = ready("task list --short").out.split()
 

@@ -42,6 +42,11 @@ def test_failed_attempt_is_trained_again_and_leaves_no_trace_in_the_weights(
         for event in flaky.events()
     )
     assert end.weights_sha256 == calm_end.weights_sha256
+    audit = flaky.audit(verify=True)
+    assert audit.is_exact
+    (attempt,) = [attempt for epoch in audit.epochs for attempt in epoch.failed]
+    assert (attempt.kind, attempt.attempt) == ("error", 1)
+    assert "the cable came loose" in attempt.why
 
 
 def test_loss_that_is_not_a_number_is_recorded_as_unknown(
@@ -61,14 +66,32 @@ def test_loss_that_is_not_a_number_is_recorded_as_unknown(
 
 
 def test_every_row_counts_once_in_the_ledger(client: Client, submit: Submit) -> None:
-    job = submit(epochs=1, k=4, parallelism=3)
+    job = submit(epochs=2, k=4, parallelism=3)
     job.wait(60)
 
-    ledger = client.objects.get_json(f"history/{job.id}/ledger-000001.json")
+    audit = job.audit(verify=True)
 
-    entries = [(index, e["slot"], e["samples"]) for index, r in ledger["rounds"].items() for e in r]
-    assert len({(index, slot) for index, slot, _ in entries}) == len(entries)
-    assert sum(samples for _, _, samples in entries) == 1200
+    assert [(e.counted_0, e.counted_1, e.counted_more) for e in audit.epochs] == [(0, 1200, 0)] * 2
+    assert audit.is_exact
+    assert [generation["why"] for generation in audit.generations] == ["submitted"]
+
+
+def test_the_audit_sees_what_was_tampered_with(client: Client, submit: Submit) -> None:
+    job = submit(epochs=1, k=4, parallelism=2)
+    job.wait(60)
+    key = f"history/{job.id}/ledger-000001.json"
+    ledger = client.objects.get_json(key)
+    del ledger["rounds"]["1"]
+    client.objects.put_json(key, ledger)
+    weights = client.checkpoints.at(job.id, 1)
+    assert weights is not None
+    client.objects.put(weights.weights.key, b"\0" * 64)
+
+    audit = job.audit(verify=True)
+
+    assert audit.epochs[0].counted_0 == 2 * 4 * 16
+    assert any("corrupt" in fault for fault in audit.faults)
+    assert not audit.is_exact
 
 
 @pytest.mark.parametrize("queue", ["cpu", "ps"])

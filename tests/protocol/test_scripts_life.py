@@ -152,11 +152,11 @@ def test_plan_forgets_the_ledger_of_the_epoch_before(job: ScriptedJob) -> None:
     job.begin_planned(slots=1, rounds=1)
     job.run_epoch()
     job.store.finish("1", job.rid, new_id(), to="PLAN")
-    assert job.store.ledger()
+    assert job.store.ledger()[0]
 
     job.plan(epoch=2)
 
-    assert job.store.ledger() == {}
+    assert job.store.ledger() == ({}, [])
 
 
 def test_finish_of_an_epoch_leads_to_the_next_plan(job: ScriptedJob) -> None:
