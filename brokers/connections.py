@@ -20,11 +20,11 @@ def state_client(settings: Settings) -> "Redis":
 
 
 def broker_client(settings: Settings) -> "Redis":
-    """A client of the broker's server, for queue lengths."""
-    return _client(settings.broker_url)
+    """A client of the broker's server, for queue lengths: nobody is to wait long for those."""
+    return _client(settings.broker_url, socket_timeout=2, retries=1)
 
 
-def _client(url: str) -> "Redis":
+def _client(url: str, *, socket_timeout: float = 10, retries: int = 3) -> "Redis":
     # Imported here: `kubeml --help` must not pay for it.
     from redis import Redis
     from redis.backoff import ExponentialBackoff
@@ -32,9 +32,9 @@ def _client(url: str) -> "Redis":
 
     return Redis.from_url(
         url,
-        socket_timeout=10,
+        socket_timeout=socket_timeout,
         socket_connect_timeout=3,
         socket_keepalive=True,
         health_check_interval=10,
-        retry=Retry(ExponentialBackoff(cap=0.5, base=0.05), retries=3),
+        retry=Retry(ExponentialBackoff(cap=0.5, base=0.05), retries=retries),
     )

@@ -161,6 +161,8 @@ def _make_client(settings: Settings) -> Any:
     import boto3
     from botocore.config import Config
 
+    from brokers.s3_clock import ClockCorrection
+
     config = Config(
         connect_timeout=3,
         read_timeout=30,
@@ -172,7 +174,7 @@ def _make_client(settings: Settings) -> Any:
         s3={"addressing_style": "path"},
     )
     session = boto3.session.Session()
-    return session.client(
+    client = session.client(
         "s3",
         endpoint_url=settings.s3_endpoint_url or None,
         region_name=session.region_name or "us-east-1",
@@ -180,3 +182,5 @@ def _make_client(settings: Settings) -> Any:
         aws_secret_access_key=settings.s3_secret_key or None,
         config=config,
     )
+    ClockCorrection().attach(client)
+    return client

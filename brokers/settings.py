@@ -49,6 +49,7 @@ class Settings:
         worker_name: Name of this worker, unique in the pool; empty: made from host and pid.
         torch_threads: Threads per worker on CPU. A fixed number, since it may change the bits.
         lease_s: How long a slot stays with a worker that does not beat.
+        stall_s: A function that finishes no batch for so long (or 20 usual ones) hangs.
         tick_s: How often the parameter server compares desired with actual.
         log_level: Level of the log lines on stderr.
         fail: Fail points to arm, for tests of recovery; see ``brokers.fail_points``.
@@ -67,6 +68,7 @@ class Settings:
     worker_name: str = ""
     torch_threads: int = 1
     lease_s: float = 6.0
+    stall_s: float = 60.0
     tick_s: float = 0.5
     log_level: str = "INFO"
     fail: str = ""
@@ -78,7 +80,7 @@ class Settings:
             object.__setattr__(self, "cache_dir", self.home / "cache")
         if self.device not in {"cpu", "gpu"}:
             raise InvalidSetting(setting="device", fault=f"{self.device!r} is not cpu or gpu")
-        for name in ("lease_s", "tick_s", "cache_bytes", "torch_threads"):
+        for name in ("lease_s", "stall_s", "tick_s", "cache_bytes", "torch_threads"):
             if getattr(self, name) <= 0:
                 raise InvalidSetting(setting=name, fault="must be more than zero")
         for name in ("broker_url", "state_url"):
@@ -173,6 +175,7 @@ _PARSERS: dict[str, Callable[[Any], Any]] = {
     "cache_bytes": int,
     "torch_threads": int,
     "lease_s": float,
+    "stall_s": float,
     "tick_s": float,
 }
 

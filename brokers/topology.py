@@ -6,6 +6,8 @@ Every setting that is not a default was seen to bite; the reason stands beside i
 from typing import Any
 
 from celery import Celery
+from celery.app.amqp import AMQP
+from kombu.connection import Connection
 from kombu.entity import Exchange, Queue
 
 from brokers.settings import Settings
@@ -106,8 +108,21 @@ def celery_config(settings: Settings) -> dict[str, Any]:
     }
 
 
+class BrokerConnection(Connection):
+    """A connection that is tried again every second or two: kombu's pause grows to 30 s."""
+
+    def ensure_connection(self, *args: Any, **options: Any) -> Any:
+        """Connect, whatever it takes; see kombu."""
+        pauses = {"interval_start": 0.5, "interval_step": 0.5, "interval_max": 2}
+        return super().ensure_connection(*args, **pauses, **options)  # type: ignore[no-untyped-call]
+
+
+class _Amqp(AMQP):
+    Connection = BrokerConnection
+
+
 def make_app(settings: Settings, *, name: str = "kubeml") -> Celery:
     """A Celery app on the settings' broker; tasks are registered by ``tasks`` alone."""
-    app = Celery(name, set_as_current=False)
+    app = Celery(name, set_as_current=False, amqp=_Amqp)
     app.conf.update(celery_config(settings))
     return app

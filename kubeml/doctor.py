@@ -3,7 +3,7 @@
 import platform
 import shutil
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
@@ -77,10 +77,10 @@ def _redis(settings: Settings) -> Iterator[Finding]:
     client = state_client(settings)
     with redis_errors(where):
         started = time.perf_counter()
-        client.ping()
+        # Not PING, which a server that cannot write its file refuses.
+        clock: Any = client.time()
         took_ms = (time.perf_counter() - started) * 1000
         info: Any = client.info()
-        clock: Any = client.time()
     server = str(info.get("valkey_version") or info["redis_version"])
     compatible = tuple(int(part) for part in str(info["redis_version"]).split(".")[:2])
     yield Finding(
@@ -97,13 +97,7 @@ def _redis(settings: Settings) -> Iterator[Finding]:
         found=evicts,
         hint="set maxmemory-policy noeviction: evicted state is lost work",
     )
-    persists = bool(int(info.get("aof_enabled", 0)))
-    yield Finding(
-        check="redis persistence",
-        level="ok" if persists else "warning",
-        found="append-only file" if persists else "none",
-        hint="set appendonly yes: without it a restart costs the current epoch",
-    )
+    yield _persistence(info)
     used, limit = int(info["used_memory"]), int(info.get("maxmemory", 0))
     yield Finding(
         check="redis memory",
@@ -118,6 +112,21 @@ def _redis(settings: Settings) -> Iterator[Finding]:
         found=f"{apart:.1f} s apart from the state server's",
         hint="harmless for training (the server's clock decides), confusing in logs",
     )
+
+
+def _persistence(info: Mapping[str, Any]) -> Finding:
+    check = "redis persistence"
+    if not int(info.get("aof_enabled", 0)):
+        return Finding(
+            check=check, level="warning", found="none",
+            hint="set appendonly yes: without it a restart costs the current epoch",
+        )  # fmt: skip
+    if info.get("aof_last_write_status", "ok") != "ok":
+        return Finding(
+            check=check, level="bad", found="its append-only file cannot be written",
+            hint="is its disk full? jobs wait until it can write again",
+        )  # fmt: skip
+    return Finding(check=check, level="ok", found="append-only file")
 
 
 def _broker(settings: Settings) -> Iterator[Finding]:

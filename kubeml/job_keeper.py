@@ -4,7 +4,6 @@ A keeper holds no truth: everything it decides is read from the round store and 
 script that refuses what is out of date. It may be killed, paused or doubled at any line.
 """
 
-import json
 import logging
 import time
 from collections.abc import Sequence
@@ -19,24 +18,21 @@ from brokers.round_store import RoundStore, Snapshot, new_id
 from brokers.settings import Settings
 from brokers.streams import JobStreams
 from brokers.tensor_channel import TTL_S, TensorChannel
-from kubeml import initial
-from kubeml.checkpoint import Checkpoint, Checkpoints
-from kubeml.contributions import ledger_entry, require_layout
+from kubeml.checkpoint import Checkpoints
+from kubeml.contributions import ledger_entry
 from kubeml.dispatch_watch import DispatchWatch
 from kubeml.epoch_recorder import EpochRecorder
 from kubeml.errors import (
+    BackendUnreachable,
     ChunksMissing,
-    Conflict,
     Corrupted,
     KubemlError,
-    MalformedMessage,
-    MergeRefused,
 )
 from kubeml.generations import Generations
 from kubeml.job import JobSpec, State
-from kubeml.layout import Layout
-from kubeml.merge import Merged, Merger, Outer
+from kubeml.merge import Merged
 from kubeml.records import JobRecords
+from kubeml.round_merger import RoundMerger
 
 if TYPE_CHECKING:
     from redis import Redis
@@ -44,7 +40,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 #: Parameter servers share jobs by a short lease; the other takes over after this long.
-OWNER_TTL_MS = 3000
+OWNER_TTL_MS = 2000
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,13 +65,13 @@ class JobKeeper:
         self._channel = TensorChannel(services.client)
         self._streams = JobStreams(services.client, job_id)
         self._records = JobRecords(services.objects)
-        self._checkpoints = Checkpoints(services.objects)
+        self._merger = RoundMerger(
+            self._store, self._channel, self._streams, Checkpoints(services.objects)
+        )
         self._generations = Generations(services.settings, services.client, services.objects)
         self._watch = DispatchWatch(services.dispatcher, self._store, job_id)
         self._recorder = EpochRecorder(services.objects, self._store, self._channel, self._streams)
         self._spec: JobSpec | None = None
-        self._origin: Checkpoint | None = None
-        self._cached: tuple[TensorRef, bytearray] | None = None
         self._kept_at = 0.0
 
     @property
@@ -140,75 +136,17 @@ class JobKeeper:
 
     def _commit(self, snap: Snapshot) -> bool:
         """Merge a complete round (or take over initial weights) and ADVANCE."""
-        contributions = self._read_contributions(snap)
+        contributions = self._merger.contributions(snap)
         if contributions is None:
             return True
         fail_points.reach("read")
         if snap.state == State.INIT:
-            merged = self._initial(snap, contributions[0])
+            merged = self._merger.initial(snap, contributions[0])
         else:
-            merged = self._merge(snap, contributions)
+            merged = self._merger.merge(snap, contributions, self.spec)
         if merged is None:
             return True
         return self._advance(snap, contributions, merged)
-
-    def _read_contributions(self, snap: Snapshot) -> list[Contribution] | None:
-        """The round's contributions in slot order; None if one was bad and is kicked."""
-        read = []
-        for slot in range(snap.number("want")):
-            text = snap.contributions.get(slot, "")
-            try:
-                read.append(Contribution.from_json(text))
-            except MalformedMessage as err:
-                try:
-                    who = str(json.loads(text).get("cid", ""))
-                except ValueError:
-                    who = ""
-                self._refuse(snap, slot, who, err)
-                return None
-        return read
-
-    def _initial(self, snap: Snapshot, contribution: Contribution) -> Merged | None:
-        """Take over the initial weights, and record them as the checkpoint of epoch 0."""
-        try:
-            blob = self._channel.pull(contribution.ref)
-            layout, weights, frozen = initial.unpack(blob)
-        except (ChunksMissing, Corrupted, MalformedMessage) as err:
-            self._refuse(snap, 0, contribution.cid, err)
-            return None
-        checkpoint = Checkpoint(
-            job_id=self.job_id,
-            epoch=0,
-            version=1,
-            layout=layout,
-            weights=self._checkpoints.put_weights(self.job_id, layout, weights),
-            frozen=self._checkpoints.put_frozen(self.job_id, layout, frozen),
-            outer_state=None,
-            optimizer={},
-        )
-        self._origin = self._checkpoints.publish(checkpoint, 0)
-        # Another parameter server may have been first: its weights are the initial ones then.
-        first = self._checkpoints.tensors(self._origin.weights)
-        return Merged(weights=bytearray(first), outer_state=None)
-
-    def _merge(self, snap: Snapshot, contributions: Sequence[Contribution]) -> Merged | None:
-        """Merge a round; None if a contribution was bad and is kicked."""
-        layout = self._layout()
-        total = sum(c.num_samples for c in contributions)
-        merger = Merger(layout, total_samples=total)
-        for contribution in contributions:
-            try:
-                require_layout(contribution, layout)
-                blob = self._channel.pull(contribution.ref)
-                merger.add(contribution.slot, blob, num_samples=contribution.num_samples)
-                fail_points.reach("aggregating", slot=contribution.slot)
-            except (ChunksMissing, Corrupted, MalformedMessage, MergeRefused) as err:
-                self._refuse(snap, contribution.slot, contribution.cid, err)
-                return None
-        spec = self.spec
-        outer = Outer(name=spec.outer, lr=spec.outer_lr, momentum=spec.outer_momentum)
-        state = self._channel.pull(snap.outer_state) if snap.outer_state else None
-        return merger.finish(self._weights(snap), outer, state)
 
     def _advance(
         self, snap: Snapshot, contributions: Sequence[Contribution], merged: Merged
@@ -235,20 +173,27 @@ class JobKeeper:
                 self._channel.drop(*(ref for ref in (weights, outer) if ref))
             return answer in {"MORE", "CHANGED", "STALE"}
         fail_points.reach("after_advance")
-        self._cached = (weights, merged.weights)
+        self._merger.remember(weights, merged.weights)
         stale = [c.ref for c in contributions] + replaced
         stale += [ref for ref in (snap.weights, snap.outer_state) if ref]
         self._channel.drop(*stale)
         self._announce(snap, contributions)
         if state != State.RUN:
-            self._services.dispatcher.schedule(
-                Hint(job_id=self.job_id), label=f"{self.job_id}-e{snap.number('epoch')}-schedule"
-            )
+            self._ask_for_plan(snap.number("epoch"))
         return True
+
+    def _ask_for_plan(self, epoch: int) -> None:
+        try:
+            self._services.dispatcher.schedule(
+                Hint(job_id=self.job_id), label=f"{self.job_id}-e{epoch}-schedule"
+            )
+        except BackendUnreachable as err:
+            # A hint: the tick asks again.
+            logger.warning("job %s: %s", self.job_id, err)
 
     def _announce(self, snap: Snapshot, contributions: Sequence[Contribution]) -> None:
         if snap.state == State.INIT:
-            self._streams.emit("init", layout=self._layout().hash)
+            self._streams.emit("init", layout=self._merger.layout().hash)
             return
         samples = sum(c.num_samples for c in contributions)
         self._streams.emit(
@@ -272,39 +217,15 @@ class JobKeeper:
             if c.optimizer and c.slot in current
         ]
 
-    def _refuse(self, snap: Snapshot, slot: int, cid: str, err: KubemlError) -> None:
-        why = f"{err}" + (f"\nhint: {err.hint}" if err.hint else "")
-        answer = self._store.kick(snap.gen, snap.rid, slot=slot, who=cid, kind="bad", why=why)
-        logger.warning("job %s: slot %d refused (%s): %s", self.job_id, slot, answer, err)
-        self._streams.emit(
-            "retry", epoch=snap.number("epoch"), round=snap.number("round"), slot=slot, why=str(err)
-        )
-
-    def _layout(self) -> Layout:
-        if self._origin is None:
-            self._origin = self._checkpoints.at(self.job_id, 0)
-        if self._origin is None:
-            raise Conflict(what=f"job {self.job_id} has no initial checkpoint")
-        return self._origin.layout
-
-    def _weights(self, snap: Snapshot) -> bytearray:
-        """The current weights blob, from memory if this process merged it."""
-        ref = snap.weights
-        if ref is None:
-            raise Conflict(what=f"job {self.job_id} has no weights yet")
-        if self._cached is None or self._cached[0] != ref:
-            self._cached = (ref, self._channel.pull(ref))
-        return self._cached[1]
-
     # -- epochs and the end ------------------------------------------------------------------
 
     def _finish_epoch(self, snap: Snapshot) -> None:
-        contributions = self._read_contributions(snap) if snap.state == State.VAL else []
+        contributions = self._merger.contributions(snap) if snap.state == State.VAL else []
         if contributions is None:
             return
-        layout = self._layout()
+        layout = self._merger.layout()
         row = self._recorder.record(
-            self.spec, snap, layout, self._origin, self._weights(snap), contributions
+            self.spec, snap, layout, self._merger.origin, self._merger.weights(snap), contributions
         )
         if row is None:
             return
@@ -317,14 +238,14 @@ class JobKeeper:
             return
         if self._store.finish(snap.gen, snap.rid, new_id(), to=State.PLAN) == "OK":
             fail_points.reach("after_finish")
-            self._services.dispatcher.schedule(
-                Hint(job_id=self.job_id), label=f"{self.job_id}-e{row.epoch + 1}-schedule"
-            )
+            self._ask_for_plan(row.epoch + 1)
 
     def _stop(self, snap: Snapshot) -> None:
         if snap.weights is not None:
-            layout = self._layout()
-            self._recorder.record_stop(snap, layout, self._origin, self._weights(snap))
+            layout = self._merger.layout()
+            self._recorder.record_stop(
+                snap, layout, self._merger.origin, self._merger.weights(snap)
+            )
         self._store.finish(snap.gen, snap.rid, "", to=State.STOPPED, reason="stopped by the user")
 
     def _conclude(self, snap: Snapshot) -> None:
@@ -371,7 +292,7 @@ class JobKeeper:
             self._records.deactivate(self.job_id)
             return False
         self._generations.rebuild(self.job_id, why=why, seen=seen)
-        self._cached = None
+        self._merger.forget()
         return True
 
     # -- repairs -----------------------------------------------------------------------------
@@ -382,8 +303,12 @@ class JobKeeper:
             return
         self._keep_alive(snap)
         services = self._services
-        waiting = services.dispatcher.queue_length(services.broker, self.spec.device)
-        self._watch.repair(snap, self.spec, queue_length=waiting)
+        try:
+            waiting = services.dispatcher.queue_length(services.broker, self.spec.device)
+            self._watch.repair(snap, self.spec, queue_length=waiting)
+        except BackendUnreachable as err:
+            # Training goes on without the broker: who takes part needs no more messages.
+            logger.warning("job %s: nothing can be dispatched: %s", self.job_id, err)
 
     def _keep_alive(self, snap: Snapshot) -> None:
         """Renew the TTL of every blob the job refers to, now and then."""

@@ -1,6 +1,8 @@
 """Keeping a slot's lease alive from a thread, as long as the work it stands for makes progress."""
 
 import logging
+import os
+import signal
 import statistics
 import threading
 import time
@@ -16,9 +18,7 @@ logger = logging.getLogger(__name__)
 
 BEAT_EVERY_S = 1.0
 
-#: Without a batch for this long (or 20 median batches) the beats stop: a hung trainer must lose
-#: its slot although its threads live.
-_STALL_S = 60.0
+#: So many usual batches without a new one are suspicious, if they take long.
 _STALL_BATCHES = 20
 
 
@@ -38,18 +38,21 @@ class Progress:
         self.recent_s.append(now - self.last_at)
         self.last_at = now
 
-    def is_stalled(self, now: float) -> bool:
-        """Whether no batch has finished for suspiciously long."""
+    def is_stalled(self, now: float, stall_s: float) -> bool:
+        """Whether no batch has finished for suspiciously long: ``stall_s``, or 20 usual batches."""
         usual = statistics.median(self.recent_s) if self.recent_s else 0.0
-        return now - self.last_at > max(_STALL_S, _STALL_BATCHES * usual)
+        return now - self.last_at > max(stall_s, _STALL_BATCHES * usual)
 
 
 class LeaseKeeper(threading.Thread):
     """Beats for the work in hand and forwards the function's log lines, once a second."""
 
-    def __init__(self, store: RoundStore, streams: JobStreams, *, gen: str, token: str) -> None:
+    def __init__(
+        self, store: RoundStore, streams: JobStreams, *, gen: str, token: str, stall_s: float
+    ) -> None:
         super().__init__(name=f"lease-{store.job_id}", daemon=True)
         self._store, self._streams, self._gen, self._token = store, streams, gen, token
+        self._stall_s = stall_s
         self._work: Work | None = None
         self._progress = Progress(last_at=time.monotonic())
         self._lost = threading.Event()
@@ -92,8 +95,8 @@ class LeaseKeeper(threading.Thread):
         work = self._work
         if work is None:
             return
-        if self._progress.is_stalled(time.monotonic()):
-            logger.warning("job %s: slot %d makes no progress", self._store.job_id, work.slot)
+        if self._progress.is_stalled(time.monotonic(), self._stall_s):
+            self._end_hung(work)
             return
         try:
             answer = self._store.beat(self._gen, token=self._token, slot=work.slot, rid=work.rid)
@@ -103,6 +106,22 @@ class LeaseKeeper(threading.Thread):
             return
         if answer != "OK" and self._work is work:
             self._lost.set()
+
+    def _end_hung(self, work: Work) -> None:
+        """Give the slot to others and end this process: nothing else frees it from hung code.
+
+        Celery starts another child in its place.
+        """
+        why = f"train() or validate() finished no batch for {self._stall_s:g} s: it hangs"
+        logger.error("job %s: slot %d: %s", self._store.job_id, work.slot, why)
+        try:
+            self.forward()
+            self._store.kick(
+                self._gen, work.rid, slot=work.slot, who=self._token, kind="error", why=why
+            )
+        except KubemlError as err:
+            logger.warning("the slot's lease runs out instead: %s", err)
+        os.kill(os.getpid(), signal.SIGKILL)
 
     def forward(self) -> None:
         """Send the log lines that have gathered."""

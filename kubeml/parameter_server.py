@@ -12,7 +12,6 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from kombu.connection import Connection
 from kombu.messaging import Consumer
 from kombu.mixins import ConsumerMixin
 
@@ -25,7 +24,7 @@ from brokers.objects import ObjectStore
 from brokers.protocol import Hint
 from brokers.round_store import new_id
 from brokers.settings import Settings
-from brokers.topology import ps_queue
+from brokers.topology import BrokerConnection, ps_queue
 from kubeml.errors import (
     BackendRefused,
     BackendUnreachable,
@@ -106,7 +105,7 @@ class ParameterServer(ConsumerMixin):
 
     def __init__(self, settings: Settings) -> None:
         #: ConsumerMixin clones it on every reconnect.
-        self.connection = Connection(
+        self.connection = BrokerConnection(  # type: ignore[no-untyped-call]
             str(settings.broker_url),
             transport_options={
                 "socket_timeout": 10,

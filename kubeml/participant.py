@@ -78,7 +78,9 @@ class Participant:
         self._is_draining = is_draining
         self._token = new_id()
         self._streams = JobStreams(worker.client, store.job_id)
-        self._lease = LeaseKeeper(store, self._streams, gen=gen, token=self._token)
+        self._lease = LeaseKeeper(
+            store, self._streams, gen=gen, token=self._token, stall_s=worker.settings.stall_s
+        )
 
     def run(self, stage: str) -> None:
         """Take slots until told to leave."""

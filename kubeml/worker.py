@@ -3,6 +3,7 @@
 import logging
 import os
 import socket
+import time
 from collections import OrderedDict
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -19,6 +20,7 @@ from brokers.tensor_channel import TensorChannel
 from kubeml.checkpoint import Checkpoints
 from kubeml.context import JobArgs
 from kubeml.datasets import Datasets
+from kubeml.errors import BackendUnreachable
 from kubeml.function_log import FunctionLog, function_logger
 from kubeml.functions import Functions
 from kubeml.job import JobSpec
@@ -32,6 +34,9 @@ logger = logging.getLogger(__name__)
 
 #: Loaded functions kept warm; the least recently used goes first.
 _WARM_JOBS = 3
+
+#: A broker that did not answer is left alone for so long.
+_BROKER_PAUSE_S = 5.0
 
 
 @dataclass
@@ -70,6 +75,7 @@ class Worker:
         self.client = state_client(settings)
         self.broker = broker_client(settings)
         self.channel = TensorChannel(self.client)
+        self._ask_broker_at = 0.0
         self._jobs: OrderedDict[tuple[str, str], WarmJob] = OrderedDict()
 
     @cached_property
@@ -114,8 +120,16 @@ class Worker:
             self._jobs.pop(key).runtime.close()
 
     def queue_length(self) -> int:
-        """Messages waiting for workers of this kind."""
-        return self.dispatcher.queue_length(self.broker, self.settings.device)
+        """Messages waiting for workers of this kind; 0 while the broker does not answer."""
+        if time.monotonic() < self._ask_broker_at:
+            return 0
+        try:
+            return self.dispatcher.queue_length(self.broker, self.settings.device)
+        except BackendUnreachable as err:
+            # Only fairness between jobs needs it: training goes on without the broker.
+            logger.warning("who waits is not known: %s", err)
+            self._ask_broker_at = time.monotonic() + _BROKER_PAUSE_S
+            return 0
 
     def load_weights(self, warm: WarmJob, blob: bytes | bytearray) -> None:
         """Put a weights blob into the network, and the frozen tensors the first time."""

@@ -70,8 +70,8 @@ class Cluster:
     def kill(self, name: str) -> None:
         """SIGKILL a process and its children, as a machine that dies would."""
         process = self.processes.pop(name)
-        for victim in [psutil.Process(process.pid), *_children(process.pid)]:
-            _signal(victim.pid, signal.SIGKILL)
+        for pid in [process.pid, *(child.pid for child in _children(process.pid))]:
+            _signal(pid, signal.SIGKILL)
         process.wait(10)
 
     def terminate(self, name: str, *, within_s: float = 30) -> int:

@@ -1,0 +1,121 @@
+"""A TCP proxy that can cut, stall, slow down, or swallow the replies of what goes through it."""
+
+import contextlib
+import select
+import socket
+import threading
+import time
+
+
+class TcpProxy:
+    """Forwards a loopback port of its own to another one; every fault is off at first."""
+
+    def __init__(self, target_port: int) -> None:
+        self.target_port = target_port
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self.port: int = self._listener.getsockname()[1]
+        self._pairs: set[tuple[socket.socket, socket.socket]] = set()
+        self._guard = threading.Lock()
+        self._stalled = threading.Event()
+        self._refusing = threading.Event()
+        self._closed = threading.Event()
+        self._delay_s = 0.0
+        self._replies_to_lose = 0
+        threading.Thread(target=self._accept, daemon=True).start()
+
+    def heal(self) -> None:
+        """No fault any more; what was held back goes on."""
+        self._delay_s, self._replies_to_lose = 0.0, 0
+        self._stalled.clear()
+        self._refusing.clear()
+
+    def stall(self) -> None:
+        """Half-open: connections stay, no byte passes, in either direction."""
+        self._stalled.set()
+
+    def cut(self, *, refuse: bool = False) -> None:
+        """Reset every connection; with ``refuse`` new ones too, until ``heal``."""
+        if refuse:
+            self._refusing.set()
+        for pair in self._open_pairs():
+            self._drop(pair)
+
+    def slow_down(self, delay_s: float) -> None:
+        """Every chunk takes so much longer, each way."""
+        self._delay_s = delay_s
+
+    def lose_replies(self, count: int) -> None:
+        """Let the next requests through, and reset the connection instead of their replies."""
+        self._replies_to_lose = count
+
+    @property
+    def replies_to_lose(self) -> int:
+        """How many are to be lost still."""
+        return self._replies_to_lose
+
+    def close(self) -> None:
+        """End it."""
+        self._closed.set()
+        self._listener.close()
+        self.cut()
+
+    def _open_pairs(self) -> list[tuple[socket.socket, socket.socket]]:
+        with self._guard:
+            return list(self._pairs)
+
+    def _accept(self) -> None:
+        while not self._closed.is_set():
+            try:
+                client, _ = self._listener.accept()
+            except OSError:
+                return
+            threading.Thread(target=self._serve, args=(client,), daemon=True).start()
+
+    def _serve(self, client: socket.socket) -> None:
+        if self._refusing.is_set():
+            client.close()
+            return
+        try:
+            server = socket.create_connection(("127.0.0.1", self.target_port), timeout=5)
+        except OSError:
+            client.close()
+            return
+        pair = (client, server)
+        for one in pair:
+            one.settimeout(None)
+            one.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        with self._guard:
+            self._pairs.add(pair)
+        try:
+            self._forward(client, server)
+        except (OSError, ValueError):
+            return
+        finally:
+            self._drop(pair)
+
+    def _forward(self, client: socket.socket, server: socket.socket) -> None:
+        while True:
+            if self._stalled.is_set():
+                time.sleep(0.02)
+                continue
+            ready, _, _ = select.select([client, server], [], [], 0.2)
+            if self._stalled.is_set():
+                continue
+            for source in ready:
+                data = source.recv(1 << 18)
+                if not data:
+                    return
+                if self._delay_s:
+                    time.sleep(self._delay_s)
+                if source is server and self._replies_to_lose > 0:
+                    self._replies_to_lose -= 1
+                    return
+                (server if source is client else client).sendall(data)
+
+    def _drop(self, pair: tuple[socket.socket, socket.socket]) -> None:
+        with self._guard:
+            self._pairs.discard(pair)
+        for one in pair:
+            with contextlib.suppress(OSError):
+                one.shutdown(socket.SHUT_RDWR)
+            one.close()
