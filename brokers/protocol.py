@@ -156,13 +156,15 @@ class Hint:
         return from_wire(cls, wire, what="hint")
 
 
-def parse_object(text: str | bytes, *, what: str) -> dict[str, Any]:
+def parse_object(
+    text: str | bytes, *, what: str, max_chars: int = MAX_META_CHARS
+) -> dict[str, Any]:
     """Parse a JSON object of bounded size.
 
     Raises:
         MalformedMessage: Too long, not JSON, or not an object.
     """
-    if len(text) > MAX_META_CHARS:
+    if len(text) > max_chars:
         raise MalformedMessage(what=what, fault=f"{len(text)} characters")
     try:
         value = json.loads(text)

@@ -154,6 +154,7 @@ class RoundStore:
         if answer[0] == "OK":
             with redis_errors(self._where):
                 self._client.sadd(JOBS_KEY, self.job_id)
+                self._client.zrem(ENDED_KEY, self.job_id)
         return answer[0] == "OK"
 
     def plan(
@@ -182,17 +183,17 @@ class RoundStore:
         """Ask the job to end. OK, FINAL or GONE."""
         return self._run("stop", gen)[0]
 
-    def retire(self) -> None:
+    def retire(self, gen: str) -> None:
         """Forget a finished job's working state at once, and its head after a while."""
         with redis_errors(self._where):
-            pipe = self._client.pipeline(transaction=False)
-            pipe.zadd(ENDED_KEY, {self.job_id: time.time()})
-            pipe.delete(*self._keys[1:6], self._keys[7])
-            for key in (self._keys[0], self._keys[6], self.key("log"), self.key("ev")):
-                pipe.expire(key, ENDED_TTL_S)
+            for key in (self.key("log"), self.key("ev")):
+                self._client.expire(key, ENDED_TTL_S)
+        if self._run("retire", gen, ENDED_TTL_S)[0] != "OK":
+            return
+        with redis_errors(self._where):
+            self._client.zadd(ENDED_KEY, {self.job_id: time.time()})
             # Last: as long as it stands there, a keeper will finish what was begun here.
-            pipe.srem(JOBS_KEY, self.job_id)
-            pipe.execute()
+            self._client.srem(JOBS_KEY, self.job_id)
 
     def forget(self) -> None:
         """Remove every trace of a job from the state server (but not its expiring chunks)."""

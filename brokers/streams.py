@@ -87,6 +87,11 @@ class JobStreams:
             pipe.expire(self._log, STREAM_TTL_S, nx=True)
             pipe.execute()
 
+    def clear(self) -> None:
+        """Begin anew: the job is resumed, and its first life's end would end every follower."""
+        with redis_errors(self._where):
+            self._client.delete(self._events, self._log)
+
     def events(self, *, since: str = "0", block_ms: int = 0) -> list[Event]:
         """Events after ``since``, oldest first; waits up to ``block_ms`` for the first one."""
         return [

@@ -112,7 +112,7 @@ class EpochRecorder:
             elapsed_s=max(0.0, now - spec.created_at),
             ended_at=now,
         )
-        return self._records.set_end(spec.id, end, self._log())
+        return self._records.set_end(spec.id, snap.number("life"), end, self._log())
 
     def _last_checkpoint(self, job_id: str, state: State) -> tuple[Checkpoint | None, str]:
         if state is State.STOPPED and (stopped := self._checkpoints.at(job_id, "stop")):

@@ -1,7 +1,7 @@
 """``python -m kubeml.function_check DIR ENTRY DEVICE``: does a function work at all?
 
 Runs in a process of its own, since it runs the user's code. Prints one JSON object as its last
-line: empty if all is well, else where, fault, traceback and hint.
+line: the network's layout if all is well, else where, fault, traceback and hint.
 """
 
 import json
@@ -21,6 +21,7 @@ from brokers.shards import ShardReader
 from kubeml.context import JobArgs
 from kubeml.datasets import Datasets
 from kubeml.errors import DatasetNotFound, InvalidFunction, KubemlError, UserCodeError
+from kubeml.layout import Layout
 from kubeml.runtime import FunctionRuntime
 
 #: Rows of the trial step: enough for a BatchNorm, few enough to take no time.
@@ -34,7 +35,8 @@ def main(arguments: list[str]) -> int:
     os.dup2(2, 1)
     verdict: dict[str, Any] = {}
     try:
-        check(Path(arguments[0]), arguments[1], arguments[2], Settings.load())
+        layout = check(Path(arguments[0]), arguments[1], arguments[2], Settings.load())
+        verdict["layout"] = layout.to_wire()
     except (InvalidFunction, UserCodeError) as err:
         verdict = {
             "where": err.where,
@@ -46,11 +48,11 @@ def main(arguments: list[str]) -> int:
         verdict = {"where": arguments[1], "fault": str(err), "traceback": "", "hint": err.hint}
     with verdict_out:
         verdict_out.write(json.dumps(verdict) + "\n")
-    return 1 if verdict else 0
+    return 1 if verdict.get("fault") else 0
 
 
-def check(code: Path, entry: str, device: str, settings: Settings) -> None:
-    """Build the model, and make one step on a few rows if its dataset exists.
+def check(code: Path, entry: str, device: str, settings: Settings) -> Layout:
+    """Build the model, make one step on a few rows if its dataset exists; return its layout.
 
     Raises:
         InvalidFunction, UserCodeError: It does not work.
@@ -69,8 +71,9 @@ def check(code: Path, entry: str, device: str, settings: Settings) -> None:
         _require_gpu(entry)
     runtime.init()
     rows = _few_rows(runtime.dataset_name, settings)
+    layout = runtime.layout
     if rows is None:
-        return
+        return layout
     runtime.use(rows)
     numbers = np.arange(rows.count)
     runtime.train_round(
@@ -80,6 +83,7 @@ def check(code: Path, entry: str, device: str, settings: Settings) -> None:
     runtime.validate(
         epoch=1, slot=0, num_slots=1, batch_size=_ROWS, rows=numbers, seed=0, on_batch=_ignore
     )
+    return layout
 
 
 class _FewRows:

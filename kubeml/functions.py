@@ -16,7 +16,7 @@ from typing import Any, Self
 from brokers.objects import ObjectStore
 from brokers.protocol import from_wire, parse_object
 from brokers.settings import child_environment
-from kubeml.bundle import Bundle, make_bundle, read_sources, unpack
+from kubeml.bundle import make_bundle, read_sources, unpack
 from kubeml.errors import (
     FunctionNotFound,
     InvalidFunction,
@@ -25,8 +25,12 @@ from kubeml.errors import (
     ObjectMissing,
 )
 from kubeml.job import check_name
+from kubeml.layout import Layout
 
 _CHECK_TIMEOUT_S = 120
+
+#: A layout names every tensor: some 100 characters each.
+_MAX_VERDICT_CHARS = 50_000_000
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,7 +96,7 @@ class Functions:
             raise FunctionNotFound(name=name)
         bundle = make_bundle(Path(code))
         if check:
-            check_in_child(bundle, self._objects, device=device)
+            check_in_child(bundle.data, bundle.sha256, bundle.entry, self._objects, device=device)
         info = FunctionInfo(
             name=name, sha256=bundle.sha256, size=len(bundle.data),
             created_at=time.time(), entry=bundle.entry,
@@ -142,6 +146,15 @@ class Functions:
         self.show(name)
         self._objects.delete([f"functions/{name}.json"])
 
+    def layout(self, info: FunctionInfo, *, device: str) -> Layout:
+        """Check a function as ``create`` does, and return its network's layout.
+
+        Raises:
+            InvalidFunction: It does not work.
+        """
+        data = self._objects.get(_bundle_key(info.sha256))
+        return check_in_child(data, info.sha256, info.entry, self._objects, device=device)
+
     def fetch(self, sha256: str, directory: Path) -> Path:
         """Unpack a bundle under ``directory`` and return its folder; verified by its hash.
 
@@ -155,21 +168,23 @@ class Functions:
         return unpack(self._objects.get(_bundle_key(sha256)), sha256, directory)
 
 
-def check_in_child(bundle: Bundle, objects: ObjectStore, *, device: str) -> None:
-    """Run a bundle's check in a process of its own.
+def check_in_child(
+    data: bytes, sha256: str, entry: str, objects: ObjectStore, *, device: str
+) -> Layout:
+    """Run a bundle's check in a process of its own, and return its network's layout.
 
     Raises:
         InvalidFunction: It is refused.
     """
     with tempfile.TemporaryDirectory(prefix="kubeml-check-") as folder:
-        code = unpack(bundle.data, bundle.sha256, Path(folder))
+        code = unpack(data, sha256, Path(folder))
         command = [
             sys.executable,
             "-P",
             "-m",
             "kubeml.function_check",
             str(code),
-            bundle.entry,
+            entry,
             device,
         ]
         try:
@@ -179,19 +194,19 @@ def check_in_child(bundle: Bundle, objects: ObjectStore, *, device: str) -> None
             )  # fmt: skip
         except subprocess.TimeoutExpired as err:
             raise InvalidFunction(
-                where=bundle.entry, fault=f"its check took longer than {_CHECK_TIMEOUT_S} s"
+                where=entry, fault=f"its check took longer than {_CHECK_TIMEOUT_S} s"
             ) from err
-    _read_verdict(bundle, done.returncode, done.stdout, done.stderr)
+    return _read_verdict(entry, done.returncode, done.stdout, done.stderr)
 
 
-def _read_verdict(bundle: Bundle, status: int, out: bytes, err: bytes) -> None:
+def _read_verdict(entry: str, status: int, out: bytes, err: bytes) -> Layout:
     lines = out.decode("utf-8", "replace").splitlines()
     if not lines:
         shown = err.decode("utf-8", "replace")[-4000:]
         raise InvalidFunction(
-            where=bundle.entry, fault=f"its check died (exit {status})", user_traceback=shown
+            where=entry, fault=f"its check died (exit {status})", user_traceback=shown
         )
-    verdict = parse_object(lines[-1], what="check verdict")
+    verdict = parse_object(lines[-1], what="check verdict", max_chars=_MAX_VERDICT_CHARS)
     if verdict.get("fault"):
         raise InvalidFunction(
             where=str(verdict["where"]),
@@ -199,6 +214,7 @@ def _read_verdict(bundle: Bundle, status: int, out: bytes, err: bytes) -> None:
             user_traceback=str(verdict.get("traceback", "")),
             hint=str(verdict.get("hint", "")),
         )
+    return Layout.from_wire(verdict["layout"])
 
 
 def _bundle_key(sha256: str) -> str:

@@ -39,7 +39,7 @@ class Generations:
     def begin(self, spec: JobSpec) -> None:
         """Build the first generation of a job that was just recorded."""
         self._records.next_generation(spec.id, why="submitted")
-        self._store(spec.id).init(1, birth=new_id(), fields=self._fields(spec))
+        self._store(spec.id).init(1, birth=new_id(), fields=self._fields(spec, life=0))
 
     def rebuild(self, job_id: str, *, why: str, seen: str = "") -> bool:
         """Build the next generation from the last checkpoint, if this process wins the claim.
@@ -56,12 +56,13 @@ class Generations:
         Raises:
             JobNotFound: There is no spec (a submission that died half-way).
         """
-        spec = self._records.spec(job_id)
+        life = self._records.life(job_id)
+        spec = self._records.spec(job_id, life)
         number = self._records.next_generation(job_id, why=why)
         if number is None:
             return False
         checkpoint = self._checkpoints.latest(job_id)
-        fields = self._fields(spec)
+        fields = self._fields(spec, life=life)
         if checkpoint is not None:
             fields |= self._restored(checkpoint)
         built = self._store(job_id).init(number, birth=new_id(), fields=fields, seen=seen)
@@ -76,8 +77,9 @@ class Generations:
     def _store(self, job_id: str) -> RoundStore:
         return RoundStore(self._client, job_id)
 
-    def _fields(self, spec: JobSpec) -> dict[str, Any]:
+    def _fields(self, spec: JobSpec, *, life: int) -> dict[str, Any]:
         return {
+            "life": life,
             "state": State.INIT,
             "rid": new_id(),
             "epoch": 0,

@@ -71,15 +71,16 @@ class JobKeeper:
         self._generations = Generations(services.settings, services.client, services.objects)
         self._watch = DispatchWatch(services.dispatcher, self._store, job_id)
         self._recorder = EpochRecorder(services.objects, self._store, self._channel, self._streams)
-        self._spec: JobSpec | None = None
+        self._spec: tuple[str, JobSpec] | None = None
+        self._gen = ""
         self._kept_at = 0.0
 
     @property
     def spec(self) -> JobSpec:
-        """The job's spec, read once."""
-        if self._spec is None:
-            self._spec = self._records.spec(self.job_id)
-        return self._spec
+        """The job's spec, read once in each generation: a later life may have another one."""
+        if self._spec is None or self._spec[0] != self._gen:
+            self._spec = (self._gen, self._records.spec(self.job_id))
+        return self._spec[1]
 
     def reconcile(self, *, is_tick: bool) -> bool:
         """Do whatever the job needs now.
@@ -95,9 +96,11 @@ class JobKeeper:
             snap = self._store.snapshot()
             if not snap.head:
                 return self._revive(why="its live state was lost")
+            self._gen = snap.gen
             if State(snap.state).is_final:
-                self._conclude(snap)
-                return False
+                if not self._conclude(snap):
+                    return False
+                continue
             if is_tick and not self._store.acquire(
                 snap.gen, self._services.name, ttl_ms=OWNER_TTL_MS
             ):
@@ -248,12 +251,16 @@ class JobKeeper:
             )
         self._store.finish(snap.gen, snap.rid, "", to=State.STOPPED, reason="stopped by the user")
 
-    def _conclude(self, snap: Snapshot) -> None:
+    def _conclude(self, snap: Snapshot) -> bool:
+        """Write down how the job ended; returns whether it goes on all the same: it was resumed."""
+        if self._records.life(self.job_id) > snap.number("life"):
+            return self._revive(why="resumed", seen=snap.gen)
         end = self._recorder.conclude(self.spec, snap)
         self._channel.drop(*self._references(snap))
         self._streams.emit("end", state=end.state, reason=end.reason)
-        self._store.retire()
+        self._store.retire(snap.gen)
         logger.info("job %s: %s %s", self.job_id, end.state, end.reason.splitlines()[:1])
+        return False
 
     def fail(self, reason: str) -> None:
         """End the job as FAILED, whatever it was doing."""

@@ -2,9 +2,10 @@
 
 active/{id}                    there from submission to the end: what recovery looks for
 jobs/{id}/spec.json            what was asked for; written once
+jobs/{id}/spec-{life:06d}.json the same for each later life: a job that ended and was resumed
 jobs/{id}/gen-{n:06d}.json     one per generation, and why; create-only, so one rebuilder wins
-jobs/{id}/end.json             how it ended; written once
-jobs/{id}/log.jsonl            the function's log lines, when it has ended
+jobs/{id}/end.json             how it ended; written once (end-{life:06d}.json in later lives)
+jobs/{id}/log.jsonl            the function's log lines, when it has ended (log-{life:06d}.jsonl)
 history/{id}/{epoch:06d}.json  one row per epoch; written once
 history/{id}/ledger-{epoch:06d}.json   who trained what in that epoch, and which attempts failed
 """
@@ -23,6 +24,7 @@ from kubeml.errors import JobNotFound, ObjectExists, ObjectMissing
 from kubeml.job import EpochRow, JobEnd, JobSpec
 
 _ROW = re.compile(r"/(\d{6})\.json$")
+_LIFE = re.compile(r"/spec-(\d{6})\.json$")
 _GENERATION = re.compile(r"/gen-(\d{6})\.json$")
 
 
@@ -43,16 +45,39 @@ class JobRecords:
         self._objects.put(f"active/{spec.id}", b"")
         self._objects.put_json(f"jobs/{spec.id}/spec.json", spec.to_wire(), create=True)
 
-    def spec(self, job_id: str) -> JobSpec:
-        """A job's spec.
+    def life(self, job_id: str) -> int:
+        """Number of the job's life: 0, and one more each time it was resumed.
 
         Raises:
             JobNotFound: There is no such job.
         """
         if not is_job_id(job_id):
             raise JobNotFound(name=job_id)
+        keys = [info.key for info in self._objects.list(f"jobs/{job_id}/spec")]
+        if not keys:
+            raise JobNotFound(name=job_id)
+        return max(int(match[1]) if (match := _LIFE.search(key)) else 0 for key in keys)
+
+    def add_life(self, spec: JobSpec, life: int) -> None:
+        """Write what is asked for in a job's next life: from now on it has not ended.
+
+        Raises:
+            ObjectExists: Somebody else was faster.
+        """
+        self._objects.put(f"active/{spec.id}", b"")
+        key = _of_life(f"jobs/{spec.id}/spec", life, "json")
+        self._objects.put_json(key, spec.to_wire(), create=True)
+
+    def spec(self, job_id: str, life: int | None = None) -> JobSpec:
+        """A job's spec, of its last life unless another is asked for.
+
+        Raises:
+            JobNotFound: There is no such job.
+        """
+        life = self.life(job_id) if life is None else life
         try:
-            return JobSpec.from_wire(self._objects.get_json(f"jobs/{job_id}/spec.json"))
+            key = _of_life(f"jobs/{job_id}/spec", life, "json")
+            return JobSpec.from_wire(self._objects.get_json(key))
         except ObjectMissing as err:
             raise JobNotFound(name=job_id) from err
 
@@ -131,36 +156,46 @@ class JobRecords:
         with ThreadPoolExecutor(8) as pool:
             return [EpochRow.from_wire(row) for row in pool.map(self._objects.get_json, keys)]
 
-    def set_end(self, job_id: str, end: JobEnd, log: Iterable[dict[str, Any]]) -> JobEnd:
-        """Write how a job ended (the first writer wins) and take it off the active list."""
-        key = f"jobs/{job_id}/end.json"
+    def set_end(self, job_id: str, life: int, end: JobEnd, log: Iterable[dict[str, Any]]) -> JobEnd:
+        """Write how a life of a job ended (the first writer wins); take it off the active list."""
+        key = _of_life(f"jobs/{job_id}/end", life, "json")
         text = "".join(json.dumps(line) + "\n" for line in log)
-        self._objects.put(f"jobs/{job_id}/log.jsonl", text.encode())
+        self._objects.put(_of_life(f"jobs/{job_id}/log", life, "jsonl"), text.encode())
         try:
             self._objects.put_json(key, end.to_wire(), create=True)
         except ObjectExists:
             end = JobEnd.from_wire(self._objects.get_json(key))
         self.deactivate(job_id)
+        if self.life(job_id) > life:
+            # Resumed in this very moment: recovery must find it.
+            self._objects.put(f"active/{job_id}", b"")
         return end
 
-    def end(self, job_id: str) -> JobEnd | None:
-        """How a job ended; None while it has not."""
+    def end(self, job_id: str, life: int | None = None) -> JobEnd | None:
+        """How a job ended, in its last life unless another is asked for; None while it has not."""
         try:
-            return JobEnd.from_wire(self._objects.get_json(f"jobs/{job_id}/end.json"))
-        except ObjectMissing:
+            life = self.life(job_id) if life is None else life
+            key = _of_life(f"jobs/{job_id}/end", life, "json")
+            return JobEnd.from_wire(self._objects.get_json(key))
+        except (ObjectMissing, JobNotFound):
             return None
 
     def log_lines(self, job_id: str) -> Iterator[dict[str, Any]]:
-        """The log of an ended job, line by line."""
-        try:
-            text = self._objects.get(f"jobs/{job_id}/log.jsonl").decode()
-        except ObjectMissing:
-            return
-        for line in text.splitlines():
-            yield json.loads(line)
+        """The log of a job's ended lives, line by line."""
+        for life in range(self.life(job_id) + 1):
+            try:
+                text = self._objects.get(_of_life(f"jobs/{job_id}/log", life, "jsonl")).decode()
+            except ObjectMissing:
+                continue
+            for line in text.splitlines():
+                yield json.loads(line)
 
     def delete(self, job_id: str) -> None:
         """Remove everything of a job, its checkpoints included."""
         for prefix in ("checkpoints", "history", "jobs"):
             self._objects.delete_prefix(f"{prefix}/{job_id}/")
         self._objects.delete([f"active/{job_id}"])
+
+
+def _of_life(stem: str, life: int, suffix: str) -> str:
+    return f"{stem}-{life:06d}.{suffix}" if life else f"{stem}.{suffix}"

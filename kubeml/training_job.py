@@ -142,9 +142,10 @@ class Job:
         since = "0"
         while True:
             end = self._records.end(self.id)
-            if end is not None and since == "0":
+            if since == "0":
                 yield from (LogLine(**line) for line in self._records.log_lines(self.id))
-                return
+                if end is not None:
+                    return
             lines = self._streams.lines(since=since, block_ms=_BLOCK_MS if follow else 0)
             yield from (line for _, line in lines)
             since = lines[-1][0] if lines else since
@@ -206,6 +207,27 @@ class Job:
         with suppress(BackendUnreachable):  # a hint alone: the next tick does without
             self._client.dispatcher.hint(self.id)
 
+    def resume(self, *, function: str | None = None, epochs: int | None = None) -> "Job":
+        """Let a FAILED or STOPPED job go on from its last checkpoint.
+
+        Args:
+            function: Go on with this function as it stands now (after ``function update``, say),
+                whose tensors must be the same; the job's own code unless given.
+            epochs: Another number of epochs; more than it has done. A job that is DONE needs it.
+
+        Returns:
+            The job, under way again: same id, next generation.
+
+        Raises:
+            Conflict: It has not ended, or is DONE and ``epochs`` asks for no more.
+            FunctionNotFound: There is no such function.
+            InvalidFunction: The function does not work, or its tensors differ.
+        """
+        from kubeml.resumption import resume
+
+        resume(self._client, self.id, function=function, epochs=epochs)
+        return Job(self.id, self._client)
+
     def infer(self, data: list[Any], *, timeout_s: float = 60.0) -> Any:
         """Run the function's ``infer`` with this job's last weights; see ``Client.infer``."""
         return self._client.infer(self.id, data, timeout_s=timeout_s)
@@ -250,9 +272,9 @@ class Job:
             if batch:
                 since = batch[-1].id
             yield batch
-            if any(event.kind == "end" for event in batch):
-                return
-            if not batch and self._is_over():
+            # By the records: the end in the stream may be that of an earlier life.
+            ended = not batch or any(event.kind == "end" for event in batch)
+            if ended and self._is_over():
                 return
             if deadline is not None and time.monotonic() > deadline:
                 return

@@ -79,6 +79,30 @@ def stop(by_id: JobIdArgument = None, job_id: JobIdOption = None) -> None:
 
 
 @app.command()
+def resume(
+    by_id: JobIdArgument = None,
+    job_id: JobIdOption = None,
+    function: Annotated[
+        str | None,
+        typer.Option("--function", "-f", help="Go on with this function as it stands now."),
+    ] = None,
+    epochs: Annotated[
+        int | None, typer.Option("--epochs", "-e", help="Another number of epochs.")
+    ] = None,
+    follow: Annotated[
+        bool, typer.Option("--follow", help="Show the training until it ends.")
+    ] = False,
+    quiet: Quiet = False,
+) -> int:
+    """Let a FAILED or STOPPED job go on from its last checkpoint."""
+    with connect() as client:
+        job = client.job(output.either(job_id, by_id, option="--id"))
+        job = job.resume(function=function, epochs=epochs)
+        output.line(job.id)
+        return follow_job(job, quiet=quiet) if follow else 0
+
+
+@app.command()
 def audit(
     by_id: JobIdArgument = None,
     job_id: JobIdOption = None,

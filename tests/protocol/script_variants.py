@@ -179,6 +179,12 @@ WEAKENINGS: Mapping[str, tuple[Change, ...]] = {
     "INIT over a later generation": (
         Change("init", "(current and tonumber(current) >= tonumber(ARGV[1]))", "false"),
     ),
+    "INIT over a job that has ended": (
+        Change("init", "if ended and life <= number('life') then", "if false then"),
+    ),
+    "RETIRE of a living job": (
+        Change("retire", "if not is_final(head('state')) then return {'ALIVE'} end", ""),
+    ),
     "INIT forgets the wish to stop": (
         Change("init", "if stop then redis.call('HSET', H, 'stop', stop) end", ""),
     ),

@@ -372,7 +372,7 @@ def test_retired_jobs_keep_a_head_that_expires(job: ScriptedJob) -> None:
     job.begin(state="END")
     job.store.finish("1", job.rid, "", to="DONE")
 
-    job.store.retire()
+    job.store.retire("1")
 
     assert job.client.sismember(JOBS_KEY, job.store.job_id) == 0
     assert job.state == "DONE"
@@ -382,8 +382,49 @@ def test_retired_jobs_keep_a_head_that_expires(job: ScriptedJob) -> None:
 def test_forgotten_jobs_leave_no_key(job: ScriptedJob) -> None:
     job.begin(state="END")
     job.store.finish("1", job.rid, "", to="DONE")
-    job.store.retire()
+    job.store.retire("1")
 
     job.store.forget()
 
     assert job.client.keys(job.store.key("*")) == []
+
+
+def test_retire_does_not_touch_a_later_generation(job: ScriptedJob) -> None:
+    job.begin(state="END")
+    job.store.finish("1", job.rid, "", to="FAILED")
+    assert job.store.init(2, birth=new_id(), fields=job.fields(life=1), seen="1")
+
+    job.store.retire("1")
+
+    assert job.client.ttl(job.store.key("h")) == -1
+    assert job.client.sismember(JOBS_KEY, job.store.job_id) == 1
+
+
+def test_retire_does_not_touch_a_living_job(job: ScriptedJob) -> None:
+    job.begin_planned(slots=1)
+
+    job.store.retire("1")
+
+    assert job.client.ttl(job.store.key("h")) == -1
+
+
+def test_init_brings_back_no_job_that_is_done(job: ScriptedJob) -> None:
+    # A parameter server that found the generation damaged, and slept while the job ended.
+    job.begin(state="END")
+    job.store.finish("1", job.rid, "", to="DONE")
+
+    assert not job.store.init(2, birth=new_id(), fields=job.fields(), seen="1")
+    assert job.state == "DONE"
+
+
+def test_init_of_a_later_life_begins_a_job_that_was_stopped_anew(job: ScriptedJob) -> None:
+    job.begin(state="END")
+    job.store.stop("1")
+    job.store.finish("1", job.rid, "", to="STOPPED")
+    job.store.retire("1")
+
+    assert job.store.init(2, birth=new_id(), fields=job.fields(life=1), seen="1")
+
+    assert (job.state, "stop" in job.head) == ("INIT", False)
+    assert job.client.ttl(job.store.key("h")) == -1
+    assert job.client.ttl(job.store.bell_key) == -1

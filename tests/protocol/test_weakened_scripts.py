@@ -82,6 +82,8 @@ CAUGHT_BY: dict[str, Claim] = {
     "INIT over a later generation": (
         life.test_init_does_not_touch_a_job_of_the_same_or_a_later_generation
     ),
+    "INIT over a job that has ended": life.test_init_brings_back_no_job_that_is_done,
+    "RETIRE of a living job": life.test_retire_does_not_touch_a_living_job,
     "INIT forgets the wish to stop": life.test_init_of_a_later_generation_keeps_the_wish_to_stop,
     "SEND is never FULL": life.test_send_is_full_when_the_burst_is_out,
     "STOP after the end": life.test_stop_does_nothing_after_the_end,
