@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from brokers.errors import Corrupted, ObjectMissing, s3_errors
+from brokers.errors import BackendRefused, Corrupted, ObjectMissing, s3_errors
 from brokers.settings import Settings, mask_url
 
 _DELETE_BATCH = 1000
@@ -135,10 +135,16 @@ class ObjectStore:
 
     def _delete_batch(self, keys: Sequence[str]) -> None:
         with s3_errors(self.where):
-            self._client.delete_objects(
+            answer = self._client.delete_objects(
                 Bucket=self.bucket,
                 Delete={"Objects": [{"Key": key} for key in keys], "Quiet": True},
             )
+        # The answer is 200 even if every single key was refused.
+        for fault in answer.get("Errors", []):
+            raise BackendRefused(
+                backend="s3", where=self.where,
+                detail=f"deleting {fault.get('Key')}: {fault.get('Code')} {fault.get('Message')}",
+            )  # fmt: skip
 
     def _pages(self, prefix: str, *, delimiter: str = "") -> Iterator[dict[str, Any]]:
         token: dict[str, str] = {}

@@ -60,11 +60,12 @@ def ps_queue() -> Queue:
 
 def celery_config(settings: Settings) -> dict[str, Any]:
     """Celery's configuration for workers, control workers and senders alike."""
+    url = verified(settings.broker_url)
     names = [CONTROL_QUEUE]
     names += [make(device) for device in ("cpu", "gpu") for make in (train_queue, infer_queue)]
     return {
-        "broker_url": str(settings.broker_url),
-        "result_backend": str(settings.broker_url),
+        "broker_url": url,
+        "result_backend": url,
         "task_serializer": "json",
         "result_serializer": "json",
         "accept_content": ["json"],
@@ -106,6 +107,13 @@ def celery_config(settings: Settings) -> dict[str, Any]:
         "enable_utc": True,
         "timezone": "UTC",
     }
+
+
+def verified(url: str) -> str:
+    """The URL, saying what others leave to a default: that a server's certificate is checked."""
+    if not url.startswith("rediss:") or "ssl_cert_reqs=" in url:
+        return str(url)
+    return f"{url}{'&' if '?' in url else '?'}ssl_cert_reqs=required"
 
 
 class BrokerConnection(Connection):

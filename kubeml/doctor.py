@@ -12,6 +12,7 @@ from brokers.connections import broker_client, state_client
 from brokers.errors import redis_errors
 from brokers.nodes import alive_nodes
 from brokers.objects import ObjectStore
+from brokers.refusals import refusals
 from brokers.round_store import new_id
 from brokers.settings import Settings, mask_url
 from kubeml.errors import KubemlError, ObjectExists
@@ -43,6 +44,7 @@ def examine(settings: Settings) -> list[Finding]:
         ("broker", _broker),
         ("s3", _s3),
         ("pool", _pool),
+        ("refused", _refused),
         ("disk", _disk),
     ):
         findings += _guarded(check, look, settings)
@@ -186,6 +188,16 @@ def _pool(settings: Settings) -> Iterator[Finding]:
             found=str(count),
             hint=f"needed for {needed_for}: kubeml up, or kubeml {role}",
         )
+
+
+def _refused(settings: Settings) -> Iterator[Finding]:
+    counts = refusals(state_client(settings))
+    yield Finding(
+        check="refused",
+        level="warning" if counts else "ok",
+        found=", ".join(f"{count} x {door}" for door, count in counts.items()) or "nothing",
+        hint="see the logs of workers and parameter servers for who sent what",
+    )
 
 
 def _disk(settings: Settings) -> Iterator[Finding]:

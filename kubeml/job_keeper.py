@@ -66,7 +66,11 @@ class JobKeeper:
         self._streams = JobStreams(services.client, job_id)
         self._records = JobRecords(services.objects)
         self._merger = RoundMerger(
-            self._store, self._channel, self._streams, Checkpoints(services.objects)
+            self._store,
+            self._channel,
+            self._streams,
+            Checkpoints(services.objects),
+            services.client,
         )
         self._generations = Generations(services.settings, services.client, services.objects)
         self._watch = DispatchWatch(services.dispatcher, self._store, job_id)

@@ -22,9 +22,10 @@ from brokers.job_index import live_jobs
 from brokers.nodes import Heart
 from brokers.objects import ObjectStore
 from brokers.protocol import Hint
+from brokers.refusals import note_refused
 from brokers.round_store import new_id
 from brokers.settings import Settings
-from brokers.topology import BrokerConnection, ps_queue
+from brokers.topology import BrokerConnection, ps_queue, verified
 from kubeml.errors import (
     BackendRefused,
     BackendUnreachable,
@@ -106,7 +107,7 @@ class ParameterServer(ConsumerMixin):
     def __init__(self, settings: Settings) -> None:
         #: ConsumerMixin clones it on every reconnect.
         self.connection = BrokerConnection(  # type: ignore[no-untyped-call]
-            str(settings.broker_url),
+            verified(settings.broker_url),
             transport_options={
                 "socket_timeout": 10,
                 "socket_connect_timeout": 5,
@@ -180,7 +181,12 @@ class ParameterServer(ConsumerMixin):
         try:
             self._keeper(Hint.from_wire(body).job_id).hint()
         except MalformedMessage as err:
-            logger.warning("hint dropped: %s", err)
+            note_refused(self._client, "hint", err)
+
+    def on_decode_error(self, message: Any, exc: Exception) -> None:
+        """Drop what is not JSON (a pickle, say), and count it."""
+        message.ack()
+        note_refused(self._client, "message", exc)
 
 
 def main(settings: Settings) -> None:

@@ -8,11 +8,8 @@ from contextlib import suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from brokers.protocol import Hint
-from brokers.round_store import RoundStore
 from brokers.streams import JobStreams
 from kubeml.errors import BackendUnreachable, Conflict, InvalidFunction, InvalidOption, ObjectExists
-from kubeml.generations import Generations
 from kubeml.job import MAX_EPOCHS, JobSpec, State, check_int
 from kubeml.layout import Layout
 
@@ -43,17 +40,14 @@ def resume(client: "Client", job_id: str, *, function: str | None, epochs: int |
         )
     if function is not None:
         spec = _with_function(client, spec, function)
-    head = RoundStore(client.redis, job_id, where=client.where).head()
     try:
         records.add_life(spec, life + 1)
     except ObjectExists as err:
         raise Conflict(what=f"job {job_id} is being resumed by somebody else") from err
-    # From here on it is under way, and a parameter server begins it even if we cannot.
+    # From here on it is under way. A parameter server builds it: clients may not touch weights.
     with suppress(BackendUnreachable):
         JobStreams(client.redis, job_id, where=client.where).clear()
-        generations = Generations(client.settings, client.redis, client.objects)
-        generations.rebuild(job_id, why="resumed", seen=head.get("gen", ""))
-        client.dispatcher.schedule(Hint(job_id=job_id), label=f"{job_id}-resume-schedule")
+        client.dispatcher.hint(job_id)
 
 
 def _with_function(client: "Client", spec: JobSpec, function: str) -> JobSpec:

@@ -1,11 +1,12 @@
 """From a round's contributions to merged weights: read them, check them, kick the bad one, fold."""
 
 import json
-import logging
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from brokers import fail_points
 from brokers.protocol import Contribution, TensorRef
+from brokers.refusals import note_refused
 from brokers.round_store import RoundStore, Snapshot
 from brokers.streams import JobStreams
 from brokers.tensor_channel import TensorChannel
@@ -24,7 +25,8 @@ from kubeml.job import JobSpec
 from kubeml.layout import Layout
 from kubeml.merge import Merged, Merger, Outer
 
-logger = logging.getLogger(__name__)
+if TYPE_CHECKING:
+    from redis import Redis
 
 
 class RoundMerger:
@@ -36,9 +38,10 @@ class RoundMerger:
         channel: TensorChannel,
         streams: JobStreams,
         checkpoints: Checkpoints,
+        client: "Redis",
     ) -> None:
         self._store, self._channel, self._streams = store, channel, streams
-        self._checkpoints = checkpoints
+        self._checkpoints, self._client = checkpoints, client
         self._cached: tuple[TensorRef, bytearray] | None = None
         #: The checkpoint of epoch 0, once it was read or written.
         self.origin: Checkpoint | None = None
@@ -105,7 +108,9 @@ class RoundMerger:
     def _refuse(self, snap: Snapshot, slot: int, cid: str, err: KubemlError) -> None:
         why = f"{err}" + (f"\nhint: {err.hint}" if err.hint else "")
         answer = self._store.kick(snap.gen, snap.rid, slot=slot, who=cid, kind="bad", why=why)
-        logger.warning("job %s: slot %d refused (%s): %s", self._store.job_id, slot, answer, err)
+        note_refused(
+            self._client, "contribution", f"job {self._store.job_id}: slot {slot} ({answer}): {err}"
+        )
         self._streams.emit(
             "retry", epoch=snap.number("epoch"), round=snap.number("round"), slot=slot, why=str(err)
         )

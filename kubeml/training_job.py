@@ -136,6 +136,10 @@ class Job:
         for batch in self._follow(None, since=since):
             yield from batch
 
+    def recent_events(self, *, since: str = "0") -> list[Event]:
+        """Progress events after ``since`` that are kept still, without waiting for more."""
+        return self._streams.events(since=since)
+
     def logs(self, *, follow: bool = False) -> Iterator[LogLine]:
         """The function's log lines; with ``follow`` until the job has ended."""
         _ = self.spec

@@ -23,7 +23,7 @@ make_env() {
     }
     # The code itself counts too: it is installed, not linked, as people get it.
     want=$(cat pyproject.toml constraints.txt <(find kubeml brokers tasks -type f \
-        \( -name '*.py' -o -name '*.lua' \) -print0 | sort -z | xargs -0 sha256sum) | sha256sum | cut -d' ' -f1)
+        \( -name '*.py' -o -name '*.lua' -o -name '*.acl' \) -print0 | sort -z | xargs -0 sha256sum) | sha256sum | cut -d' ' -f1)
     stamp=$VENV/kubeml-installed
     # pip comes last: without it an earlier attempt was interrupted.
     [ -x "$VENV/bin/pip" ] || "$python" -m venv --clear "$VENV"

@@ -3,11 +3,11 @@
 from functools import lru_cache
 from typing import Any
 
-from brokers.protocol import Hint
 from brokers.topology import SCHEDULE
 from kubeml.scheduler import Scheduler
 from tasks.app import app, settings
 from tasks.graph import send_stage
+from tasks.refuse import hint_or_none
 
 
 @app.task(
@@ -21,7 +21,8 @@ from tasks.graph import send_stage
 )
 def schedule(wire: dict[str, Any]) -> None:
     """Idempotent: a late or doubled request finds nothing left to plan."""
-    _scheduler().step(Hint.from_wire(wire), send_stage)
+    if hint := hint_or_none(wire):
+        _scheduler().step(hint, send_stage)
 
 
 @lru_cache(maxsize=1)

@@ -2,14 +2,15 @@
 
 from typing import Any
 
-from brokers.protocol import Hint
 from brokers.topology import VALIDATE
 from kubeml.participant import participate
 from tasks.app import app, is_draining
 from tasks.process import this_worker
+from tasks.refuse import hint_or_none
 
 
 @app.task(name=VALIDATE, acks_late=False, ignore_result=True)
 def validate(wire: dict[str, Any]) -> None:
     """Lend this process to a job's validation. Lost or doubled: nothing breaks."""
-    participate(this_worker(), Hint.from_wire(wire), "validate", is_draining=is_draining)
+    if hint := hint_or_none(wire):
+        participate(this_worker(), hint, "validate", is_draining=is_draining)

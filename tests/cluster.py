@@ -40,9 +40,9 @@ class Cluster:
     def start_ps(self, name: str = "ps", *, env: dict[str, str] | None = None) -> None:
         """One parameter server."""
         code = (
-            "import logging; logging.basicConfig(level='INFO');"
-            "from brokers.settings import Settings; from kubeml.parameter_server import main;"
-            "main(Settings.load())"
+            "import logging; from brokers.settings import Settings;"
+            "from kubeml.parameter_server import main; settings = Settings.load();"
+            "logging.basicConfig(level=settings.log_level); main(settings)"
         )
         self._spawn(name, code, env)
 

@@ -8,6 +8,8 @@ from typing import Annotated, Any
 import typer
 
 from kubeml.cli import (
+    access,
+    chaos,
     dataset,
     function,
     history,
@@ -41,6 +43,8 @@ app.add_typer(task.app, name="task")
 app.command("logs")(logs.logs)
 app.add_typer(history.app, name="history")
 app.command("infer")(infer.infer)
+app.command("access", rich_help_panel="The stack")(access.access)
+app.command("chaos", rich_help_panel="The stack")(chaos.chaos)
 roles.register(app)
 
 

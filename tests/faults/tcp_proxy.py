@@ -1,8 +1,9 @@
-"""A TCP proxy that can cut, stall, slow down, or swallow the replies of what goes through it."""
+"""A TCP proxy that can cut, stall, slow down, swallow replies, and end TLS."""
 
 import contextlib
 import select
 import socket
+import ssl
 import threading
 import time
 
@@ -10,8 +11,9 @@ import time
 class TcpProxy:
     """Forwards a loopback port of its own to another one; every fault is off at first."""
 
-    def __init__(self, target_port: int) -> None:
+    def __init__(self, target_port: int, *, tls: ssl.SSLContext | None = None) -> None:
         self.target_port = target_port
+        self._tls = tls
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.port: int = self._listener.getsockname()[1]
         self._pairs: set[tuple[socket.socket, socket.socket]] = set()
@@ -76,6 +78,8 @@ class TcpProxy:
             client.close()
             return
         try:
+            if self._tls is not None:
+                client = self._tls.wrap_socket(client, server_side=True)
             server = socket.create_connection(("127.0.0.1", self.target_port), timeout=5)
         except OSError:
             client.close()
@@ -98,7 +102,10 @@ class TcpProxy:
             if self._stalled.is_set():
                 time.sleep(0.02)
                 continue
-            ready, _, _ = select.select([client, server], [], [], 0.2)
+            ready: list[socket.socket] = [client]
+            # What TLS has decrypted already, select does not see.
+            if not (isinstance(client, ssl.SSLSocket) and client.pending()):
+                ready, _, _ = select.select([client, server], [], [], 0.2)
             if self._stalled.is_set():
                 continue
             for source in ready:

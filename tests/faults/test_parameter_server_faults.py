@@ -77,6 +77,8 @@ def test_case_15_scheduler_killed(pool: FaultPool, point: str) -> None:
     victim = pool.replace_control(f"scheduler.{point}=kill@epoch=2")
     job = pool.submit()
     pool.wait_for_fire(victim, f"scheduler.{point}")
+    # Its next child would die at the same point.
+    pool.cluster.kill(victim)
     pool.cluster.start_control()
 
     pool.check(job)

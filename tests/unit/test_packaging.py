@@ -13,7 +13,7 @@ def test_every_module_script_and_marker_is_installed() -> None:
         path.relative_to(ROOT).as_posix()
         for package in ("kubeml", "brokers", "tasks")
         for path in (ROOT / package).rglob("*")
-        if path.suffix in {".py", ".lua", ".typed"}
+        if path.suffix in {".py", ".lua", ".acl", ".typed"}
     }
 
     assert in_tree - installed == set()

@@ -1,0 +1,230 @@
+"""Each role has its own user on Redis and its own credentials on S3, with the least rights."""
+
+import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import psutil
+import pytest
+from redis import Redis
+from redis.exceptions import NoPermissionError, RedisError
+
+from brokers.errors import BackendRefused, KubemlError
+from brokers.objects import ObjectStore
+from brokers.refusals import refusals
+from brokers.settings import Secret, Settings
+from brokers.topology import train_queue
+from kubeml.access import ROLES, write_access
+from kubeml.doctor import examine
+from kubeml.servers import ServerPlan, s3_command, s3_environment, start_server, valkey_command
+from tests.cli import Cli
+from tests.cluster import Cluster
+from tests.conftest import end
+from tests.eventually import eventually
+from tests.integration.conftest import put_function, put_points
+
+
+@dataclass
+class Guarded:
+    """A pool on servers that know who is who."""
+
+    folder: Path
+    plan: ServerPlan
+    base: Settings
+
+    def env(self, role: str) -> dict[str, str]:
+        lines = (self.folder / "access" / f"{role}.env").read_text().splitlines()
+        env = dict(line.split("=", 1) for line in lines)
+        return env | {"KUBEML_STATE_URL": env["KUBEML_BROKER_URL"]}
+
+    def settings(self, role: str) -> Settings:
+        env = self.env(role)
+        url = Secret(env["KUBEML_BROKER_URL"])
+        return self.base.with_changes(
+            broker_url=url, state_url=url,
+            s3_access_key=Secret(env.get("AWS_ACCESS_KEY_ID", "")),
+            s3_secret_key=Secret(env.get("AWS_SECRET_ACCESS_KEY", "")),
+        )  # fmt: skip
+
+    def redis(self, role: str) -> Redis:
+        return Redis.from_url(self.env(role)["KUBEML_BROKER_URL"])
+
+    def secrets(self) -> list[str]:
+        found = []
+        for role in ROLES:
+            env = self.env(role)
+            found.append(env["KUBEML_BROKER_URL"].split(":")[2].split("@")[0])
+            found += [env[key] for key in ("AWS_SECRET_ACCESS_KEY",) if key in env]
+        return found
+
+
+@pytest.fixture(scope="module")
+def guarded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Guarded]:
+    """Servers with per-role users, started with the files that `kubeml access` writes."""
+    folder, plan = tmp_path_factory.mktemp("guarded"), ServerPlan.make()
+    write_access(
+        folder / "access", host="127.0.0.1", port=plan.valkey_port, tls=False, bucket="kubeml",
+        replace=False,
+    )  # fmt: skip
+    command = valkey_command(plan, folder / "valkey")
+    config = folder / "valkey" / "valkey.conf"
+    text = [line for line in config.read_text().splitlines() if "requirepass" not in line]
+    config.write_text("\n".join([*text, f'aclfile "{folder}/access/users.acl"', ""]))
+    valkey = start_server(command, folder / "valkey" / "log")
+    s3 = s3_command(plan, folder / "s3")
+    shutil.copy(folder / "access" / "s3-identities.json", folder / "s3" / "identities.json")
+    seaweed = start_server(s3, folder / "s3" / "log", env=s3_environment())
+    base = Settings(
+        home=folder / "home", s3_endpoint_url=f"http://127.0.0.1:{plan.s3_ports['s3']}",
+        log_level="DEBUG",
+    )  # fmt: skip
+    pool = Guarded(folder, plan, base)
+    try:
+        eventually(lambda: _answers(pool), within_s=30, what="servers")
+        yield pool
+    finally:
+        end(valkey)
+        end(seaweed)
+
+
+def _answers(pool: Guarded) -> bool:
+    try:
+        ObjectStore(pool.settings("client")).ensure_bucket()
+        return bool(pool.redis("client").ping())
+    except (KubemlError, RedisError):
+        return False
+
+
+@pytest.fixture(scope="module")
+def cluster(guarded: Guarded, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+    """A whole pool, each process with its own role's credentials."""
+    pool = Cluster(guarded.settings("client"))
+    try:
+        pool.start_ps(env=guarded.env("ps"))
+        pool.start_control(env=guarded.env("control"))
+        pool.start_worker("worker", env=guarded.env("worker"))
+        pool.wait_for("control")
+        put_points(pool.client, rows=300)
+        put_function(pool.client, "tiny", tmp_path_factory.mktemp("code"))
+        yield pool
+    finally:
+        pool.close()
+
+
+def test_a_pool_trains_with_the_least_rights(
+    guarded: Guarded, cluster: Cluster, tmp_path: Path
+) -> None:
+    job = cluster.client.train(
+        "tiny", "points", epochs=2, batch_size=10, k=5, static=True, optimizer_state="carry"
+    )
+
+    assert job.wait(60).epoch == 2
+    assert len(list(job.logs())) > 0
+    assert job.infer(np.zeros((2, 8)).tolist()) is not None
+    cli = Cli(guarded.settings("client"), tmp_path)
+    assert job.id in cli("task list --short").out
+    assert cli("doctor").code == 0
+    assert job.resume(epochs=3).wait(60).epoch == 3
+    assert cli("task prune --yes").code == 0
+    assert cli(f"history delete --id {job.id} --yes").code == 0
+    # Nobody was refused anything on the way.
+    admin = [line for line in cluster.log("ps").splitlines() if "NOPERM" in line.upper()]
+    assert admin == []
+
+
+FORBIDDEN: dict[str, tuple[str, list[str]]] = {
+    "client reads weights": ("client", ["GET", "kml:{j}:w:a:0"]),
+    "client writes weights": ("client", ["SET", "kml:{j}:w:a:0", "x"]),
+    "client writes a contribution": ("client", ["SET", "kml:{j}:c:a:0", "x"]),
+    "client reads an optimizer state": ("client", ["MGET", "kml:{j}:o:a:0"]),
+    "worker writes weights": ("worker", ["SET", "kml:{j}:w:a:0", "x"]),
+    "worker deletes weights": ("worker", ["UNLINK", "kml:{j}:w:a:0"]),
+    "worker drops the list of jobs": ("worker", ["DEL", "kubeml:jobs"]),
+    "control reads weights": ("control", ["GET", "kml:{j}:w:a:0"]),
+    "flower reads a job": ("flower", ["HGETALL", "kml:{j}:h"]),
+    "flower sends a task": ("flower", ["LPUSH", "kubeml.train.cpu", "x"]),
+    **{
+        f"{role} runs {' '.join(command)}": (role, command)
+        for role in ROLES
+        for command in (
+            ["FLUSHALL"], ["KEYS", "*"], ["CONFIG", "GET", "*"], ["ACL", "LIST"], ["SHUTDOWN"],
+            ["SCRIPT", "FLUSH"],
+        )
+    },
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("what", FORBIDDEN)
+def test_what_a_role_may_not_do_on_redis(guarded: Guarded, what: str) -> None:
+    role, command = FORBIDDEN[what]
+
+    with pytest.raises(NoPermissionError):
+        guarded.redis(role).execute_command(*command)
+
+
+@pytest.mark.parametrize("role", ["worker", "control"])
+def test_a_worker_may_not_change_datasets_functions_or_jobs(guarded: Guarded, role: str) -> None:
+    mine = ObjectStore(guarded.settings("client"))
+    theirs = ObjectStore(guarded.settings(role))
+    for key in ("datasets/d/manifest.json", "functions/f.json", "jobs/j/spec.json"):
+        mine.put(key, b"{}")
+        assert theirs.get(key) == b"{}"
+        with pytest.raises(BackendRefused):
+            theirs.put(key, b"other")
+        with pytest.raises(BackendRefused):
+            theirs.delete([key])
+        assert mine.get(key) == b"{}"
+
+
+def test_a_refusal_is_told_without_secrets(guarded: Guarded, tmp_path: Path) -> None:
+    settings = guarded.settings("client")
+    wrong = settings.broker_url.replace(guarded.secrets()[0], "guessed-password")
+    cli = Cli(settings.with_changes(broker_url=Secret(wrong), state_url=Secret(wrong)), tmp_path)
+
+    refused = cli("task list")
+
+    assert refused.code == 5
+    assert "guessed-password" not in refused.out + refused.err
+    assert str(guarded.plan.valkey_port) in refused.err
+
+
+def test_no_secret_is_logged_or_shown(guarded: Guarded, cluster: Cluster) -> None:
+    shown = [cluster.log(name) for name in cluster.processes]
+    assert all("DEBUG" in log for log in shown)
+    shown += [" ".join(p.info["cmdline"] or []) for p in psutil.process_iter(["cmdline"])]
+
+    for secret in guarded.secrets():
+        assert not any(secret in text for text in shown)
+
+
+def test_what_is_refused_at_a_door_is_counted(guarded: Guarded, cluster: Cluster) -> None:
+    dispatcher = cluster.client.dispatcher
+    with dispatcher.app.producer_or_acquire() as producer:
+        for body, options in (
+            ({"job_id": "../x"}, {"serializer": "json"}),
+            ({"job_id": "x"}, {"serializer": "pickle"}),
+        ):
+            producer.publish(body, exchange="", routing_key="kubeml.ps", **options)
+    dispatcher.app.send_task("kubeml.train", args=[{"job_id": 7}], queue=train_queue("cpu"))
+
+    client = guarded.redis("ps")
+    expected = {"hint", "message", "task"}
+    eventually(lambda: expected <= set(refusals(client)), within_s=20, what="three counts")
+    (finding,) = [f for f in examine(guarded.settings("client")) if f.check == "refused"]
+    assert "hint" in finding.found
+
+
+def test_access_files_are_private_and_not_replaced(tmp_path: Path) -> None:
+    cli = Cli(Settings(home=tmp_path / "home"), tmp_path)
+
+    first, again = cli("access --out a"), cli("access --out a")
+
+    assert first.code == 0
+    assert len(first.out.split()) == 2 + len(ROLES)
+    assert again.code == 4
+    assert all((file.stat().st_mode & 0o777) == 0o600 for file in (tmp_path / "a").iterdir())
+    assert cli("access --out a --force").code == 0
+    users = (tmp_path / "a" / "users.acl").read_text()
+    assert "@" not in users.replace("@all", "").replace("+@", "").replace("-@", "")

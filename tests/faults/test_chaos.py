@@ -1,0 +1,56 @@
+"""Tier 3 in small: everything is killed at random, and nothing is lost."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from brokers.settings import Settings
+from kubeml.client import Client
+from tests.cli import Cli
+from tests.integration.conftest import put_function, put_points
+
+
+@pytest.fixture
+def cli(tmp_path: Path) -> Iterator[Cli]:
+    command = Cli(Settings(home=tmp_path / "home"), tmp_path)
+    command.env = dict.fromkeys(("KUBEML_BROKER_URL", "KUBEML_STATE_URL"), "")
+    yield command
+    command("down")
+
+
+@pytest.mark.full
+@pytest.mark.timeout(300)
+def test_chaos_ends_with_the_same_bits(cli: Cli, tmp_path: Path) -> None:
+    assert cli("up --workers 2").code == 0
+    with Client(Settings.load({"home": cli.settings.home}, environ={})) as client:
+        put_points(client)
+        code = tmp_path / "code"
+        code.mkdir()
+        put_function(client, "slow", code)
+
+    ran = cli(
+        "chaos -f slow -d points --every 4s --for 30s --epochs 3 --K 8 --batch 10 "
+        "--png chaos.png --json",
+        within_s=240,
+    )
+
+    report = json.loads(ran.out)
+    assert ran.code == 0, report["faults"]
+    assert report["same_bits"]
+    assert len(report["kills"]) >= 5
+    assert len({kill["kind"] for kill in report["kills"]}) >= 2
+    assert (tmp_path / "chaos.png").read_bytes()[:4] == b"\x89PNG"
+
+
+def test_chaos_without_a_stack_says_what_to_do(cli: Cli) -> None:
+    refused = cli("chaos -f slow -d points --for 10s")
+
+    assert refused.code == 4
+    assert "kubeml up" in refused.err
+
+
+@pytest.mark.parametrize("line", ["--kill cpu", "--every never", "--for 0"])
+def test_chaos_refuses_what_it_cannot_read(cli: Cli, line: str) -> None:
+    assert cli(f"chaos -f slow -d points {line}").code == 2
