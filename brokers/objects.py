@@ -94,7 +94,7 @@ class ObjectStore:
         data = self.get(key)
         try:
             return json.loads(data)
-        except ValueError as err:
+        except (ValueError, RecursionError) as err:
             raise Corrupted(what=key, got=f"{data[:40]!r}", expected="a JSON document") from err
 
     def exists(self, key: str) -> bool:

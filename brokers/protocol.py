@@ -4,11 +4,18 @@ import json
 import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
-from typing import Any, Self, TypeVar
+from functools import lru_cache
+from types import NoneType, UnionType
+from typing import Any, Self, TypeVar, get_args, get_origin, get_type_hints
 
 from brokers.errors import MalformedMessage
 
 T = TypeVar("T")
+
+#: What JSON may hold where a value is to have this type.
+_JSON_TYPES: dict[Any, tuple[type, ...]] = {
+    str: (str,), int: (int,), float: (float, int), bool: (bool,), NoneType: (NoneType,),
+}  # fmt: skip
 
 _JOB_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9-]{0,62}")
 
@@ -168,7 +175,7 @@ def parse_object(
         raise MalformedMessage(what=what, fault=f"{len(text)} characters")
     try:
         value = json.loads(text)
-    except ValueError as err:
+    except (ValueError, RecursionError) as err:
         raise MalformedMessage(what=what, fault=str(err)) from err
     if not isinstance(value, dict):
         raise MalformedMessage(what=what, fault=f"{type(value).__name__}, not an object")
@@ -176,12 +183,34 @@ def parse_object(
 
 
 def from_wire(cls: type[T], wire: Mapping[str, Any], *, what: str) -> T:
-    """Build a frozen value from its wire form, refusing missing and unknown fields.
+    """Build a frozen value from its wire form; missing and unknown fields are refused, and types.
 
     Raises:
         MalformedMessage: The fields do not fit.
     """
+    if not isinstance(wire, Mapping):
+        raise MalformedMessage(what=what, fault=f"{type(wire).__name__}, not an object")
+    for name, allowed in _plain_fields(cls).items():  # type: ignore[arg-type]
+        value = wire.get(name)
+        # A bool is an int to Python, and not to us.
+        if name in wire and (type(value) is bool) > (bool in allowed):
+            raise MalformedMessage(what=what, fault=f"{name} is {value}")
+        if name in wire and not isinstance(value, allowed):
+            raise MalformedMessage(what=what, fault=f"{name} is {str(value)[:80]!r}")
     try:
         return cls(**wire)
     except (TypeError, ValueError, AttributeError) as err:
         raise MalformedMessage(what=what, fault=str(err)) from err
+
+
+@lru_cache(maxsize=64)
+def _plain_fields(cls: type) -> dict[str, tuple[type, ...]]:
+    """Field to what JSON may hold there, for the fields that are plain values."""
+    plain: dict[str, tuple[type, ...]] = {}
+    for name, hint in get_type_hints(cls).items():
+        types = get_args(hint) if isinstance(hint, UnionType) else (hint,)
+        if all(one in _JSON_TYPES for one in types):
+            plain[name] = tuple(kind for one in types for kind in _JSON_TYPES[one])
+        elif get_origin(hint) is Mapping:
+            plain[name] = (Mapping,)
+    return plain

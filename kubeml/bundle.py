@@ -8,6 +8,7 @@ import shutil
 import stat
 import uuid
 import zipfile
+import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -15,6 +16,7 @@ from pathlib import Path, PurePosixPath
 from kubeml.errors import Corrupted, InvalidFunction
 
 MAX_BYTES = 16 * 2**20
+MAX_NAME = 200
 MAX_FILES = 2000
 
 _SKIPPED = {"__pycache__", ".git", ".venv", "venv", "node_modules", ".mypy_cache", ".ruff_cache"}
@@ -116,20 +118,35 @@ def _members(data: bytes) -> Iterator[tuple[str, bytes]]:
                 got=f"{len(infos)} files, {sum(i.file_size for i in infos)} bytes",
                 expected=f"at most {MAX_FILES} files and {MAX_BYTES} bytes",
             )
+        names = {info.filename for info in infos}
+        parents = {str(parent) for name in names for parent in PurePosixPath(name).parents}
+        if len(names) < len(infos) or names & parents:
+            raise Corrupted(
+                what="function bundle", got="a name twice", expected="a name for each file"
+            )
         for info in infos:
             path = PurePosixPath(info.filename)
             mode = info.external_attr >> 16
-            if path.is_absolute() or ".." in path.parts or "\\" in info.filename:
+            is_odd = "\\" in info.filename or not info.filename.isprintable()
+            if path.is_absolute() or ".." in path.parts or is_odd or len(info.filename) > MAX_NAME:
                 raise Corrupted(what="function bundle", got=info.filename, expected="a plain path")
             if mode and not stat.S_ISREG(mode) and stat.S_IFMT(mode):
                 raise Corrupted(what="function bundle", got=info.filename, expected="a plain file")
-            with archive.open(info) as member:
-                content = member.read(info.file_size + 1)
+            content = _inflate(archive, info)
             if len(content) != info.file_size:
                 raise Corrupted(
                     what=info.filename, got="more bytes", expected=f"{info.file_size} bytes"
                 )
             yield info.filename, content
+
+
+def _inflate(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> bytes:
+    try:
+        with archive.open(info) as member:
+            return member.read(info.file_size + 1)
+    except (zipfile.BadZipFile, zlib.error, EOFError, OSError, ValueError, RuntimeError) as err:
+        # A RuntimeError is an encrypted file, or a way of packing that zipfile does not know.
+        raise Corrupted(what="function bundle", got=str(err), expected="a zip file") from err
 
 
 def _files(folder: Path) -> Iterator[tuple[str, Path]]:

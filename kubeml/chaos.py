@@ -105,6 +105,7 @@ class _Killer(threading.Thread):
         super().__init__(name="chaos", daemon=True)
         self._settings, self._plan, self._tell = settings, plan, tell
         self._random = random.Random(plan.seed)  # noqa: S311 - no secret
+        self._bag: list[str] = []
         self._stopped = threading.Event()
         self.done: list[Kill] = []
 
@@ -118,10 +119,14 @@ class _Killer(threading.Thread):
         self._stopped.set()
 
     def _kill_one(self) -> None:
-        kind = self._random.choice(list(self._plan.kinds))
+        if not self._bag:
+            # Each kind as often as any other, in random order.
+            self._bag = self._random.sample(list(self._plan.kinds), len(self._plan.kinds))
+        kind = self._bag.pop()
         up = [p for p in status(self._settings).processes if p.role == ROLES[kind] and is_alive(p)]
         if not up:
             # Killed a moment ago, and not back yet.
+            self._bag.append(kind)
             return
         victim = self._random.choice(up)
         # Each leads a group of its own: a worker's children die with it, as on a dead machine.

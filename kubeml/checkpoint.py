@@ -9,6 +9,7 @@ A parameter server that was thought dead may still write objects; it cannot repl
 import hashlib
 import json
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from typing import Any, Self
 
@@ -57,6 +58,12 @@ class Checkpoint:
     frozen: StoredBlob | None
     outer_state: StoredBlob | None
     optimizer: Mapping[int, StoredBlob]
+
+    @property
+    def keys(self) -> set[str]:
+        """Keys of the objects it refers to."""
+        blobs = (self.weights, self.frozen, self.outer_state, *self.optimizer.values())
+        return {blob.key for blob in blobs if blob is not None}
 
     def to_wire(self) -> dict[str, Any]:
         """The manifest as JSON-able values."""
@@ -127,7 +134,40 @@ class Checkpoints:
             self._objects.put_json(key, checkpoint.to_wire(), create=True)
         except ObjectExists:
             return self.read(key)
+        if not self._objects.exists(checkpoint.weights.key):
+            # We slept, the job ended meanwhile, and what nobody referred to was removed.
+            self._objects.delete([key])
         return checkpoint
+
+    def drop_unreferenced(self, job_id: str) -> None:
+        """Remove the objects of an ended job that no manifest refers to.
+
+        A parameter server that died between the two left them. One that is only paused there may
+        publish yet: it looks for its objects after that, and we look for new manifests after this.
+        """
+        unused = self._objects_of(job_id) - self._referenced(job_id)
+        if not unused:
+            return
+        self._objects.delete(unused)
+        for key, blobs in self._manifests(job_id).items():
+            if blobs & unused:
+                self._objects.delete([key])
+
+    def _objects_of(self, job_id: str) -> set[str]:
+        return {info.key for info in self._objects.list(f"checkpoints/{job_id}/objects/")}
+
+    def _referenced(self, job_id: str) -> set[str]:
+        return set().union(*self._manifests(job_id).values())
+
+    def _manifests(self, job_id: str) -> dict[str, set[str]]:
+        """Key of each manifest to the keys of its objects."""
+        keys = [
+            info.key
+            for info in self._objects.list(f"checkpoints/{job_id}/")
+            if info.key.endswith(".json")
+        ]
+        with ThreadPoolExecutor(8) as pool:
+            return dict(zip(keys, (c.keys for c in pool.map(self.read, keys)), strict=True))
 
     def read(self, key: str) -> Checkpoint:
         """Read a manifest.

@@ -3,6 +3,7 @@
 Files are read, not mapped: the pages of a map count as this process's memory.
 """
 
+import tokenize
 import zipfile
 import zlib
 from collections.abc import Callable, Generator, Iterator, Sequence
@@ -26,6 +27,12 @@ _NPY_MAGIC = b"\x93NUMPY"
 _ZIP_MAGIC = b"PK"
 _FORMATS = "give a .npy file, FILE.npz:MEMBER, or a .pkl file with one numpy array"
 _COPY_AGAIN = "copy or save the file again"
+
+#: What numpy's reader of headers raises: it hands them to Python's tokenizer and parser.
+_HEADER_FAULTS = (
+    ValueError, SyntaxError, TypeError, tokenize.TokenError, RecursionError, OverflowError,
+    LookupError, AttributeError, MemoryError,
+)  # fmt: skip
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -187,8 +194,8 @@ def _read_header(file: IO[bytes], where: str) -> tuple[tuple[int, ...], bool, np
             return np.lib.format.read_array_header_1_0(file)
         if version == (2, 0):
             return np.lib.format.read_array_header_2_0(file)
-    except (ValueError, SyntaxError, TypeError) as err:
-        fault = f"is not a .npy array ({str(err).splitlines()[0][:80]})"
+    except _HEADER_FAULTS as err:
+        fault = f"is not a .npy array ({type(err).__name__}: {str(err)[:80]!r})"
         raise InvalidDataset(where=where, fault=fault, hint=_FORMATS) from err
     fault = f"is a .npy array of version {version}, expected 1.0 or 2.0"
     raise InvalidDataset(where=where, fault=fault, hint="save one plain numeric array")

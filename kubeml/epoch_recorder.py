@@ -112,7 +112,9 @@ class EpochRecorder:
             elapsed_s=max(0.0, now - spec.created_at),
             ended_at=now,
         )
-        return self._records.set_end(spec.id, snap.number("life"), end, self._log())
+        end = self._records.set_end(spec.id, snap.number("life"), end, self._log())
+        self._checkpoints.drop_unreferenced(spec.id)
+        return end
 
     def _last_checkpoint(self, job_id: str, state: State) -> tuple[Checkpoint | None, str]:
         if state is State.STOPPED and (stopped := self._checkpoints.at(job_id, "stop")):

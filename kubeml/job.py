@@ -3,12 +3,12 @@
 import math
 import re
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields, replace
 from enum import StrEnum
 from typing import Any, Self
 
 from brokers.protocol import from_wire
-from kubeml.errors import InvalidOption
+from kubeml.errors import InvalidOption, MalformedMessage
 
 #: Names of functions and datasets: they become S3 keys and file names.
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
@@ -251,7 +251,9 @@ class JobEnd:
             MalformedMessage: It is not one.
         """
         end = from_wire(cls, wire, what="job end")
-        return from_wire(cls, {**asdict(end), "state": State(end.state)}, what="job end")
+        if end.state not in tuple(State):
+            raise MalformedMessage(what="job end", fault=f"state is {end.state!r}")
+        return replace(end, state=State(end.state))
 
 
 @dataclass(frozen=True, kw_only=True)

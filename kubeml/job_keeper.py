@@ -7,6 +7,7 @@ script that refuses what is out of date. It may be killed, paused or doubled at 
 import logging
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -27,6 +28,7 @@ from kubeml.errors import (
     ChunksMissing,
     Corrupted,
     KubemlError,
+    MalformedMessage,
 )
 from kubeml.generations import Generations
 from kubeml.job import JobSpec, State
@@ -328,8 +330,9 @@ class JobKeeper:
         self._kept_at = time.monotonic()
         refs = self._references(snap)
         for text in snap.contributions.values():
-            contribution = Contribution.from_json(text)
-            refs += [
-                TensorRef.from_json(t) for t in (contribution.tensors, contribution.optimizer) if t
-            ]
+            # A malformed one is kicked when its round is complete.
+            with suppress(MalformedMessage):
+                contribution = Contribution.from_json(text)
+                texts = (contribution.tensors, contribution.optimizer)
+                refs += [TensorRef.from_json(t) for t in texts if t]
         self._channel.keep(*refs)

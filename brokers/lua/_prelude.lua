@@ -66,7 +66,7 @@ local function note_failed(slot, record, kind, why)
   if n > 500 then return end
   redis.call('HSET', G, 'f' .. n, cjson.encode({
     round = number('round'), slot = tonumber(slot), stage = head('state'), attempt = record.n,
-    token = record.t, worker = record.w or '', kind = kind, why = string.sub(why, 1, 2000),
+    token = tostring(record.t or ''), worker = tostring(record.w or ''), kind = kind, why = string.sub(why, 1, 2000),
     at = now(),
   }))
 end

@@ -2,6 +2,7 @@
 -- -> OK how-many of-how-many | STALE | DUPLICATE | LOST | GONE
 if gone() then return {'GONE'} end
 if head('rid') ~= ARGV[3] then return {'STALE'} end
+if #ARGV[6] > 100000 then return {'LOST'} end
 local ok, handed_in = pcall(cjson.decode, ARGV[6])
 if not ok or type(handed_in) ~= 'table' or handed_in.cid ~= ARGV[5] then return {'LOST'} end
 local slot, want = ARGV[4], number('want')

@@ -24,10 +24,11 @@ from tests.conftest import end
 class ValkeyServer:
     """A Valkey server with an append-only file, in a folder of its own."""
 
-    def __init__(self, folder: Path, *, faketime: Path | None = None) -> None:
+    def __init__(self, folder: Path) -> None:
         self.plan = ServerPlan.make()
         self.folder = folder
-        self._faketime = faketime
+        #: A file that says how far off its clock is, from the next start on.
+        self.faketime: Path | None = None
         self.url = Secret(f"redis://:{self.plan.password}@127.0.0.1:{self.plan.valkey_port}/0")
         self._process: subprocess.Popen[bytes] | None = None
         self.folder.mkdir(parents=True, exist_ok=True)
@@ -47,8 +48,8 @@ class ValkeyServer:
         command = ["sh", "-c", 'trap "" XFSZ; exec "$@"', "sh"]
         command += valkey_command(self.plan, self.folder)
         env = None
-        if self._faketime is not None:
-            env = os.environ | faketime_environment(self._faketime)
+        if self.faketime is not None:
+            env = os.environ | faketime_environment(self.faketime)
         self._process = process = start_server(command, self.folder / "log", env=env)
         settings = Settings(home=self.folder, broker_url=self.url)
         wait_for_valkey(settings, within_s=20, is_up=lambda: process.poll() is None)
@@ -129,7 +130,7 @@ def faketime_environment(file: Path) -> dict[str, str]:
     return {
         "LD_PRELOAD": str(library),
         "FAKETIME_TIMESTAMP_FILE": str(file),
-        "FAKETIME_NO_CACHE": "1",
+        "FAKETIME_CACHE_DURATION": "1",
         "FAKETIME_DONT_FAKE_MONOTONIC": "1",
         "DONT_FAKE_MONOTONIC": "1",
     }

@@ -1,5 +1,6 @@
 """Case 24: contributions that are corrupt, not finite, too large, mis-shaped, or forged."""
 
+import json
 from collections.abc import Callable
 from typing import Any
 
@@ -63,10 +64,18 @@ def of_infinite_weights(layout: Layout) -> dict[str, Any]:
     return {"layout": layout.hash, "tensors": infinity * (layout.contribution_bytes // 4)}
 
 
+def of_text_for_numbers(layout: Layout) -> dict[str, Any]:
+    return {"layout": layout.hash, "tensors": "", "num_samples": "many", "worker": ["x"]}
+
+
+def of_a_reference_that_is_none(layout: Layout) -> dict[str, Any]:
+    return {"layout": layout.hash, "tensors": "{}", "optimizer": 7}
+
+
 Forgery = Callable[[Layout], dict[str, Any]]
 FORGERIES = [
     of_another_layout, of_another_size, without_tensors, of_chunks_that_are_not_there,
-    of_enormous_tensors, of_infinite_weights,
+    of_enormous_tensors, of_infinite_weights, of_text_for_numbers, of_a_reference_that_is_none,
 ]  # fmt: skip
 
 
@@ -81,6 +90,9 @@ def test_case_24_forged_contributions(pool: FaultPool) -> None:
 
     for job, forgery in zip(jobs, FORGERIES, strict=True):
         forge_slot_0(pool, job, forgery)
+    # A new parameter server looks at everything that there is.
+    pool.cluster.kill("ps")
+    pool.cluster.start_ps()
     pool.cluster.start_worker("worker")
 
     for job, forgery in zip(jobs, FORGERIES, strict=True):
@@ -106,9 +118,14 @@ def forge_slot_0(pool: FaultPool, job: Job, forgery: Forgery) -> None:
     client.zadd(store.key("d"), {ticket: 0})
     work = store.take("1", token=token, ticket=ticket, stage="train", preferred=[0])
     assert isinstance(work, Work), work
-    forged = Contribution(
-        cid=new_id(), token=token, slot=work.slot, worker="forger", attempt=work.attempt,
-        num_samples=60, **facts,
+    forged = json.loads(
+        Contribution(
+            cid=new_id(), token=token, slot=work.slot, worker="forger", attempt=work.attempt,
+            num_samples=60,
+        ).to_json()
     )  # fmt: skip
-    assert store.contribute("1", work.rid, forged)[0] == "OK"
+    answer = store._run(
+        "contrib", "1", token, work.rid, work.slot, forged["cid"], json.dumps(forged | facts)
+    )
+    assert answer[0] == "OK"
     client.close()

@@ -47,6 +47,7 @@ def test_case_21_one_worker_cut_off(pool: FaultPool, own_link: TcpProxy, fault: 
     assert pool.cluster.processes[name].poll() is None
 
 
+@pytest.mark.full
 def test_case_21_everybody_cut_off_from_the_state_server(pool: FaultPool) -> None:
     job = pool.submit()
     wait_for_round(job, epoch=1, round_number=2)

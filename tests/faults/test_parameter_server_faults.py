@@ -47,6 +47,7 @@ def test_case_12_parameter_server_killed_just_after_advance(pool: FaultPool) -> 
     assert kill_and_replace(pool, f"ps.after_advance=kill@{IN_MID_EPOCH}") < BOUND_S
 
 
+@pytest.mark.full
 def test_case_13_two_parameter_servers_one_of_them_paused(pool: FaultPool) -> None:
     paused = pool.replace_ps(f"ps.after_stage=stop:4@{IN_MID_EPOCH}")
     job = pool.submit()

@@ -53,7 +53,7 @@ def test_case_23_s3_is_killed(pool: FaultPool) -> None:
     pool.check(job)
 
 
-@pytest.mark.parametrize("how", ["short", "wrong"])
+@pytest.mark.parametrize("how", [pytest.param("short", marks=pytest.mark.full), "wrong"])
 def test_case_23_s3_hands_out_damaged_bytes(pool: FaultPool, tmp_path: Path, how: str) -> None:
     faults = [pool.s3_link.add(fits, how) for fits in (shard, bundle)]
     # A worker that has nothing in its cache yet.

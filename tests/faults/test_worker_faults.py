@@ -92,6 +92,7 @@ def test_case_06_all_workers_killed(pool: FaultPool) -> None:
     pool.check(job)
 
 
+@pytest.mark.full
 def test_case_07_trainer_that_hangs_loses_its_slot(pool: FaultPool) -> None:
     victim = pool.start_victim(f"worker.mid_train=sleep:600@{ONCE},batch=3", KUBEML_STALL_S="1.5")
     job = pool.submit()

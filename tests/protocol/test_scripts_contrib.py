@@ -355,3 +355,11 @@ def test_the_bell_ends_a_wait(job: ScriptedJob) -> None:
     job.store.wait_for_bell(waiting.bell, block_ms=60_000)
 
     assert isinstance(job.take("a"), Work)
+
+
+def test_contrib_of_enormous_length_is_refused(job: ScriptedJob) -> None:
+    job.begin_planned(slots=1)
+    work = job.join("a")
+
+    assert job.contribute("a", work, "c1", worker="w" * 100_000) == "LOST"
+    assert job.store.snapshot().contributions == {}
