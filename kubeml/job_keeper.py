@@ -42,7 +42,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 #: Parameter servers share jobs by a short lease; the other takes over after this long.
-OWNER_TTL_MS = 2000
+OWNER_TTL_MS = 1500
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -41,6 +41,9 @@ logger = logging.getLogger(__name__)
 #: How often S3 is asked for jobs whose live state was lost altogether.
 _RECOVERY_EVERY_S = 15.0
 
+#: A live state without a record (its job was deleted, say) is looked at again after so long.
+_STRAY_EVERY_S = 60.0
+
 #: After an error a keeper waits this long, then twice as long, up to the maximum.
 _BACKOFF_S, _MAX_BACKOFF_S = 0.5, 10.0
 
@@ -57,6 +60,8 @@ class KeeperThread(threading.Thread):
         self._tick_s = tick_s
         self._hinted = threading.Event()
         self._stopped = threading.Event()
+        #: When the job was found to have no record, by the monotonic clock.
+        self.stray_since: float | None = None
 
     def hint(self) -> None:
         """Look at the job now."""
@@ -84,6 +89,7 @@ class KeeperThread(threading.Thread):
                 backoff, faults = 0.0, 0
             except JobNotFound:
                 logger.warning("job %s has no record: left alone", self._keeper.job_id)
+                self.stray_since = time.monotonic()
                 return
             except Exception as err:  # the border of a thread that must outlive one job's trouble
                 outage = isinstance(err, BackendUnreachable | BackendRefused)
@@ -145,14 +151,19 @@ class ParameterServer(ConsumerMixin):
         self._looked_at = now
         try:
             for job_id in live_jobs(self._client):
-                self._keeper(job_id)
+                if not self._is_stray(job_id, now):
+                    self._keeper(job_id)
             if now - self._recovered_at >= _RECOVERY_EVERY_S:
                 self._recovered_at = now
                 for job_id in JobRecords(self._objects).active():
                     self._keeper(job_id)
         except KubemlError as err:
             logger.warning("cannot look for jobs: %s", err)
-        self._keepers = {job: thread for job, thread in self._keepers.items() if thread.is_alive()}
+        self._keepers = {
+            job_id: thread
+            for job_id, thread in self._keepers.items()
+            if thread.is_alive() or self._is_stray(job_id, now)
+        }
 
     def on_connection_error(self, exc: Exception, interval: float) -> None:
         """Go on connecting, unless this process is to end."""
@@ -167,6 +178,12 @@ class ParameterServer(ConsumerMixin):
         deadline = time.monotonic() + timeout_s
         for thread in self._keepers.values():
             thread.join(max(0.0, deadline - time.monotonic()))
+
+    def _is_stray(self, job_id: str, now: float) -> bool:
+        """Whether the job was found to have no record a short while ago."""
+        thread = self._keepers.get(job_id)
+        since = thread.stray_since if thread is not None else None
+        return since is not None and now - since < _STRAY_EVERY_S
 
     def _keeper(self, job_id: str) -> KeeperThread:
         thread = self._keepers.get(job_id)

@@ -1,9 +1,12 @@
 """The one ``Worker`` of a child process, made after the fork and kept from task to task."""
 
+import logging
 from functools import lru_cache
 
 from kubeml.worker import Worker
 from tasks.app import settings
+
+logger = logging.getLogger(__name__)
 
 
 @lru_cache(maxsize=1)
@@ -20,3 +23,4 @@ def warm_up() -> None:
 
     torch.set_num_threads(settings.torch_threads)
     this_worker()
+    logger.info("ready for work")

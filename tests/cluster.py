@@ -11,7 +11,7 @@ import psutil
 
 from brokers.connections import state_client
 from brokers.nodes import alive_nodes
-from brokers.settings import Settings, child_environment
+from brokers.settings import Secret, Settings, child_environment
 from kubeml.client import Client
 from tests.eventually import eventually
 
@@ -24,6 +24,8 @@ class Cluster:
         self.home = Path(settings.home)
         self.home.mkdir(parents=True, exist_ok=True)
         self.processes: dict[str, subprocess.Popen[bytes]] = {}
+        #: Where in its log a process's own lines begin: earlier ones of that name wrote there too.
+        self._log_starts: dict[str, int] = {}
         self.client = Client(settings)
         self._redis = state_client(settings)
 
@@ -59,11 +61,15 @@ class Cluster:
             self.wait_for(name)
 
     def wait_for(self, name: str) -> None:
-        """Wait until a Celery worker has announced itself."""
+        """Wait until a Celery worker has announced itself, and a training worker has torch."""
 
         def is_there() -> bool:
             assert self.processes[name].poll() is None, self.log(name)
-            return any(node.name == name for node in alive_nodes(self._redis))
+            node = next((n for n in alive_nodes(self._redis) if n.name == name), None)
+            if node is None:
+                return False
+            lines = (self.home / f"{name}.log").read_bytes()[self._log_starts[name] :]
+            return node.role != "worker" or b"ready for work" in lines
 
         eventually(is_there, within_s=60, what=f"{name} to announce itself")
 
@@ -94,6 +100,7 @@ class Cluster:
 
     def _spawn(self, name: str, code: str, env: dict[str, str] | None) -> None:
         with (self.home / f"{name}.log").open("ab") as log:
+            self._log_starts[name] = log.tell()
             self.processes[name] = subprocess.Popen(
                 [sys.executable, "-c", code],
                 env=child_environment(self.settings) | (env or {}),
@@ -102,6 +109,16 @@ class Cluster:
                 stdin=subprocess.DEVNULL,
                 start_new_session=True,
             )
+
+
+def on_database(settings: Settings, number: int) -> Settings:
+    """The same servers, and a database that no other pool of the run uses.
+
+    Workers of one pool must not take another one's dispatches, nor its parameter servers look
+    after the jobs that tests of single scripts leave behind (those are in database 0).
+    """
+    url = Secret(f"{settings.broker_url.removesuffix('/0')}/{number}")
+    return settings.with_changes(broker_url=url, state_url=url)
 
 
 def running_cluster(settings: Settings, *, workers: int) -> Iterator[Cluster]:

@@ -9,8 +9,8 @@ from tests.eventually import eventually
 from tests.faults.pool import FaultPool, failed_attempts, longest_pause
 
 #: A new one is started as soon as the old one is seen dead, as the supervisor does; then comes
-#: its start (1 to 2 s), and the tick after its predecessor's lease (2 s) has run out.
-BOUND_S = 6.0
+#: its start (1 to 2 s), and the tick after its predecessor's lease (1.5 s) has run out.
+BOUND_S = 5.0
 
 IN_MID_EPOCH = "epoch=1,round=1"
 

@@ -6,9 +6,9 @@ from collections.abc import Iterator
 import pytest
 
 from brokers.connections import state_client
-from brokers.settings import Secret, Settings
+from brokers.settings import Settings
 from kubeml.training_job import Job
-from tests.cluster import Cluster
+from tests.cluster import Cluster, on_database
 from tests.eventually import eventually
 from tests.integration.conftest import put_function, put_points, wait_for_round
 
@@ -17,12 +17,9 @@ from tests.integration.conftest import put_function, put_points, wait_for_round
 def cluster(s3_settings: Settings, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
     """A pool of its own bucket and servers' keys, that begins with one worker."""
     home = tmp_path_factory.mktemp("home")
-    # A database of its own: the workers of another pool must not take this one's dispatches.
-    url = Secret(s3_settings.broker_url.removesuffix("/0") + "/1")
-    settings = s3_settings.with_changes(
-        home=home, cache_dir=home / "cache", lease_s=2.0, s3_bucket="same-bits",
-        broker_url=url, state_url=url,
-    )  # fmt: skip
+    settings = on_database(s3_settings, 1).with_changes(
+        home=home, cache_dir=home / "cache", lease_s=2.0, s3_bucket="same-bits"
+    )
     pool = Cluster(settings)
     try:
         pool.client.objects.ensure_bucket()

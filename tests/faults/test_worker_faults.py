@@ -129,3 +129,17 @@ def test_case_09_function_that_kills_its_process(pool: FaultPool, function: str)
 
     # The pool is none the worse for it.
     pool.check(pool.submit())
+
+
+def test_worker_told_to_go_delays_nobody(pool: FaultPool) -> None:
+    leaving = pool.start_victim("")
+    job = pool.submit(lease_s=6.0)
+    wait_for_round(job, epoch=2, round_number=1)
+
+    status = pool.cluster.terminate(leaving, within_s=10)
+
+    audit = pool.check(job)
+    assert status == 0
+    # Its slot was handed back: nobody waited for a lease to run out.
+    assert {kind for *_, kind in failed_attempts(audit)} <= {"drain"}
+    assert longest_pause(job) < 3.0

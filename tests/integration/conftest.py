@@ -10,7 +10,7 @@ import pytest
 from brokers.settings import Settings
 from kubeml.client import Client
 from kubeml.training_job import Job
-from tests.cluster import Cluster, running_cluster
+from tests.cluster import Cluster, on_database, running_cluster
 from tests.eventually import eventually
 
 FUNCTIONS = Path(__file__).parents[1] / "functions"
@@ -21,7 +21,8 @@ Submit = Callable[..., Job]
 @pytest.fixture(scope="session")
 def cluster(s3_settings: Settings) -> Iterator[Cluster]:
     """One parameter server, one control worker, two training workers."""
-    yield from running_cluster(s3_settings.with_changes(lease_s=3.0), workers=2)
+    settings = on_database(s3_settings, 2).with_changes(lease_s=3.0)
+    yield from running_cluster(settings, workers=2)
 
 
 @pytest.fixture(scope="session")

@@ -9,6 +9,7 @@ import pytest
 
 from brokers.connections import broker_client
 from brokers.dispatch import Dispatcher
+from brokers.job_index import JOBS_KEY
 from brokers.protocol import Hint
 from brokers.topology import PS_QUEUE, ps_queue, train_queue
 from kubeml.client import Client
@@ -153,6 +154,19 @@ def test_dispatch_of_an_unknown_or_ended_job_is_answered_by_leaving(
     )
     assert submit(epochs=1).wait(60).epoch == 1
     assert [row.epoch for row in job.history()] == [1]
+
+
+def test_live_job_without_a_record_is_left_alone(cluster: Cluster, submit: Submit) -> None:
+    # Looked for again at every tick it kept the parameter server and S3 busy.
+    redis = cluster.client.redis
+    redis.sadd(JOBS_KEY, "stray")
+    said = "job stray has no record"
+    eventually(lambda: said in cluster.log("ps"), within_s=10, what="word of the stray job")
+
+    submit(epochs=2).wait(60)  # several ticks
+
+    assert cluster.log("ps").count(said) == 1
+    redis.srem(JOBS_KEY, "stray")
 
 
 def test_no_key_is_ever_searched_for(cluster: Cluster, submit: Submit) -> None:
