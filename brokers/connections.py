@@ -3,7 +3,7 @@
 Make clients after a fork, never before: a socket shared by two processes mixes their replies.
 """
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from brokers.settings import Settings
 
@@ -22,6 +22,17 @@ def state_client(settings: Settings) -> "Redis":
 def broker_client(settings: Settings) -> "Redis":
     """A client of the broker's server, for queue lengths: nobody is to wait long for those."""
     return _client(settings.broker_url, socket_timeout=2, retries=1)
+
+
+def stream_entries(answer: Any) -> list[tuple[bytes, Any]]:
+    """The (id, fields) of an XREAD of one stream, in whatever shape the protocol gives them."""
+    streams = answer.items() if isinstance(answer, dict) else answer or []
+    # RESP3 nests the entries once more than RESP2.
+    return [
+        entry
+        for _, entries in streams
+        for entry in (entries[0] if isinstance(answer, dict) else entries)
+    ]
 
 
 def _client(url: str, *, socket_timeout: float = 10, retries: int = 3) -> "Redis":

@@ -13,6 +13,7 @@ from functools import lru_cache
 from importlib import resources
 from typing import TYPE_CHECKING, Any
 
+from brokers.connections import stream_entries
 from brokers.errors import redis_errors
 from brokers.job_index import ENDED_KEY, ENDED_TTL_S, JOBS_KEY
 from brokers.protocol import Contribution, TensorRef
@@ -47,9 +48,15 @@ class Work:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Wait:
-    """TAKE's answer: nothing to do until the bell rings after this id."""
+    """TAKE's answer: nothing to do until the bell rings after this id.
+
+    Attributes:
+        bell: The id.
+        is_complete: Whether every slot has contributed: a parameter server is to merge them.
+    """
 
     bell: str
+    is_complete: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -124,7 +131,7 @@ class RoundStore:
         self._client = client
         self._where = where
         self._prefix = f"kml:{{{job_id}}}"
-        self._keys = [f"{self._prefix}:{name}" for name in "hscpdoxg"]
+        self._keys = [f"{self._prefix}:{name}" for name in "hscpdoxgk"]
 
     def key(self, *parts: object) -> str:
         """A key of this job, under its hash tag."""
@@ -134,6 +141,11 @@ class RoundStore:
     def bell_key(self) -> str:
         """The stream that rings whenever waiting participants should ask again."""
         return self._keys[6]
+
+    @property
+    def _knock_key(self) -> str:
+        """The stream that tells parameter servers of every contribution."""
+        return self._keys[8]
 
     # -- life of a job -----------------------------------------------------------------------
 
@@ -246,7 +258,7 @@ class RoundStore:
                 optimizer=answer[9],
             )
         if answer[0] == "WAIT":
-            return Wait(bell=answer[1])
+            return Wait(bell=answer[1], is_complete=answer[2] == "1")
         return Leave(why=answer[1] if answer[0] == "RETURN" else answer[0].lower())
 
     def beat(self, gen: str, *, token: str, slot: int, rid: str) -> str:
@@ -272,12 +284,27 @@ class RoundStore:
         """Drop a contribution (kind bad, who = cid) or a lease (error, drain; who = token)."""
         return self._run("kick", gen, rid, slot, who, kind, why[:20_000])[0]
 
-    def wait_for_bell(self, after: str, *, block_ms: int) -> None:
-        """Return when the bell has rung after the given id, or the time is over."""
+    def wait_for_bell(self, after: str, *, block_ms: int) -> bool:
+        """Return when the bell has rung after the given id, or the time is over; whether it has."""
         with redis_errors(self._where):
-            self._client.xread({self.bell_key: after}, count=1, block=block_ms)
+            return bool(self._client.xread({self.bell_key: after}, count=1, block=block_ms))
 
     # -- parameter server --------------------------------------------------------------------
+
+    def wait_for_knock(self, after: str, *, block_ms: int) -> str:
+        """Wait until something was handed in after the given id; returns the id to go on from."""
+        with redis_errors(self._where):
+            answer: Any = self._client.xread({self._knock_key: after}, count=100, block=block_ms)
+        return stream_entries(answer)[-1][0].decode() if answer else after
+
+    def knock(self) -> None:
+        """Wake the parameter servers that wait."""
+        with redis_errors(self._where):
+            pipe = self._client.pipeline(transaction=False)
+            pipe.xadd(self._knock_key, {"s": ""}, maxlen=16, approximate=True)
+            # The job may have ended meanwhile.
+            pipe.expire(self._knock_key, ENDED_TTL_S)
+            pipe.execute()
 
     def advance(
         self,

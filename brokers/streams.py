@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from brokers.connections import MAX_BLOCK_MS
+from brokers.connections import MAX_BLOCK_MS, stream_entries
 from brokers.errors import redis_errors
 
 if TYPE_CHECKING:
@@ -117,9 +117,5 @@ class JobStreams:
         block = min(block_ms, MAX_BLOCK_MS) or None
         with redis_errors(self._where):
             answer: Any = self._client.xread({key: since}, count=1000, block=block)
-        streams = answer.items() if isinstance(answer, dict) else answer or []
-        for _, entries in streams:
-            # RESP3 nests the entries once more than RESP2.
-            flat = entries[0] if isinstance(answer, dict) else entries
-            for entry_id, fields in flat:
-                yield entry_id.decode(), fields
+        for entry_id, fields in stream_entries(answer):
+            yield entry_id.decode(), fields

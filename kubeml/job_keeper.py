@@ -80,6 +80,8 @@ class JobKeeper:
         self._spec: tuple[str, JobSpec] | None = None
         self._gen = ""
         self._kept_at = 0.0
+        self._owned_until = 0.0
+        self._knock = "0-0"
 
     @property
     def spec(self) -> JobSpec:
@@ -87,6 +89,22 @@ class JobKeeper:
         if self._spec is None or self._spec[0] != self._gen:
             self._spec = (self._gen, self._records.spec(self.job_id))
         return self._spec[1]
+
+    @property
+    def is_owner(self) -> bool:
+        """Whether this process looks after the job, as far as it knows."""
+        return time.monotonic() < self._owned_until
+
+    def wait_for_knock(self, timeout_s: float) -> bool:
+        """Wait until a slot's work was handed in; whether that, or the end of the time, came."""
+        block_ms = max(1, int(timeout_s * 1000))
+        before = self._knock
+        self._knock = self._store.wait_for_knock(before, block_ms=block_ms)
+        return self._knock != before
+
+    def knock(self) -> None:
+        """End the wait of the thread that is in ``wait_for_knock``."""
+        self._store.knock()
 
     def reconcile(self, *, is_tick: bool) -> bool:
         """Do whatever the job needs now.
@@ -102,14 +120,12 @@ class JobKeeper:
             snap = self._store.snapshot()
             if not snap.head:
                 return self._revive(why="its live state was lost")
-            self._gen = snap.gen
+            self._note_generation(snap.gen)
             if State(snap.state).is_final:
                 if not self._conclude(snap):
                     return False
                 continue
-            if is_tick and not self._store.acquire(
-                snap.gen, self._services.name, ttl_ms=OWNER_TTL_MS
-            ):
+            if is_tick and not self._acquire(snap):
                 return True
             fail_points.at(
                 job=self.job_id, state=snap.state, epoch=snap.number("epoch"),
@@ -125,6 +141,17 @@ class JobKeeper:
                 again = True
             if not again:
                 return True
+
+    def _note_generation(self, gen: str) -> None:
+        if gen != self._gen:
+            # A server that lost everything may count its streams from an earlier time.
+            self._gen, self._knock = gen, "0-0"
+
+    def _acquire(self, snap: Snapshot) -> bool:
+        asked_at = time.monotonic()
+        is_ours = self._store.acquire(snap.gen, self._services.name, ttl_ms=OWNER_TTL_MS)
+        self._owned_until = asked_at + OWNER_TTL_MS / 1000 if is_ours else 0.0
+        return is_ours
 
     def _step(self, snap: Snapshot, *, is_tick: bool) -> bool:
         """One step; returns whether to look again at once."""

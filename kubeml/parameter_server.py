@@ -52,7 +52,11 @@ _MAX_FAULTS = 8
 
 
 class KeeperThread(threading.Thread):
-    """Runs one job's keeper on every hint and tick until the job has ended."""
+    """Runs one job's keeper on every hint, knock and tick until the job has ended.
+
+    Hints are messages, for whoever gets them; knocks come from the job's own live state, at every
+    contribution, for the one that looks after it.
+    """
 
     def __init__(self, keeper: JobKeeper, *, tick_s: float) -> None:
         super().__init__(name=f"keeper-{keeper.job_id}", daemon=True)
@@ -60,30 +64,32 @@ class KeeperThread(threading.Thread):
         self._tick_s = tick_s
         self._hinted = threading.Event()
         self._stopped = threading.Event()
+        self._is_listening = False
         #: When the job was found to have no record, by the monotonic clock.
         self.stray_since: float | None = None
 
     def hint(self) -> None:
         """Look at the job now."""
         self._hinted.set()
+        self._interrupt()
 
     def stop(self) -> None:
         """End the thread after what it has in hand."""
         self._stopped.set()
-        self._hinted.set()
+        self.hint()
 
     def run(self) -> None:
         """Reconcile until the job has ended; an error is reported and tried again, more slowly."""
         backoff, faults = 0.0, 0
         due = time.monotonic() + self._tick_s
         while not self._stopped.is_set():
-            self._hinted.wait(backoff or max(0.0, due - time.monotonic()))
-            self._hinted.clear()
-            # By the clock, not by the absence of hints: those of short rounds never cease.
-            is_tick = time.monotonic() >= due
-            if is_tick:
-                due = time.monotonic() + self._tick_s
             try:
+                self._wait(backoff or due - time.monotonic(), patiently=backoff > 0)
+                self._hinted.clear()
+                # By the clock, not by the absence of hints: those of short rounds never cease.
+                is_tick = time.monotonic() >= due
+                if is_tick:
+                    due = time.monotonic() + self._tick_s
                 if not self._keeper.reconcile(is_tick=is_tick):
                     return
                 backoff, faults = 0.0, 0
@@ -98,6 +104,27 @@ class KeeperThread(threading.Thread):
                 logger.exception("job %s: again in %.1f s", self._keeper.job_id, backoff)
                 if faults >= _MAX_FAULTS:
                     self._give_up(err)
+
+    def _wait(self, timeout_s: float, *, patiently: bool) -> None:
+        """Return on a hint, or when the time is over, or (unless patiently) on a knock."""
+        if patiently or not self._keeper.is_owner:
+            self._hinted.wait(max(0.0, timeout_s))
+            return
+        self._is_listening = True
+        try:
+            # In this order: whoever sets the hint afterwards sees that this thread listens.
+            if not self._hinted.is_set():
+                self._keeper.wait_for_knock(timeout_s)
+        finally:
+            self._is_listening = False
+
+    def _interrupt(self) -> None:
+        if not self._is_listening:
+            return
+        try:
+            self._keeper.knock()
+        except KubemlError as err:
+            logger.warning("job %s: hint waits for the tick: %s", self._keeper.job_id, err)
 
     def _give_up(self, err: Exception) -> None:
         """Fail a job that cannot be helped, rather than try for ever in silence."""

@@ -77,6 +77,7 @@ class Participant:
         self._worker, self._store, self._ticket, self._gen = worker, store, ticket, gen
         self._is_draining = is_draining
         self._token = new_id()
+        self._told = ""
         self._streams = JobStreams(worker.client, store.job_id)
         self._lease = LeaseKeeper(
             store, self._streams, gen=gen, token=self._token, stall_s=worker.settings.stall_s
@@ -106,7 +107,7 @@ class Participant:
                     return
                 if isinstance(answer, Wait):
                     fail_points.reach("waiting")
-                    self._store.wait_for_bell(answer.bell, block_ms=min(LINGER_MS, MAX_BLOCK_MS))
+                    self._linger(answer)
                     continue
                 self._serve(answer, stage)
                 preferred = [answer.slot, *(s for s in preferred if s != answer.slot)][:8]
@@ -167,14 +168,23 @@ class Participant:
         self._lease.forward()  # before the round can end: the job's log is closed with it
         if fail_points.reach("before_contrib") == "dup":
             self._store.contribute(self._gen, work.rid, contribution)
-        answer, num_in, want = self._store.contribute(self._gen, work.rid, contribution)
+        answer, _, _ = self._store.contribute(self._gen, work.rid, contribution)
         fail_points.reach("after_contrib")
         if answer != "OK":
             logger.info("job %s: slot %d: %s", self._store.job_id, work.slot, answer)
             self._drop(contribution, answer)
-        elif num_in >= want:
-            with suppress(BackendUnreachable):  # a hint: the next tick does without
-                self._worker.dispatcher.hint(self._store.job_id)
+
+    def _linger(self, answer: Wait) -> None:
+        """Wait for the bell; if a complete round is not merged meanwhile, send word of it."""
+        block_ms = min(LINGER_MS, MAX_BLOCK_MS)
+        if self._store.wait_for_bell(answer.bell, block_ms=block_ms) or not answer.is_complete:
+            return
+        if self._told == answer.bell:
+            return
+        # Whoever looks after the job may be dead: a message reaches any parameter server.
+        self._told = answer.bell
+        with suppress(BackendUnreachable):  # a hint: the next tick does without
+            self._worker.dispatcher.hint(self._store.job_id)
 
     def _initialise(self, work: Work, warm: WarmJob) -> Contribution:
         runtime = warm.runtime

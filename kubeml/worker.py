@@ -38,6 +38,9 @@ _WARM_JOBS = 3
 #: A broker that did not answer is left alone for so long.
 _BROKER_PAUSE_S = 5.0
 
+#: An answer is good for so long: rounds may be shorter than the question takes.
+_ASK_BROKER_EVERY_S = 0.2
+
 
 @dataclass
 class WarmJob:
@@ -76,6 +79,7 @@ class Worker:
         self.broker = broker_client(settings)
         self.channel = TensorChannel(self.client)
         self._ask_broker_at = 0.0
+        self._queue_length = 0
         self._jobs: OrderedDict[tuple[str, str], WarmJob] = OrderedDict()
 
     @cached_property
@@ -122,14 +126,16 @@ class Worker:
     def queue_length(self) -> int:
         """Messages waiting for workers of this kind; 0 while the broker does not answer."""
         if time.monotonic() < self._ask_broker_at:
-            return 0
+            return self._queue_length
         try:
-            return self.dispatcher.queue_length(self.broker, self.settings.device)
+            self._queue_length = self.dispatcher.queue_length(self.broker, self.settings.device)
+            self._ask_broker_at = time.monotonic() + _ASK_BROKER_EVERY_S
         except BackendUnreachable as err:
             # Only fairness between jobs needs it: training goes on without the broker.
             logger.warning("who waits is not known: %s", err)
+            self._queue_length = 0
             self._ask_broker_at = time.monotonic() + _BROKER_PAUSE_S
-            return 0
+        return self._queue_length
 
     def load_weights(self, warm: WarmJob, blob: bytes | bytearray) -> None:
         """Put a weights blob into the network, and the frozen tensors the first time."""

@@ -9,10 +9,11 @@
 --   KEYS[6] o  hash    slot -> reference to its optimizer state
 --   KEYS[7] x  stream  bell
 --   KEYS[8] g  hash    round -> what was merged; fN -> an attempt that failed (the epoch's ledger)
+--   KEYS[9] k  stream  knock: the bell of parameter servers
 -- ARGV[1] is always the caller's generation. Decisions are made here, by the server's clock alone;
 -- every script may be called twice with the same arguments (clients re-send after a lost reply).
-local H, S, C, P, D, O, X, G =
-  KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6], KEYS[7], KEYS[8]
+local H, S, C, P, D, O, X, G, K =
+  KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6], KEYS[7], KEYS[8], KEYS[9]
 
 local function now()
   local t = redis.call('TIME')

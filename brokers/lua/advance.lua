@@ -1,5 +1,5 @@
 -- ADVANCE(gen, rid, rid', w', m', cids, ledger): commits a merge, the only way to a new version.
--- KEYS[9...] are the staged chunks of w' and of m' (the outer optimizer's state, or ''); cids are
+-- KEYS[10...] are the staged chunks of w' and of m' (the outer optimizer's state, or ''); cids are
 -- those merged, comma-separated in slot order.
 -- -> OK state | STALE | MORE | CHANGED | MISSING | GONE
 if gone() then return {'GONE'} end
@@ -20,7 +20,7 @@ for slot = 0, want - 1 do
   end
 end
 if table.concat(cids, ',') ~= ARGV[6] then return {'CHANGED'} end
-for i = 9, #KEYS do
+for i = 10, #KEYS do
   if redis.call('EXISTS', KEYS[i]) == 0 then return {'MISSING', KEYS[i]} end
 end
 

@@ -17,5 +17,7 @@ else
   record.t, record.dl = '', 0
   put_lease(slot, record)
   redis.call('ZADD', P, now(), ARGV[2])
+  -- A parameter server waits here: quicker than a message, and as dispensable.
+  redis.call('XADD', K, 'MAXLEN', '~', 16, '*', 's', slot)
 end
 return {'OK', tostring(redis.call('HLEN', C)), tostring(want)}

@@ -1,5 +1,5 @@
 -- TAKE(gen, token, ticket, stage, preferred, queue length, held ms, idle ms, worker): what am I to do?
--- -> SLOT slot rid epoch round ver w slots attempt o | WAIT bell | RETURN why | END state | GONE
+-- -> SLOT slot rid epoch round ver w slots attempt o | WAIT bell complete | RETURN why | END state | GONE
 local STAGES = {INIT = 'init', RUN = 'train', VAL = 'validate'}
 if gone() then return {'GONE'} end
 local token, ticket = ARGV[2], ARGV[3]
@@ -72,4 +72,4 @@ end
 
 redis.call('ZADD', P, at, token)
 local last = redis.call('XREVRANGE', X, '+', '-', 'COUNT', 1)
-return {'WAIT', last[1] and last[1][1] or '0-0'}
+return {'WAIT', last[1] and last[1][1] or '0-0', redis.call('HLEN', C) >= want and '1' or '0'}

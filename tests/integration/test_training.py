@@ -1,6 +1,8 @@
 """A whole training through real processes: its results, its records, its end."""
 
 import hashlib
+import itertools
+import statistics
 
 import numpy as np
 import pytest
@@ -30,6 +32,18 @@ def test_job_learns_and_leaves_history_checkpoint_and_weights(
     assert end.accuracy > 90
     assert end.weights_sha256 == rows[-1].weights_sha256
     assert set(job.state_dict()) == {"one.weight", "one.bias", "two.weight", "two.bias"}
+
+
+def test_rounds_are_merged_as_soon_as_they_are_complete(client: Client, submit: Submit) -> None:
+    # Were nobody woken by contributions, each round would wait for a tick (0.5 s) or longer.
+    job = submit(epochs=1, k=2, parallelism=2)
+    job.wait(60)
+
+    merged = [event.at for event in job.events() if event.kind == "round"]
+    pauses = [late - early for early, late in itertools.pairwise(merged)]
+
+    assert len(merged) == 19
+    assert statistics.median(pauses) < 0.25
 
 
 def test_weights_survive_the_job(client: Client, submit: Submit) -> None:

@@ -59,6 +59,13 @@ WEAKENINGS: Mapping[str, tuple[Change, ...]] = {
     "CONTRIB replaces what is there": (
         Change("contrib", "local there = redis.call('HGET', C, slot)", "local there = false"),
     ),
+    "CONTRIB knocks at every repetition": (
+        Change(
+            "contrib",
+            "local slot, want = ARGV[4], number('want')",
+            "local slot, want = ARGV[4], number('want') redis.call('XADD', K, '*', 's', '')",
+        ),
+    ),
     "CONTRIB keeps the lease": (Change("contrib", "record.t, record.dl = '', 0", ""),),
     "ADVANCE without rid check": (Change("advance", _ADVANCE_RID, ""),),
     "ADVANCE is not repeatable": (
@@ -82,7 +89,7 @@ WEAKENINGS: Mapping[str, tuple[Change, ...]] = {
     ),
     "ADVANCE without cid comparison": (Change("advance", _CHANGED, ""),),
     "ADVANCE without a look at the chunks": (
-        Change("advance", "for i = 9, #KEYS do", "for i = 1, 0 do"),
+        Change("advance", "for i = 10, #KEYS do", "for i = 1, 0 do"),
     ),
     "ADVANCE keeps the contributions": (
         Change("advance", "redis.call('DEL', S, C)\nif", "redis.call('DEL', S)\nif"),

@@ -357,6 +357,31 @@ def test_the_bell_ends_a_wait(job: ScriptedJob) -> None:
     assert isinstance(job.take("a"), Work)
 
 
+def test_contrib_knocks_once_for_parameter_servers(job: ScriptedJob) -> None:
+    job.begin_planned(slots=2)
+    work = job.join("a")
+    assert job.store.wait_for_knock("0-0", block_ms=1) == "0-0"
+
+    job.contribute("a", work, "mine")
+    knock = job.store.wait_for_knock("0-0", block_ms=60_000)
+    job.contribute("a", work, "mine")  # its reply was lost
+
+    assert knock != "0-0"
+    assert job.store.wait_for_knock(knock, block_ms=1) == knock
+
+
+def test_wait_says_whether_the_round_is_complete(job: ScriptedJob) -> None:
+    job.begin_planned(slots=2)
+    first, second = job.join("a"), job.join("b")
+    job.contribute("a", first, "first")
+    waiting = job.take("a")
+    job.contribute("b", second, "second")
+
+    assert isinstance(waiting, Wait)
+    assert not waiting.is_complete
+    assert job.take("a") == Wait(bell=waiting.bell, is_complete=True)
+
+
 def test_contrib_of_enormous_length_is_refused(job: ScriptedJob) -> None:
     job.begin_planned(slots=1)
     work = job.join("a")

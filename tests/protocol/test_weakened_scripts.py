@@ -24,6 +24,7 @@ CAUGHT_BY: dict[str, Claim] = {
     "CONTRIB takes anything": contrib.test_contrib_of_something_unreadable_is_refused,
     "CONTRIB without lease check": contrib.test_contrib_without_the_lease_is_lost,
     "CONTRIB replaces what is there": contrib.test_contrib_of_a_slot_that_is_in_is_a_duplicate,
+    "CONTRIB knocks at every repetition": (contrib.test_contrib_knocks_once_for_parameter_servers),
     "CONTRIB keeps the lease": contrib.test_contrib_gives_the_lease_back,
     "ADVANCE without rid check": advance.test_advance_of_a_superseded_parameter_server_is_stale,
     "ADVANCE is not repeatable": advance.test_advance_repeated_is_ok_and_changes_nothing,
