@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from brokers.connections import stream_entries
 from brokers.errors import redis_errors
 from brokers.job_index import ENDED_KEY, ENDED_TTL_S, JOBS_KEY
+from brokers.ledger import Ledger
 from brokers.protocol import Contribution, TensorRef
 
 if TYPE_CHECKING:
@@ -368,14 +369,11 @@ class RoundStore:
             now_ms=now_ms,
         )
 
-    def ledger(self) -> tuple[dict[int, str], list[str]]:
-        """The epoch's ledger: round to what was merged, and the failed attempts; JSON texts."""
+    def ledger(self) -> Ledger:
+        """The ledger of the epoch that was planned last."""
         with redis_errors(self._where):
             raw: Mapping[bytes, bytes] = self._client.hgetall(self._keys[7])  # type: ignore[assignment]
-        texts = {key.decode(): text.decode() for key, text in raw.items()}
-        failed = sorted((key for key in texts if key[0] == "f"), key=lambda key: int(key[1:]))
-        merged = {int(key): text for key, text in texts.items() if key[0] != "f"}
-        return merged, [texts[key] for key in failed]
+        return Ledger.from_hash(raw)
 
     def optimizer_refs(self) -> dict[int, str]:
         """Slot to the reference of its optimizer state."""

@@ -61,8 +61,8 @@ class EpochRecorder:
         written = self._records.row(spec.id, epoch)
         if written is not None and self._checkpoints.at(spec.id, epoch) is not None:
             return written
-        merged, failed = self._store.ledger()
-        ledger = {index: json.loads(text) for index, text in sorted(merged.items())}
+        live = self._store.ledger()
+        ledger = _parsed(live.merged)
         states = self._store.optimizer_refs()
         if self._store.head().get("rid") != snap.rid:
             # What was read may be another round's, or gone with a lost Redis.
@@ -73,7 +73,9 @@ class EpochRecorder:
             "epoch": epoch,
             "gen": snap.number("gen"),
             "rounds": ledger,
-            "failed": [json.loads(text) for text in failed],
+            "failed": [json.loads(text) for text in live.failed],
+            "timings": _parsed(live.timings),
+            "planning_ms": snap.number("planning_ms"),
         }
         row = self._records.add_row(spec.id, row, book)
         # The checkpoint last: a job that is rebuilt goes on after it, so its row must be there.
@@ -166,6 +168,10 @@ class EpochRecorder:
         published = self._checkpoints.publish(checkpoint, name)
         fail_points.reach("after_manifest")
         return published
+
+
+def _parsed(texts: Mapping[int, str]) -> dict[int, Any]:
+    return {index: json.loads(text) for index, text in sorted(texts.items())}
 
 
 def _train_loss(merged: Sequence[Mapping[str, Any]]) -> float | None:

@@ -234,10 +234,10 @@ class Participant:
             tensors=ref.to_json(),
             optimizer=state,
             timings={
-                "fetch": fetched - started,
+                "fetch": fetched - started + result.rows_s,
                 "data": result.data_s,
                 "compute": result.compute_s,
-                "push": time.perf_counter() - trained,
+                "push": result.pack_s + time.perf_counter() - trained,
             },
         )
 

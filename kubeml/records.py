@@ -7,7 +7,7 @@ jobs/{id}/gen-{n:06d}.json     one per generation, and why; create-only, so one 
 jobs/{id}/end.json             how it ended; written once (end-{life:06d}.json in later lives)
 jobs/{id}/log.jsonl            the function's log lines, when it has ended (log-{life:06d}.jsonl)
 history/{id}/{epoch:06d}.json  one row per epoch; written once
-history/{id}/ledger-{epoch:06d}.json   who trained what in that epoch, and which attempts failed
+history/{id}/ledger-{epoch:06d}.json   who trained what in it and when; failed attempts
 """
 
 import json

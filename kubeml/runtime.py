@@ -34,7 +34,9 @@ class RoundResult:
         optimizer_state: Encoded inner optimizer state; policy ``carry`` alone.
         num_samples, num_steps: Rows trained, optimizer steps made.
         loss: Mean of what ``train`` returned, by samples.
+        rows_s: Time for reading the rows.
         data_s, compute_s: Time for building batches, and in the user's ``train``.
+        pack_s: Time for making the contribution and the optimizer state out of the network.
     """
 
     contribution: bytearray
@@ -42,8 +44,10 @@ class RoundResult:
     num_samples: int
     num_steps: int
     loss: float
+    rows_s: float
     data_s: float
     compute_s: float
+    pack_s: float
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -213,7 +217,9 @@ class FunctionRuntime:
         self._network.train()
         # Gradients of another slot's round must not reach a function that accumulates them.
         self._network.zero_grad(set_to_none=True)
+        started = time.perf_counter()
         dataset = self._load_rows("train", rows)
+        rows_s = time.perf_counter() - started
         # Twice: an optimizer is made in some rounds alone, and what it draws may not matter.
         seed_everything(seed)
         self._model.optimizer = self._optimizers.begin(
@@ -235,15 +241,20 @@ class FunctionRuntime:
                 mark = time.perf_counter()
                 compute_s += mark - started
                 on_batch(index)
+        trained = time.perf_counter()
         self._blob.require_unchanged()
+        contribution = self._blob.contribution()
+        state = self._optimizers.end(slot, optimizer_state_policy)
         return RoundResult(
-            contribution=self._blob.contribution(),
-            optimizer_state=self._optimizers.end(slot, optimizer_state_policy),
+            contribution=contribution,
+            optimizer_state=state,
             num_samples=len(rows),
             num_steps=steps,
             loss=total / max(1, seen),
+            rows_s=rows_s,
             data_s=data_s,
             compute_s=compute_s,
+            pack_s=time.perf_counter() - trained,
         )
 
     @torch.no_grad()

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from kubeml.audit import JobAudit
     from kubeml.checkpoint import Checkpoint
     from kubeml.client import Client
+    from kubeml.explain import JobTimes
 
 #: How long one wait for events lasts before the durable records are looked at.
 _BLOCK_MS = 1000
@@ -181,6 +182,21 @@ class Job:
             generations=self._records.generations(self.id),
             faults=faults,
         )
+
+    def explain(self, *, epoch: int | None = None) -> "JobTimes":
+        """Where the time went in each finished epoch and the one under way, and what would help.
+
+        Args:
+            epoch: Explain this epoch alone, from 1.
+
+        Raises:
+            InvalidOption: The job has no such epoch (yet).
+        """
+        from kubeml.explain import explain_job
+        from kubeml.timed_epochs import timed_epochs
+
+        spec = self.spec
+        return explain_job(spec, timed_epochs(self._records, self._store, only=epoch), only=epoch)
 
     def _damage(self, checkpoint: "Checkpoint") -> KubemlError | None:
         try:

@@ -2,22 +2,30 @@
 --
 -- Keys of one job (all under one hash tag, so one cluster slot):
 --   KEYS[1] h  hash    head: gen state epoch round rounds rid ver w slots want last_want vslots stop reason ...
---   KEYS[2] s  hash    slot -> lease {t token, dl deadline ms, at start ms, n attempt, e errors, l lost}
+--   KEYS[2] s  hash    slot -> lease {t token, dl deadline ms, at start ms, n attempt, e errors, l lost;
+--                      and in ms since the round was opened: b begun at first, a by this one, i in}
 --   KEYS[3] c  hash    slot -> contribution {cid, token, ...}
 --   KEYS[4] p  zset    token -> last seen ms: live participants
 --   KEYS[5] d  zset    ticket -> ms: dispatches not yet answered
 --   KEYS[6] o  hash    slot -> reference to its optimizer state
 --   KEYS[7] x  stream  bell
---   KEYS[8] g  hash    round -> what was merged; fN -> an attempt that failed (the epoch's ledger)
+--   KEYS[8] g  hash    round -> what was merged; tROUND -> when (see advance.lua); fN -> an attempt that
+--                      failed (the epoch's ledger)
 --   KEYS[9] k  stream  knock: the bell of parameter servers
 -- ARGV[1] is always the caller's generation. Decisions are made here, by the server's clock alone;
 -- every script may be called twice with the same arguments (clients re-send after a lost reply).
 local H, S, C, P, D, O, X, G, K =
   KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6], KEYS[7], KEYS[8], KEYS[9]
 
-local function now()
+-- The server's clock in ms, with their fractions: what timings are noted by.
+local function instant()
   local t = redis.call('TIME')
-  return t[1] * 1000 + math.floor(t[2] / 1000)
+  return t[1] * 1000 + t[2] / 1000
+end
+
+-- In whole ms: what everything is decided by.
+local function now()
+  return math.floor(instant())
 end
 
 local function head(field)
@@ -26,6 +34,11 @@ end
 
 local function number(field)
   return tonumber(head(field) or '0') or 0
+end
+
+-- How long the round has been open.
+local function open_ms()
+  return instant() - number('opened')
 end
 
 local function gone()

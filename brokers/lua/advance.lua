@@ -1,7 +1,19 @@
 -- ADVANCE(gen, rid, rid', w', m', cids, ledger): commits a merge, the only way to a new version.
 -- KEYS[10...] are the staged chunks of w' and of m' (the outer optimizer's state, or ''); cids are
 -- those merged, comma-separated in slot order.
+-- Notes beside the ledger when the round was opened (server ms) and, in ms since then, when it was
+-- merged and when each slot was begun at first, begun by the one whose work counts, and in (-1: not
+-- known): [opened, merged, [[begun, taken, in], ...]].
 -- -> OK state | STALE | MORE | CHANGED | MISSING | GONE
+local function timing(want)
+  local slots = {}
+  for slot = 0, want - 1 do
+    local record = lease(slot)
+    slots[slot + 1] = string.format('[%.3f,%.3f,%.3f]', record.b or -1, record.a or -1, record.i or -1)
+  end
+  return string.format('[%.3f,%.3f,[%s]]', number('opened'), open_ms(), table.concat(slots, ','))
+end
+
 if gone() then return {'GONE'} end
 local state = head('state')
 -- Or by w': a repeated call may come after FINISH or PLAN, and who hears STALE drops what it staged.
@@ -24,9 +36,10 @@ for i = 10, #KEYS do
   if redis.call('EXISTS', KEYS[i]) == 0 then return {'MISSING', KEYS[i]} end
 end
 
+if state == 'RUN' then redis.call('HSET', G, 't' .. head('round'), timing(want)) end
 for slot, reference in pairs(states) do redis.call('HSET', O, slot, reference) end
 redis.call('HINCRBY', H, 'ver', 1)
-redis.call('HSET', H, 'w', ARGV[4], 'm', ARGV[5], 'rid', ARGV[3])
+redis.call('HSET', H, 'w', ARGV[4], 'm', ARGV[5], 'rid', ARGV[3], 'opened', instant())
 redis.call('DEL', S, C)
 if state == 'INIT' then
   clear_stage()

@@ -15,6 +15,7 @@ else
   if record.t ~= ARGV[2] then return {'LOST'} end
   redis.call('HSET', C, slot, ARGV[6])
   record.t, record.dl = '', 0
+  record.i = open_ms()
   put_lease(slot, record)
   redis.call('ZADD', P, now(), ARGV[2])
   -- A parameter server waits here: quicker than a message, and as dispensable.

@@ -17,7 +17,7 @@ if ended and life <= number('life') then return {'EXISTS', current} end
 local stop = not ended and head('stop')
 redis.call('DEL', H, S, C, P, D, O, G, K)
 redis.call('PERSIST', X)
-redis.call('HSET', H, 'gen', ARGV[1], 'since', now())
+redis.call('HSET', H, 'gen', ARGV[1], 'since', now(), 'opened', instant())
 -- Who asked a job to stop meant all of its generations.
 if stop then redis.call('HSET', H, 'stop', stop) end
 for i = 3, #ARGV, 2 do

@@ -14,6 +14,7 @@ end
 local at = now()
 redis.call('HSET', H, 'state', 'RUN', 'rid', ARGV[3], 'epoch', ARGV[4], 'round', 0,
   'slots', ARGV[5], 'rounds', ARGV[6], 'want', ARGV[7], 'last_want', ARGV[8],
-  'vslots', ARGV[9], 'decision', ARGV[10], 'retries', 0, 'failed', 0, 'since', at, 'planned_at', at)
+  'vslots', ARGV[9], 'decision', ARGV[10], 'retries', 0, 'failed', 0, 'since', at, 'planned_at', at,
+  'planning_ms', at - number('since'), 'opened', instant())
 bell()
 return {'OK'}

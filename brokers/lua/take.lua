@@ -57,6 +57,8 @@ local function try(slot)
   record.n = record.n + 1
   if record.n > 1 then redis.call('HINCRBY', H, 'retries', 1) end
   record.t, record.at, record.w = token, at, ARGV[9]
+  record.a = open_ms()
+  record.b = record.b or record.a
   return grant(slot, record)
 end
 

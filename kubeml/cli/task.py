@@ -6,6 +6,7 @@ import typer
 
 from kubeml.cli import output
 from kubeml.cli.audit_view import show_audit
+from kubeml.cli.explain_view import show_times
 from kubeml.cli.follow import follow_job
 from kubeml.cli.options import AsJson, JobIdArgument, JobIdOption, Quiet, Yes, connect
 from kubeml.job import JobStatus
@@ -119,6 +120,24 @@ def audit(
     else:
         show_audit(result)
     return 0 if result.is_exact else 6
+
+
+@app.command()
+def explain(
+    by_id: JobIdArgument = None,
+    job_id: JobIdOption = None,
+    epoch: Annotated[
+        int | None, typer.Option("--epoch", "-e", min=1, help="Explain this epoch alone.")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Say where the time went, by epoch, round and slot, and which setting would help."""
+    with connect() as client:
+        times = client.job(output.either(job_id, by_id, option="--id")).explain(epoch=epoch)
+    if as_json:
+        output.as_json(times.to_wire())
+    else:
+        show_times(times)
 
 
 @app.command()

@@ -12,10 +12,10 @@ from redis import Redis
 
 from brokers.round_store import script_sources
 
-_NOW = re.compile(r"local function now\(\)\n.*?\nend\n", re.DOTALL)
+_CLOCK = re.compile(r"local function instant\(\)\n.*?\nend\n", re.DOTALL)
 
 #: The time comes from a key of the job, ``kml:{job}:clock`` (KEYS[1] is ``kml:{job}:h``).
-_SET_NOW = """local function now()
+_SET_CLOCK = """local function instant()
   return tonumber(redis.call('GET', string.sub(H, 1, -2) .. 'clock'))
 end
 """
@@ -206,6 +206,13 @@ WEAKENINGS: Mapping[str, tuple[Change, ...]] = {
     "STOP after the end": (
         Change("stop", "if is_final(state) then return {'FINAL', state} end", ""),
     ),
+    "TAKE forgets when a slot was first begun": (
+        Change("take", "record.b = record.b or record.a", "record.b = record.a"),
+    ),
+    "CONTRIB notes no time": (Change("contrib", "record.i = open_ms()", ""),),
+    "ADVANCE does not open the next round": (
+        Change("advance", "ARGV[3], 'opened', instant())", "ARGV[3])"),
+    ),
     "ACQ from a living owner": (Change("acquire", "owner ~= ARGV[2] and at", "false and at"),),
 }
 
@@ -231,11 +238,11 @@ def altered(sources: Mapping[str, str], changes: tuple[Change, ...]) -> dict[str
 
 
 def clocked(sources: Mapping[str, str]) -> dict[str, str]:
-    """The scripts with ``now()`` read from the job's key ``clock``, and nothing else changed."""
+    """The scripts with their time read from the job's key ``clock``, and nothing else changed."""
     result = {}
     for script, source in sources.items():
-        result[script], count = _NOW.subn(lambda _: _SET_NOW, source)
-        assert count == 1, f"now() is {count} times in {script}"
+        result[script], count = _CLOCK.subn(lambda _: _SET_CLOCK, source)
+        assert count == 1, f"instant() is {count} times in {script}"
     return result
 
 

@@ -9,13 +9,13 @@ from tests.protocol.script_variants import clocked
 HOUR_MS = 3_600_000
 
 
-def test_the_set_clock_changes_nothing_but_now() -> None:
+def test_the_set_clock_changes_nothing_but_the_time() -> None:
     real, changed = script_sources(), clocked(script_sources())
 
     for name, source in real.items():
         before = source.splitlines()
         after = changed[name].splitlines()
-        start = before.index("local function now()")
+        start = before.index("local function instant()")
         assert before[:start] == after[:start]
         assert before[start + 4 :] == after[start + 3 :]
         assert "TIME" not in "\n".join(after)

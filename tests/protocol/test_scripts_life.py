@@ -156,7 +156,7 @@ def test_plan_forgets_the_ledger_of_the_epoch_before(job: ScriptedJob) -> None:
 
     job.plan(epoch=2)
 
-    assert job.store.ledger() == ({}, [])
+    assert job.store.ledger() == ({}, [], {})
 
 
 def test_finish_of_an_epoch_leads_to_the_next_plan(job: ScriptedJob) -> None:

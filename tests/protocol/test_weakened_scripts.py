@@ -12,6 +12,7 @@ from tests.protocol import test_scripts_clock as clock
 from tests.protocol import test_scripts_contrib as contrib
 from tests.protocol import test_scripts_life as life
 from tests.protocol import test_scripts_take as take
+from tests.protocol import test_scripts_timings as timings
 from tests.protocol.jobs import ScriptedJob
 from tests.protocol.script_variants import WEAKENINGS, weakened
 
@@ -88,6 +89,13 @@ CAUGHT_BY: dict[str, Claim] = {
     "INIT forgets the wish to stop": life.test_init_of_a_later_generation_keeps_the_wish_to_stop,
     "SEND is never FULL": life.test_send_is_full_when_the_burst_is_out,
     "STOP after the end": life.test_stop_does_nothing_after_the_end,
+    "TAKE forgets when a slot was first begun": (
+        timings.test_a_slot_taken_over_keeps_when_it_was_first_begun
+    ),
+    "CONTRIB notes no time": timings.test_advance_notes_when_slots_were_taken_and_in,
+    "ADVANCE does not open the next round": (
+        timings.test_the_next_round_opens_when_the_last_is_merged
+    ),
     "ACQ from a living owner": life.test_one_parameter_server_owns_a_job_until_its_lease_ends,
 }
 

@@ -1,0 +1,143 @@
+"""Where the time of one round went, slot by slot, adding up to its wall time. Pure.
+
+The state server's clock says when a round was opened, a slot taken, its contribution in, and the
+round merged; what a worker did in between it measured itself. No two clocks are compared.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from math import isfinite
+from typing import Any, Self
+
+#: What a worker measures of its slot, in order.
+MEASURED = ("fetch", "data", "compute", "push")
+
+#: Phases of a slot's round, in order: until it was begun (also by a worker that served another
+#: slot first), attempts that came to nothing, what its worker measured, what of the slot's time is
+#: in none of that, until the last slot was in, until the merge was committed.
+PHASES = ("queue", "failed", *MEASURED, "other", "wait", "merge")
+
+
+@dataclass(frozen=True, kw_only=True)
+class RoundClock:
+    """What the state server's clock says of a round.
+
+    Attributes:
+        opened_s: When it was opened, Unix seconds.
+        merged_s: When it was merged, since then.
+        slots: For each slot, since then: begun at first, begun by the attempt that counts, in.
+    """
+
+    opened_s: float
+    merged_s: float
+    slots: list[tuple[float, float, float]]
+
+    @classmethod
+    def from_wire(cls, wire: Any) -> Self | None:
+        """Read ``[opened, merged, [[begun, taken, in], ...]]``, in ms.
+
+        Returns:
+            None if it is missing, or no possible course of a round (the clock may have stepped).
+        """
+        try:
+            opened, merged, slots = wire
+            slots_s = [(begun / 1000, taken / 1000, came / 1000) for begun, taken, came in slots]
+            clock = cls(opened_s=opened / 1000, merged_s=merged / 1000, slots=slots_s)
+        except (TypeError, ValueError):
+            return None
+        in_order = [0 <= begun <= taken <= came <= clock.merged_s for begun, taken, came in slots_s]
+        has_ends = clock.opened_s > 0 and clock.merged_s > 0
+        return clock if has_ends and in_order and all(in_order) else None
+
+
+@dataclass(frozen=True, kw_only=True)
+class SlotTimes:
+    """Where a slot's time went in one round.
+
+    Attributes:
+        slot, worker, attempt: Which slot, who trained it, and at which attempt.
+        phases: Every phase to its seconds; they add up to the round's wall time.
+    """
+
+    slot: int
+    worker: str
+    attempt: int
+    phases: dict[str, float]
+
+
+@dataclass(frozen=True, kw_only=True)
+class RoundTimes:
+    """Where a round's time went.
+
+    Attributes:
+        round: From 0.
+        wall_s: From its opening to its merge.
+        slots: Its slots, in order.
+    """
+
+    round: int
+    wall_s: float
+    slots: list[SlotTimes]
+
+    @cached_property
+    def phases(self) -> dict[str, float]:
+        """Every phase to its seconds, the mean of the slots."""
+        return _mean([slot.phases for slot in self.slots])
+
+    @property
+    def num_workers(self) -> int:
+        """Workers that trained it."""
+        return len({slot.worker for slot in self.slots})
+
+
+def explain_round(
+    index: int, entries: Sequence[Mapping[str, Any]], clock: Any
+) -> RoundTimes | None:
+    """Say where a round's time went.
+
+    Args:
+        index: The round.
+        entries: What it merged, as in the ledger.
+        clock: Its entry in the ledger's ``timings``; None if there is none.
+
+    Returns:
+        None if its timings are missing, or do not fit.
+    """
+    read = RoundClock.from_wire(clock)
+    entries = sorted(entries, key=lambda entry: int(entry["slot"]))
+    if read is None or len(read.slots) != len(entries):
+        return None
+    last = max(came for _, _, came in read.slots)
+    slots = []
+    for entry, (begun, taken, came) in zip(entries, read.slots, strict=True):
+        phases = {"queue": begun, "failed": taken - begun}
+        phases |= _measured(entry.get("timings") or {}, came - taken)
+        phases |= {"wait": last - came, "merge": read.merged_s - last}
+        slots.append(
+            SlotTimes(
+                slot=entry["slot"], worker=entry["worker"], attempt=entry["attempt"], phases=phases
+            )
+        )
+    return RoundTimes(round=index, wall_s=read.merged_s, slots=slots)
+
+
+def _measured(timings: Mapping[str, Any], held_s: float) -> dict[str, float]:
+    """What a worker says of the time it held a slot; ``other`` is the rest.
+
+    It measures inside that time, by a clock of its own: if it says more, it is scaled down.
+    """
+    said = {phase: _seconds(timings.get(phase)) for phase in MEASURED}
+    total = sum(said.values())
+    if total > held_s:
+        said = {phase: seconds * held_s / total for phase, seconds in said.items()}
+    return said | {"other": max(0.0, held_s - total)}
+
+
+def _seconds(value: object) -> float:
+    is_time = isinstance(value, int | float) and isfinite(value) and value > 0
+    return float(value) if is_time else 0.0  # type: ignore[arg-type]
+
+
+def _mean(many: Sequence[Mapping[str, float]]) -> dict[str, float]:
+    return {phase: sum(one[phase] for one in many) / len(many) for phase in PHASES}
