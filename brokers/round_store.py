@@ -9,8 +9,6 @@ import time
 import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
-from importlib import resources
 from typing import TYPE_CHECKING, Any
 
 from brokers.connections import stream_entries
@@ -18,6 +16,7 @@ from brokers.errors import redis_errors
 from brokers.job_index import ENDED_KEY, ENDED_TTL_S, JOBS_KEY
 from brokers.ledger import Ledger
 from brokers.protocol import Contribution, TensorRef
+from brokers.scripts import registered
 
 if TYPE_CHECKING:
     from redis import Redis
@@ -383,7 +382,7 @@ class RoundStore:
 
     def _run(self, script: str, gen: object, *args: object, keys: Sequence[str] = ()) -> list[str]:
         with redis_errors(self._where):
-            answer: Any = _script(self._client, script)(
+            answer: Any = registered(self._client, script)(
                 keys=[*self._keys, *keys], args=[str(gen), *map(str, args)]
             )
         return [part.decode() if isinstance(part, bytes) else str(part) for part in answer]
@@ -392,22 +391,3 @@ class RoundStore:
 def new_id() -> str:
     """A fresh uuid, as 32 hexadecimal digits: a token, ticket, rid or cid."""
     return uuid.uuid4().hex
-
-
-@lru_cache(maxsize=1)
-def script_sources() -> dict[str, str]:
-    """Name to full text of every script, its prelude included."""
-    folder = resources.files("brokers") / "lua"
-    prelude = (folder / "_prelude.lua").read_text("utf-8")
-    return {
-        file.name.removesuffix(".lua"): prelude + file.read_text("utf-8")
-        for file in folder.iterdir()
-        if file.name.endswith(".lua") and not file.name.startswith("_")
-    }
-
-
-def _script(client: "Redis", name: str) -> Any:
-    scripts = client.__dict__.setdefault("_kubeml_scripts", {})
-    if name not in scripts:
-        scripts[name] = client.register_script(script_sources()[name])
-    return scripts[name]

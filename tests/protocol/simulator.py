@@ -18,7 +18,7 @@ from types import MappingProxyType
 
 from redis import Redis
 
-from brokers.round_store import script_sources
+from brokers.scripts import script_sources
 from brokers.settings import Settings
 from tests.protocol.script_variants import weakened
 from tests.protocol.sim_referee import Violation
