@@ -181,15 +181,25 @@ class FaultPool:
         client.close()
 
 
-def longest_pause(job: Job) -> float:
-    """Longest time without progress between two events of an ended job, in seconds."""
-    times = [event.at for event in job.events() if event.kind in _PROGRESS]
+def longest_pause(job: Job, *, since: str = "0") -> float:
+    """Longest time without progress between two events of an ended job, in seconds.
+
+    Args:
+        job: The job.
+        since: Id of the event that it is counted from.
+    """
+    events = [event for event in job.events() if event.kind in _PROGRESS]
+    times = [event.at for event in events if _order(event.id) >= _order(since)]
     return max(late - early for early, late in itertools.pairwise(times))
 
 
 def failed_attempts(audit: JobAudit) -> list[tuple[int, int, int, str]]:
     """(epoch, round, slot, kind) of every attempt that came to nothing."""
     return [(e.epoch, a.round, a.slot, a.kind) for e in audit.epochs for a in e.failed]
+
+
+def _order(event_id: str) -> list[int]:
+    return [int(part) for part in event_id.split("-")]
 
 
 def _through(url: str, port: int) -> Any:
