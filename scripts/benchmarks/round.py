@@ -1,32 +1,28 @@
 """The pause between two rounds: from the last batch of one to the first batch of the next."""
 
 import argparse
-import json
 import statistics
-from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
-from pathlib import Path
+from collections.abc import Iterable, Sequence
 from typing import Any
 
-from scripts.benchmarks import pool
+from scripts.benchmarks import pool, stamps
 from scripts.benchmarks.digits import FULL_ROWS, load
 from scripts.benchmarks.measures import Series, Target, percentile
 from scripts.benchmarks.report import Report
+from scripts.benchmarks.stamps import Stamps
 
 BATCH, SLOTS, K = 16, 2, 8
 
 COUNTED = (
     "the user's `train` notes the time before a round's first batch and after its last one",
-    "gap: for each slot and round, its first batch of the round minus the last batch of the slot"
-    " that finished the round before it last; rounds of one epoch, without the first epoch",
+    "gap: for each slot and round, from the last batch of the round before (of whichever slot ended"
+    " it last) to the slot's own first batch; rounds of one epoch, without the first epoch",
     "in it: push, contribution, hint, merge, commit, bell, fetch, load, gathering the round's rows"
     " and building its first batch",
     "between epochs: the same from an epoch's last batch to the next one's first: with checkpoint,"
     " history and planning",
     "fetch, push: the workers' own timings of those rounds, from the job's ledger",
 )
-
-Stamps = Mapping[tuple[int, int], tuple[Sequence[float], Sequence[float]]]
 
 
 def run(options: argparse.Namespace) -> Report:
@@ -36,22 +32,20 @@ def run(options: argparse.Namespace) -> Report:
     repeat, epochs = options.repeat or (1 if options.quick else 5), 3
     with pool.embedded_stack(workers=SLOTS) as client:
         pool.put_digits(client, digits)
-        pool.put_function(client, "timed", "network", "model", "timed")
-        folder = client.settings.home / "stamps"
+        pool.put_function(client, "timed", *pool.TIMED)
         for _ in range(repeat):
-            for file in folder.glob("*"):
-                file.unlink()
+            stamps.clear(client)
             job = pool.train(
                 client, "timed", epochs=epochs, parallelism=SLOTS, k=K, batch_size=BATCH
             )
-            stamps = read_stamps(folder)
+            noted = stamps.read(client)
             found = [
-                gap * 1000 for epoch in range(2, epochs + 1) for gap in round_gaps(stamps, epoch)
+                gap * 1000 for epoch in range(2, epochs + 1) for gap in round_gaps(noted, epoch)
             ]
             gaps += found
             medians.append(statistics.median(found))
             tails.append(percentile(found, 95))
-            between += [gap * 1000 for gap in epoch_gaps(stamps, epochs)]
+            between += [gap * 1000 for gap in epoch_gaps(noted, epochs)]
             ledger = client.records.ledger(job.id, epochs) or {"rounds": {}}
             timings = [entry["timings"] for round_ in ledger["rounds"].values() for entry in round_]
             fetch.append(statistics.median(t["fetch"] for t in timings) * 1000)
@@ -76,29 +70,19 @@ def run(options: argparse.Namespace) -> Report:
     )
 
 
-def read_stamps(folder: Path) -> Stamps:
-    """(epoch, slot) to the times its rounds began and ended, in order."""
-    times: dict[tuple[int, int], tuple[list[float], list[float]]] = defaultdict(lambda: ([], []))
-    for file in folder.iterdir():
-        for line in file.read_text("utf-8").splitlines():
-            stamp: dict[str, Any] = json.loads(line)
-            times[stamp["epoch"], stamp["slot"]][stamp["what"] == "end"].append(stamp["at"])
-    return {key: (sorted(begun), sorted(ended)) for key, (begun, ended) in times.items()}
-
-
-def round_gaps(stamps: Stamps, epoch: int) -> Iterable[float]:
+def round_gaps(noted: Stamps, epoch: int) -> Iterable[float]:
     """Seconds from the last slot's end of each round to each slot's begin of the next."""
-    slots = [stamps[epoch, slot] for slot in range(SLOTS)]
+    slots = [noted[epoch, slot] for slot in range(SLOTS)]
     for index in range(min(len(ended) for _, ended in slots) - 1):
         last = max(ended[index] for _, ended in slots)
         yield from (begun[index + 1] - last for begun, _ in slots if index + 1 < len(begun))
 
 
-def epoch_gaps(stamps: Stamps, epochs: int) -> Iterable[float]:
+def epoch_gaps(noted: Stamps, epochs: int) -> Iterable[float]:
     """Seconds from each epoch's last batch to the first batch of the next."""
     for epoch in range(1, epochs):
-        last = max(stamps[epoch, slot][1][-1] for slot in range(SLOTS))
-        yield min(stamps[epoch + 1, slot][0][0] for slot in range(SLOTS)) - last
+        last = max(noted[epoch, slot][1][-1] for slot in range(SLOTS))
+        yield min(noted[epoch + 1, slot][0][0] for slot in range(SLOTS)) - last
 
 
 def draw_histogram(figure: Any, gaps: Sequence[float]) -> None:

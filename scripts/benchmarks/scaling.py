@@ -32,7 +32,7 @@ def run(options: argparse.Namespace) -> Report:
     values: dict[str, list[float]] = {}
     with pool.embedded_stack() as client, tempfile.TemporaryDirectory() as folder:
         pool.put_digits(client, digits)
-        pool.put_function(client, "lenet", "network", "model", "lenet")
+        pool.put_function(client, "lenet", *pool.LENET)
         data = digits.save(Path(folder))
         # Once for nothing: the workers load torch, and the shards.
         pool.train(client, "lenet", epochs=1, parallelism=2, k=64, batch_size=BATCH)

@@ -23,7 +23,7 @@ TEST_BATCH = 256
 def main() -> None:
     options = parse()
     torch.set_num_threads(1)
-    torch.manual_seed(0)
+    torch.manual_seed(options.seed)
     with np.load(options.data, allow_pickle=False) as arrays:
         train = arrays["x_train"], arrays["y_train"]
         test = arrays["x_test"], arrays["y_test"]
@@ -63,6 +63,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--lr", type=float, required=True)
     parser.add_argument("--epochs", type=int, required=True)
     parser.add_argument("--goal", type=float, help="stop at this test accuracy (percent)")
+    parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--rank", type=int, default=0)
     parser.add_argument("--world", type=int, default=1)
     parser.add_argument("--rendezvous", help="a new file that all ranks share")
@@ -71,7 +72,7 @@ def parse() -> argparse.Namespace:
 
 def rows_of(epoch: int, count: int, options: argparse.Namespace) -> np.ndarray:
     """This rank's rows of an epoch; as many for every rank."""
-    order = np.random.default_rng(epoch).permutation(count)
+    order = np.random.default_rng([options.seed, epoch]).permutation(count)
     return order[options.rank :: options.world][: count // options.world]
 
 
