@@ -1,4 +1,4 @@
-"""LeNet in plain PyTorch: one process alone, or one of several under DDP.
+"""A network in plain PyTorch: one process alone, or one of several under DDP.
 
 Reports the seconds that each epoch trained (from its first batch to its last), the accuracy after
 it, and the seconds from the start to the end, evaluations included.
@@ -14,7 +14,10 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from scripts.benchmarks.functions import network as net
+from scripts.benchmarks.functions.resnet import ResNet18
 from scripts.benchmarks.race import get_ready, report
+
+NETWORKS = {"lenet": net.LeNet, "resnet18": ResNet18}
 
 #: Test digits per evaluation step.
 TEST_BATCH = 256
@@ -27,11 +30,13 @@ def main() -> None:
     with np.load(options.data, allow_pickle=False) as arrays:
         train = arrays["x_train"], arrays["y_train"]
         test = arrays["x_test"], arrays["y_test"]
-    network = net.LeNet()
+    device = torch.device(options.device)
+    network = NETWORKS[options.network]()
     net.initialise(network)
-    if options.world > 1:
+    network.to(device)
+    if options.rendezvous:
         dist.init_process_group(
-            "gloo", init_method=f"file://{options.rendezvous}", rank=options.rank,
+            options.backend, init_method=f"file://{options.rendezvous}", rank=options.rank,
             world_size=options.world,
         )  # fmt: skip
         network = DistributedDataParallel(network)
@@ -43,7 +48,8 @@ def main() -> None:
         begun = time.perf_counter()
         rows = rows_of(epoch, len(train[0]), options)
         for low in range(0, len(rows), options.batch):
-            net.step(network, optimizer, net.gather(*train, rows[low : low + options.batch]))
+            batch = net.gather(*train, rows[low : low + options.batch])
+            net.step(network, optimizer, [part.to(device, non_blocking=True) for part in batch])
         seconds.append(time.perf_counter() - begun)
         samples = len(rows)
         if options.goal is not None:
@@ -63,10 +69,13 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--lr", type=float, required=True)
     parser.add_argument("--epochs", type=int, required=True)
     parser.add_argument("--goal", type=float, help="stop at this test accuracy (percent)")
+    parser.add_argument("--network", choices=NETWORKS, default="lenet")
+    parser.add_argument("--device", default="cpu", help="cpu, cuda or cuda:N; --goal is for cpu")
+    parser.add_argument("--backend", choices=("gloo", "nccl"), default="gloo")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--rank", type=int, default=0)
     parser.add_argument("--world", type=int, default=1)
-    parser.add_argument("--rendezvous", help="a new file that all ranks share")
+    parser.add_argument("--rendezvous", help="under DDP: a new file for all ranks")
     return parser.parse_args()
 
 

@@ -30,7 +30,8 @@ def initialise(network: nn.Module) -> None:
     for module in network.modules():
         if isinstance(module, nn.Conv2d | nn.Linear):
             nn.init.xavier_uniform_(module.weight)
-            nn.init.constant_(module.bias, 0.01)
+            if module.bias is not None:
+                nn.init.constant_(module.bias, 0.01)
 
 
 def make_optimizer(parameters, lr: float) -> torch.optim.Optimizer:
