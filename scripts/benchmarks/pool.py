@@ -29,7 +29,9 @@ DATASET, LR = "digits", 0.01
 
 
 @contextmanager
-def embedded_stack(*, workers: int = 2, device: str = "cpu") -> Iterator[Client]:
+def embedded_stack(
+    *, workers: int = 2, device: str = "cpu", lease_s: float | None = None
+) -> Iterator[Client]:
     """What ``kubeml up`` starts, in a temporary home; stopped and removed afterwards."""
     for name in list(os.environ):
         if name.startswith(("KUBEML_", "AWS_")):
@@ -39,7 +41,7 @@ def embedded_stack(*, workers: int = 2, device: str = "cpu") -> Iterator[Client]
         os.environ["KUBEML_HOME"] = folder
         stack.up(Settings.load({"home": home, "device": device}), workers=workers)
         try:
-            with Client(Settings.load({"home": home})) as client:
+            with Client(Settings.load({"home": home, "lease_s": lease_s})) as client:
                 yield client
         finally:
             stack.down(Settings.load({"home": home}))
