@@ -1,0 +1,1 @@
+"""What kubeml is compared with: each a process of its own."""

@@ -1,0 +1,123 @@
+"""Time to an accuracy on the test digits: kubeml over torch DDP, two processes each."""
+
+import argparse
+import tempfile
+from pathlib import Path
+
+from kubeml.client import Client
+from scripts.benchmarks import pool
+from scripts.benchmarks.digits import Digits, load
+from scripts.benchmarks.measures import Series, Target, ratio
+from scripts.benchmarks.race import Contestant, race
+from scripts.benchmarks.report import Report
+
+#: Rows per process and step, and how many times as long DDP is wanted to take.
+BATCHES = {16: 2.5, 64: 1.6}
+
+#: Rows that a slot trains between two merges: K is this over the batch.
+ROWS_PER_ROUND = 1024
+
+#: Accuracy wanted (percent) with all of MNIST, and with the digits that ship with kubeml.
+FULL_GOAL, SUBSET_GOAL = 98.5, 95.0
+MAX_EPOCHS = 20
+
+PROCESSES = 2
+
+COUNTED = (
+    "both train LeNet with SGD (momentum 0.9), the same learning rate and the same batch per"
+    " process, one thread each, and evaluate on all test digits after every epoch, both processes"
+    " sharing them",
+    "training: the epochs' own times, evaluation left out on both sides (kubeml: `duration_s`, an"
+    " epoch's plan to its last merge; DDP: an epoch's first batch to its last)",
+    "in all: from the first epoch's beginning to the end of the evaluation that reaches the goal;"
+    " for kubeml with checkpoints, history and planning, which DDP does not have",
+    "both warm: processes up, torch and data loaded, process group made",
+    f"kubeml merges every {ROWS_PER_ROUND} rows of a slot, optimizer state carried",
+    f"a run that does not reach the goal is stopped after {MAX_EPOCHS} epochs, and is named above",
+)
+
+
+def run(options: argparse.Namespace) -> Report:
+    """Take turns, batch by batch."""
+    digits = load(options.mnist)
+    goal = options.goal or (FULL_GOAL if digits.is_full else SUBSET_GOAL)
+    if options.quick:
+        goal = min(goal, 85.0)
+    values: dict[str, list[float]] = {}
+    short: list[str] = []
+    with pool.embedded_stack(workers=PROCESSES) as client, tempfile.TemporaryDirectory() as folder:
+        pool.put_digits(client, digits)
+        pool.put_function(client, "lenet", *pool.LENET)
+        data = digits.save(Path(folder))
+        pool.train(client, "lenet", epochs=1, parallelism=PROCESSES, batch_size=64)
+        for turn in range(options.repeat or (1 if options.quick else 5)):
+            for batch in BATCHES:
+                for name, measured in (
+                    (f"kubeml, batch {batch}", kubeml(client, batch, goal, seed=turn)),
+                    (f"DDP, batch {batch}", ddp(data, batch, goal, seed=turn)),
+                ):
+                    *seconds, epochs, accuracy = measured
+                    for what, value in zip(("training", "in all"), seconds, strict=True):
+                        values.setdefault(f"{name}, {what}", []).append(value)
+                    values.setdefault(f"{name}, epochs", []).append(epochs)
+                    if accuracy < goal:
+                        short.append(f"{name}, turn {turn + 1}: {accuracy:.2f} %")
+    return make_report(digits, goal, values, short)
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--goal", type=float, help="test accuracy (percent) to be reached")
+
+
+def make_report(
+    digits: Digits, goal: float, values: dict[str, list[float]], short: list[str]
+) -> Report:
+    """Ratios, targets, and the runs that fell short."""
+    series = {
+        name: Series(name=name, unit="epochs" if name.endswith("epochs") else "s", values=v)
+        for name, v in values.items()
+    }
+    ratios, targets = [], []
+    for batch, wanted in BATCHES.items():
+        for what in ("training", "in all"):
+            compared = ratio(
+                f"DDP / kubeml, batch {batch}, {what}",
+                series[f"DDP, batch {batch}, {what}"], series[f"kubeml, batch {batch}, {what}"],
+            )  # fmt: skip
+            ratios.append(compared)
+            if what == "training":
+                targets.append(Target(series=compared, at_least=wanted))
+    facts = {"data": digits.source, "goal": f"{goal:g} % of {len(digits.x_test):,} test digits"}
+    if short:
+        facts["NOT REACHED"] = "; ".join(short) + " (their times are too low)"
+    return Report(
+        name="ddp", counted=COUNTED, series=[*series.values(), *ratios], targets=targets,
+        facts=facts,
+    )  # fmt: skip
+
+
+def kubeml(
+    client: Client, batch: int, goal: float, *, seed: int
+) -> tuple[float, float, float, float]:
+    """Seconds of training, seconds in all, epochs, last accuracy (percent)."""
+    rows = pool.train(
+        client, "lenet", epochs=MAX_EPOCHS, goal_accuracy=goal, validate_every=1, seed=seed,
+        parallelism=PROCESSES, k=ROWS_PER_ROUND // batch, batch_size=batch,
+    ).history()  # fmt: skip
+    first, last = rows[0], rows[-1]
+    begun_at = first.ended_at - first.validation_s - first.duration_s
+    training_s = sum(row.duration_s for row in rows)
+    return training_s, last.ended_at - begun_at, len(rows), last.accuracy or 0.0
+
+
+def ddp(data: Path, batch: int, goal: float, *, seed: int) -> tuple[float, float, float, float]:
+    """The same of two processes under DDP."""
+    with tempfile.TemporaryDirectory() as folder:
+        arguments = (
+            data, "--batch", batch, "--lr", pool.LR, "--epochs", MAX_EPOCHS, "--goal", goal,
+            "--seed", seed, "--world", PROCESSES, "--rendezvous", Path(folder) / "rendezvous",
+        )  # fmt: skip
+        results = race([Contestant("sgd", *arguments, "--rank", rank) for rank in range(PROCESSES)])
+    slower = max(results, key=lambda result: result["wall_s"])
+    training_s = sum(slower["seconds"])
+    return training_s, slower["wall_s"], len(slower["seconds"]), slower["accuracies"][-1]

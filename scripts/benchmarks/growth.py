@@ -1,0 +1,154 @@
+"""How costs grow: of a round with participants, model and jobs; of the history with jobs."""
+
+import argparse
+import statistics
+import time
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import numpy as np
+
+from kubeml.client import Client
+from kubeml.job import EpochRow, JobEnd, JobSpec, State
+from scripts.benchmarks import pool
+from scripts.benchmarks.measures import Series, Target, fit_power_law
+from scripts.benchmarks.report import Report
+from scripts.benchmarks.simulated import seconds_per_round
+
+MB = 10**6
+
+#: No curve may be steeper than a straight line; so much is noise.
+STEEPEST = 1.1
+
+#: The exponent is that of so many largest sizes: at small ones a fixed cost hides it.
+LARGEST = 3
+
+COUNTED = (
+    "a round: median time from merge to merge, without the first one; participants are threads of"
+    " this process that fetch, send and contribute real bytes by the protocol and train nothing;"
+    " scheduler, parameter server, Redis and S3 are a real stack's",
+    "participants: N slots with one participant each, a model of 1 MB",
+    "model: N=2, float32",
+    "jobs: at once, each with N=2 and 1 MB",
+    "history: `kubeml history list` (`Client.histories`) with so many finished jobs on record",
+    f"exponent: of the power law through the {LARGEST} largest sizes (1 = linear)",
+)
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--max-mb", type=int, default=1000, help="largest model, in MB")
+    parser.add_argument("--max-jobs", type=int, default=10_000, help="longest history")
+
+
+def run(options: argparse.Namespace) -> Report:
+    """Every size in turn, turn by turn."""
+    quick = options.quick
+    rounds = 4 if quick else 10
+    curves: Mapping[str, tuple[Sequence[int], Callable[[Client, int], float]]] = {
+        "participants": (
+            (1, 2, 4, 8) if quick else (1, 2, 4, 8, 16, 32, 64),
+            lambda client, n: round_s(client, rounds, slots=n),
+        ),
+        "model, MB": (
+            capped((1, 2, 4, 8) if quick else (1, 3, 10, 30, 100, 300, 1000), options.max_mb),
+            lambda client, mb: round_s(client, rounds, num_bytes=mb * MB),
+        ),
+        "jobs": (
+            (1, 2, 4) if quick else (1, 2, 5, 10, 20),
+            lambda client, jobs: round_s(client, rounds, jobs=jobs),
+        ),
+        "history": (
+            capped((10, 30, 100) if quick else (10, 100, 1000, 10_000), options.max_jobs),
+            history_s,
+        ),
+    }
+    measured: dict[str, dict[int, list[float]]] = {name: {} for name in curves}
+    with pool.embedded_stack(workers=0, lease_s=300.0) as client:
+        rows = np.zeros((max(curves["participants"][0]) * (rounds + 10), 1), np.uint8)
+        client.datasets.create(
+            pool.DATASET, train_data=rows, train_labels=rows[:, 0], test_data=rows[:2],
+            test_labels=rows[:2, 0],
+        )  # fmt: skip
+        pool.put_function(client, "large", "stamping", "large", constants="NUM_BYTES = 4\n")
+        for _ in range(options.repeat or (1 if quick else 3)):
+            for name, (sizes, cost_s) in curves.items():
+                for size in sizes:
+                    measured[name].setdefault(size, []).append(1000 * cost_s(client, size))
+    return make_report(measured)
+
+
+def make_report(measured: Mapping[str, Mapping[int, Sequence[float]]]) -> Report:
+    """Each size's cost, each curve's exponent turn by turn, and the curves."""
+    series, targets = [], []
+    for name, costs in measured.items():
+        series += [Series(name=f"{name}: {x:,}", unit="ms", values=ys) for x, ys in costs.items()]
+        largest = sorted(costs)[-LARGEST:]
+        turns = zip(*(costs[size] for size in largest), strict=True)
+        exponents = [fit_power_law(largest, turn).exponent for turn in turns]
+        exponent = Series(name=f"{name}: exponent", unit="exponent", values=exponents)
+        targets.append(Target(series=exponent, at_most=STEEPEST))
+    return Report(
+        name="growth", counted=COUNTED, series=[*series, *(t.series for t in targets)],
+        targets=targets, draw=lambda figure: draw(figure, measured),
+    )  # fmt: skip
+
+
+def capped(sizes: Sequence[int], most: int) -> Sequence[int]:
+    """The sizes up to ``most``, but two at least."""
+    return [size for index, size in enumerate(sizes) if size <= most or index < 2]
+
+
+def round_s(
+    client: Client, rounds: int, *, slots: int = 2, num_bytes: int = MB, jobs: int = 1
+) -> float:
+    """Median seconds of a round."""
+    return statistics.median(
+        seconds_per_round(client, slots=slots, num_bytes=num_bytes, rounds=rounds, jobs=jobs)
+    )
+
+
+def history_s(client: Client, count: int) -> float:
+    """Seconds of listing so many finished jobs, whose records are written first."""
+    client.objects.delete_prefix("jobs/")
+    client.objects.delete_prefix("history/")
+    with ThreadPoolExecutor(16) as threads:
+        list(threads.map(lambda number: record_finished(client, f"past-{number}"), range(count)))
+    started = time.perf_counter()
+    listed = client.histories()
+    seconds = time.perf_counter() - started
+    if len(listed) != count:
+        raise RuntimeError(f"{len(listed)} jobs are listed, expected {count}")
+    return seconds
+
+
+def record_finished(client: Client, job_id: str) -> None:
+    """Write what a job of one epoch leaves behind."""
+    spec = JobSpec(
+        id=job_id, function="large", function_sha256="0" * 64, entry="large.py",
+        dataset=pool.DATASET, dataset_version="v", epochs=1, batch_size=16, lr=0.01,
+    )  # fmt: skip
+    row = EpochRow(
+        epoch=1, parallelism=2, num_workers=2, rounds=1, steps=2, samples=32, train_loss=1.0,
+        val_loss=1.0, accuracy=50.0, duration_s=1.0, validation_s=0.1, retries=0, decision="",
+        weights_sha256="0" * 64, ended_at=1.0,
+    )  # fmt: skip
+    end = JobEnd(
+        state=State.DONE, reason="", epoch=1, checkpoint="", weights_sha256="0" * 64,
+        accuracy=50.0, train_loss=1.0, val_loss=1.0, elapsed_s=1.0, ended_at=1.0,
+    )  # fmt: skip
+    client.objects.put_json(f"jobs/{job_id}/spec.json", spec.to_wire())
+    client.objects.put_json(f"history/{job_id}/000001.json", row.to_wire())
+    client.objects.put_json(f"jobs/{job_id}/end.json", end.to_wire())
+
+
+def draw(figure: Any, measured: Mapping[str, Mapping[int, Sequence[float]]]) -> None:
+    """Every curve on logarithmic axes, with the line through its largest sizes."""
+    for axes, (name, costs) in zip(figure.subplots(2, 2).flat, measured.items(), strict=True):
+        xs = sorted(costs)
+        medians = [statistics.median(costs[x]) for x in xs]
+        law = fit_power_law(xs[-LARGEST:], medians[-LARGEST:])
+        axes.loglog(xs, medians, "o", color="tab:blue")
+        axes.loglog(xs, [law.at(x) for x in xs], "--", color="grey", linewidth=0.8)
+        axes.set_title(f"{name}: exponent {law.exponent:.2f}", fontsize=9)
+        axes.set_ylabel("ms")

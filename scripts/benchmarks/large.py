@@ -1,0 +1,165 @@
+"""Merging a large model over a gloo all-reduce of as many bytes, and the memory that it takes."""
+
+import argparse
+import statistics
+import tempfile
+import threading
+import uuid
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import psutil
+
+from kubeml.client import Client
+from scripts.benchmarks import pool, stamps
+from scripts.benchmarks.measures import Series, Target, ratio
+from scripts.benchmarks.race import Contestant, race
+from scripts.benchmarks.report import Report
+from scripts.benchmarks.round_watch import RoundTimes, RoundWatch
+from scripts.benchmarks.stamps import Stamps
+
+SLOTS, MB = 2, 10**6
+
+#: Ways of sending the weights: name to the job's options, and how many all-reduces of float32 a
+#: round may take.
+ARMS: Mapping[str, tuple[Mapping[str, Any], float]] = {"fp32": ({}, 3.0)}
+
+COUNTED = (
+    "a network of parameters alone, K=1, a step that changes one number: a round is its transfer",
+    "push: a worker's own timing of sending its weights (the slower slot of a round)",
+    "merge: from the last contribution's arrival to the commit of the merged weights, both by the"
+    " state server's announcements",
+    "fetch: from that commit to the first batch of the last slot to begin: all have the weights",
+    "round: merge and fetch, that is from all pushed to all have it",
+    "whole: from the last slot's last batch to the last slot's first batch, with packing and push",
+    "gloo: all-reduce of as many bytes of float32 between two processes, one thread each, the"
+    " slower one, in turns with the jobs",
+    "parameter server: its RSS before the job, and the most of it, sampled every 20 ms",
+)
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--mb", type=int, help="megabytes of float32 parameters; 85 unless given")
+
+
+def run(options: argparse.Namespace) -> Report:
+    """Take turns."""
+    num_bytes = (options.mb or (20 if options.quick else 85)) * MB
+    rounds = 5 if options.quick else 20
+    values: dict[tuple[str, str], list[float]] = {}
+    with pool.embedded_stack(workers=SLOTS) as client:
+        put_rows(client, rounds)
+        pool.put_function(
+            client, "large", "stamping", "large", constants=f"NUM_BYTES = {num_bytes}\n"
+        )
+        for _ in range(options.repeat or (1 if options.quick else 5)):
+            measured = {("gloo", "ms"): all_reduce_ms(num_bytes, count=rounds)}
+            for arm, (job_options, _) in ARMS.items():
+                for (what, unit), value in transfer(client, job_options).items():
+                    measured[f"{arm} {what}", unit] = value
+            for key, value in measured.items():
+                values.setdefault(key, []).append(value)
+    series = {name: Series(name=name, unit=unit, values=v) for (name, unit), v in values.items()}
+    targets, ratios = [], []
+    for arm, (_, at_most) in ARMS.items():
+        compared = ratio(f"{arm} round / gloo", series[f"{arm} round"], series["gloo"])
+        targets.append(Target(series=compared, at_most=at_most))
+        ratios += [
+            compared,
+            *(
+                ratio(f"{arm} {what} / gloo", series[f"{arm} {what}"], series["gloo"])
+                for what in ("push", "whole")
+            ),
+        ]
+    return Report(
+        name="large", counted=COUNTED, series=[*series.values(), *ratios], targets=targets,
+        facts={"model": f"{num_bytes / MB:,.0f} MB of float32, N={SLOTS}, {rounds} rounds a job"},
+    )  # fmt: skip
+
+
+def put_rows(client: Client, rounds: int) -> None:
+    """As many rows as there are steps."""
+    rows = np.zeros((SLOTS * rounds, 1), np.uint8)
+    client.datasets.create(
+        pool.DATASET, train_data=rows, train_labels=rows[:, 0], test_data=rows[:SLOTS],
+        test_labels=rows[:SLOTS, 0],
+    )  # fmt: skip
+
+
+def transfer(client: Client, job_options: Mapping[str, Any]) -> dict[tuple[str, str], float]:
+    """Medians over the rounds of one job, and the parameter server's memory."""
+    stamps.clear(client)
+    job_id = uuid.uuid4().hex[:8]
+    watch = RoundWatch(client, job_id)
+    watch.start()
+    server = pool.processes(client, "ps")
+    before_mib = rss_mib(server)
+    with sampled_rss(server) as sizes:
+        job = pool.train(
+            client, "large", job_id=job_id, epochs=1, parallelism=SLOTS, k=1, batch_size=1,
+            optimizer_state="reset", **job_options,
+        )  # fmt: skip
+    merged = watch.stop()
+    ledger = client.records.ledger(job.id, 1) or {"rounds": {}}
+    pushes = [max(e["timings"]["push"] for e in entries) for entries in ledger["rounds"].values()]
+    return {
+        ("push", "ms"): 1000 * statistics.median(pushes),
+        **{(name, "ms"): 1000 * s for name, s in phases(stamps.read(client), merged).items()},
+        ("parameter server, before", "MiB"): before_mib,
+        ("parameter server, most", "MiB"): max(sizes, default=before_mib),
+    }
+
+
+def phases(noted: Stamps, merged: Sequence[RoundTimes]) -> dict[str, float]:
+    """Median seconds of merge, fetch, round and whole."""
+    slots = [noted[1, slot] for slot in range(SLOTS)]
+    found: dict[str, list[float]] = {"merge": [], "fetch": [], "round": [], "whole": []}
+    for index in range(min(len(begun) for begun, _ in slots) - 1):
+        ended = max(ends[index] for _, ends in slots)
+        begun = max(begins[index + 1] for begins, _ in slots)
+        times = next((t for t in merged if ended < t.pushed_at <= t.merged_at < begun), None)
+        if times is not None:
+            found["merge"].append(times.merged_at - times.pushed_at)
+            found["fetch"].append(begun - times.merged_at)
+            found["round"].append(begun - times.pushed_at)
+            found["whole"].append(begun - ended)
+    return {name: statistics.median(seconds) for name, seconds in found.items()}
+
+
+def all_reduce_ms(num_bytes: int, *, count: int) -> float:
+    """Median milliseconds of a gloo all-reduce of as many bytes."""
+    with tempfile.TemporaryDirectory() as folder:
+        arguments = (
+            "--bytes", num_bytes, "--count", count, "--world", SLOTS, "--rendezvous",
+            Path(folder) / "rendezvous",
+        )  # fmt: skip
+        results = race([Contestant("gloo", *arguments, "--rank", rank) for rank in range(SLOTS)])
+    slower = [max(seconds) for seconds in zip(*(r["seconds"] for r in results), strict=True)]
+    return 1000 * statistics.median(slower)
+
+
+@contextmanager
+def sampled_rss(processes: Sequence[psutil.Process]) -> Iterator[list[float]]:
+    """Their memory in MiB, sampled by a thread for as long as the context lasts."""
+    sizes: list[float] = []
+    stopped = threading.Event()
+
+    def sample() -> None:
+        while not stopped.wait(0.02):
+            sizes.append(rss_mib(processes))
+
+    thread = threading.Thread(target=sample, daemon=True)
+    thread.start()
+    try:
+        yield sizes
+    finally:
+        stopped.set()
+        thread.join()
+
+
+def rss_mib(processes: Sequence[psutil.Process]) -> float:
+    """Resident memory of processes, in MiB."""
+    return sum(process.memory_info().rss for process in processes) / 2**20

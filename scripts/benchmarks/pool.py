@@ -1,0 +1,119 @@
+"""A stack of the benchmark's own, and the jobs that run on it."""
+
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from brokers.settings import Settings
+from kubeml import stack
+from kubeml.client import Client
+from kubeml.errors import JobStopped
+from kubeml.job import EpochRow
+from kubeml.training_job import Job
+from scripts.benchmarks.digits import Digits
+
+FUNCTIONS = Path(__file__).parent / "functions"
+
+#: The files of the functions that train LeNet, plainly and with its rounds noted.
+LENET = ("network", "model", "lenet")
+TIMED = ("network", "model", "stamping", "timed")
+
+#: The dataset and the learning rate of every job on digits.
+DATASET, LR = "digits", 0.01
+
+
+@contextmanager
+def embedded_stack(
+    *, workers: int = 2, device: str = "cpu", lease_s: float | None = None
+) -> Iterator[Client]:
+    """What ``kubeml up`` starts, in a temporary home; stopped and removed afterwards."""
+    for name in list(os.environ):
+        if name.startswith(("KUBEML_", "AWS_")):
+            del os.environ[name]
+    with tempfile.TemporaryDirectory(prefix="kubeml-bench-") as folder:
+        home = Path(folder)
+        os.environ["KUBEML_HOME"] = folder
+        stack.up(Settings.load({"home": home, "device": device}), workers=workers)
+        try:
+            with Client(Settings.load({"home": home, "lease_s": lease_s})) as client:
+                yield client
+        finally:
+            stack.down(Settings.load({"home": home}))
+
+
+def put_digits(client: Client, digits: Digits) -> None:
+    """Upload the digits."""
+    client.datasets.create(
+        DATASET, train_data=digits.x_train, train_labels=digits.y_train,
+        test_data=digits.x_test, test_labels=digits.y_test,
+    )  # fmt: skip
+
+
+def put_function(client: Client, name: str, *files: str, constants: str = "") -> None:
+    """Create or replace a function of files from ``functions/``.
+
+    Args:
+        client: Where.
+        name: Its name.
+        files: Modules; one of them defines ``main``.
+        constants: Text of a further module ``constants``; another text makes it another function.
+    """
+    with tempfile.TemporaryDirectory(prefix="kubeml-bench-") as folder:
+        for file in files:
+            shutil.copy(FUNCTIONS / f"{file}.py", folder)
+        (Path(folder) / "constants.py").write_text(constants, "utf-8")
+        there = name in [info.name for info in client.functions.list()]
+        client.functions.create(name, Path(folder), check=False, replace=there)
+
+
+def train(client: Client, function: str, **options: Any) -> Job:
+    """Run a job of fixed parallelism to its end; validated after the last epoch alone."""
+    job = submit(client, function, **options)
+    job.wait()
+    return job
+
+
+def submit(client: Client, function: str, *, dataset: str = DATASET, **options: Any) -> Job:
+    """Submit such a job."""
+    defaults = {"lr": LR, "static": True, "validate_every": 0, "optimizer_state": "carry"}
+    return client.train(function, dataset, **{**defaults, **options})
+
+
+def stop(job: Job) -> None:
+    """Stop a job whose beginning alone was of interest."""
+    job.stop()
+    with suppress(JobStopped):
+        job.wait()
+
+
+def processes(client: Client, role: str = "") -> list[psutil.Process]:
+    """The stack's processes with their children; of one role, if asked for."""
+    leaders = [
+        psutil.Process(info.pid)
+        for info in stack.status(client.settings).processes
+        if not role or info.role == role
+    ]
+    family = [p for leader in leaders for p in (leader, *leader.children(recursive=True))]
+    # Once each: the supervisor's children are leaders themselves.
+    return list({process.pid: process for process in family}.values())
+
+
+def steady_rate(rows: Sequence[EpochRow]) -> float:
+    """Samples per second of training, without the first epoch; see ``EpochRow.duration_s``."""
+    later = rows[1:]
+    return sum(row.samples for row in later) / sum(row.duration_s for row in later)
+
+
+def through_rate(rows: Sequence[EpochRow]) -> float:
+    """Samples per second by the wall clock, from the end of the first epoch to the last but one.
+
+    Checkpoints, history and planning between the epochs count; validation is due after the last.
+    """
+    first, *middle, _ = rows
+    return sum(row.samples for row in middle) / (middle[-1].ended_at - first.ended_at)

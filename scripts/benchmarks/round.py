@@ -1,0 +1,98 @@
+"""The pause between two rounds: from the last batch of one to the first batch of the next."""
+
+import argparse
+import statistics
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from scripts.benchmarks import pool, stamps
+from scripts.benchmarks.digits import FULL_ROWS, load
+from scripts.benchmarks.measures import Series, Target, percentile
+from scripts.benchmarks.report import Report
+from scripts.benchmarks.stamps import Stamps
+
+BATCH, SLOTS, K = 16, 2, 8
+
+COUNTED = (
+    "the user's `train` notes the time before a round's first batch and after its last one",
+    "gap: for each slot and round, from the last batch of the round before (of whichever slot ended"
+    " it last) to the slot's own first batch; rounds of one epoch, without the first epoch",
+    "in it: push, contribution, hint, merge, commit, bell, fetch, load, gathering the round's rows"
+    " and building its first batch",
+    "between epochs: the same from an epoch's last batch to the next one's first: with checkpoint,"
+    " history and planning",
+    "fetch, push: the workers' own timings of those rounds, from the job's ledger",
+)
+
+
+def run(options: argparse.Namespace) -> Report:
+    """Train, and read the stamps."""
+    digits = load(options.mnist, rows=10_000 if options.quick else FULL_ROWS)
+    medians, tails, between, gaps, fetch, push = [], [], [], [], [], []
+    repeat, epochs = options.repeat or (1 if options.quick else 5), 3
+    with pool.embedded_stack(workers=SLOTS) as client:
+        pool.put_digits(client, digits)
+        pool.put_function(client, "timed", *pool.TIMED)
+        for _ in range(repeat):
+            stamps.clear(client)
+            job = pool.train(
+                client, "timed", epochs=epochs, parallelism=SLOTS, k=K, batch_size=BATCH
+            )
+            noted = stamps.read(client)
+            found = [
+                gap * 1000 for epoch in range(2, epochs + 1) for gap in round_gaps(noted, epoch)
+            ]
+            gaps += found
+            medians.append(statistics.median(found))
+            tails.append(percentile(found, 95))
+            between += [gap * 1000 for gap in epoch_gaps(noted, epochs)]
+            ledger = client.records.ledger(job.id, epochs) or {"rounds": {}}
+            timings = [entry["timings"] for round_ in ledger["rounds"].values() for entry in round_]
+            fetch.append(statistics.median(t["fetch"] for t in timings) * 1000)
+            push.append(statistics.median(t["push"] for t in timings) * 1000)
+    median = Series(name="gap, p50", unit="ms", values=medians)
+    return Report(
+        name="round",
+        counted=COUNTED,
+        series=[
+            median,
+            Series(name="gap, p95", unit="ms", values=tails),
+            Series(name="fetch, p50", unit="ms", values=fetch),
+            Series(name="push, p50", unit="ms", values=push),
+            Series(name="between epochs", unit="ms", values=between),
+        ],
+        targets=[Target(series=median, at_most=3.0)],
+        facts={
+            "data": digits.source,
+            "job": f"LeNet, batch {BATCH}, N={SLOTS}, K={K}, {len(gaps):,} gaps",
+        },
+        draw=lambda figure: draw_histogram(figure, gaps),
+    )
+
+
+def round_gaps(noted: Stamps, epoch: int) -> Iterable[float]:
+    """Seconds from the last slot's end of each round to each slot's begin of the next."""
+    slots = [noted[epoch, slot] for slot in range(SLOTS)]
+    for index in range(min(len(ended) for _, ended in slots) - 1):
+        last = max(ended[index] for _, ended in slots)
+        yield from (begun[index + 1] - last for begun, _ in slots if index + 1 < len(begun))
+
+
+def epoch_gaps(noted: Stamps, epochs: int) -> Iterable[float]:
+    """Seconds from each epoch's last batch to the first batch of the next."""
+    for epoch in range(1, epochs):
+        last = max(noted[epoch, slot][1][-1] for slot in range(SLOTS))
+        yield min(noted[epoch + 1, slot][0][0] for slot in range(SLOTS)) - last
+
+
+def draw_histogram(figure: Any, gaps: Sequence[float]) -> None:
+    """The gaps up to their 99th percentile."""
+    axes = figure.subplots()
+    edge = percentile(gaps, 99)
+    axes.hist([gap for gap in gaps if gap <= edge], bins=60, color="tab:blue")
+    for percent, colour in ((50, "black"), (95, "tab:red")):
+        at = percentile(gaps, percent)
+        axes.axvline(at, color=colour, label=f"p{percent} = {at:.2f} ms")
+    axes.set_xlabel("ms from a round's last batch to the next round's first")
+    axes.set_ylabel("slots and rounds")
+    axes.legend()
