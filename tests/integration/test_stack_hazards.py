@@ -44,9 +44,10 @@ class StackHome:
         self.env: dict[str, str] = {"PYTHONPATH": str(ROOT), "KUBEML_HOME": str(home)}
 
     def start(self, line: str) -> "subprocess.Popen[str]":
-        # With -P, as the installed command, which does not look for modules where it is called.
+        # With -P, as the installed command, which does not look for modules where it is called; and
+        # with Ctrl-C, which a shell takes from what it starts in the background (this suite, say).
         return subprocess.Popen(
-            [sys.executable, "-P", "-m", "kubeml", *line.split()],
+            ["env", "--default-signal=INT", sys.executable, "-P", "-m", "kubeml", *line.split()],
             cwd=self.cwd, env=os.environ | self.env, text=True,
             stdout=subprocess.PIPE, stderr=subprocess.PIPE,
         )  # fmt: skip
