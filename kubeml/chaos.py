@@ -219,6 +219,7 @@ def _note_progress(client: Client, job: Job, seen: list[Progress]) -> bool:
         gen=int(head.get("gen") or 0),
         state=head.get("state", ""),
         version=int(head.get("ver") or 0),
+        job_id=job.id,
     )
     last = seen[-1] if seen else None
     if last and (now.gen, now.state, now.version) == (last.gen, last.state, last.version):

@@ -1,6 +1,7 @@
 """What a chaos run found: how soon the pool recovered from each kind of kill. Pure."""
 
 import itertools
+import math
 import statistics
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
@@ -17,7 +18,8 @@ class Kill:
         at: Unix seconds.
         kind: worker, ps, control, broker or s3.
         name: The process.
-        recovery_s: Until the next merge or change of state of a job; None if none came any more.
+        recovery_s: Longest pause of a job that it may have caused, see ``with_recovery``; None if
+            nothing moved any more.
     """
 
     at: float
@@ -34,6 +36,7 @@ class Progress:
     gen: int
     state: str
     version: int
+    job_id: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -146,22 +149,43 @@ class ChaosReport:
 
 
 def with_recovery(kills: Sequence[Kill], seen: Sequence[Progress]) -> list[Kill]:
-    """Each kill with the time until the next progress (beyond further kills, if they delay it).
+    """Each kill with the longest pause of a job that it may have caused.
 
-    A new generation alone is no progress: it is where work begins again.
+    That is the longest time without progress between it and the next kill (beyond that one, if
+    nothing moved before): a worker's death is felt only when its slot is missed, and merges that
+    were under way come first. The time between two jobs is no pause, and a new generation no
+    progress: it is where work begins again.
     """
-    moves = [
-        later.at
-        for before, later in itertools.pairwise(seen)
-        if later.gen == before.gen
-        and (later.version, later.state) != (before.version, before.state)
+    marks = _marks(seen)
+    horizons = [*(kill.at for kill in kills[1:]), math.inf]
+    return [
+        replace(kill, recovery_s=_longest_pause(kill.at, until, marks))
+        for kill, until in zip(kills, horizons, strict=True)
     ]
-    found = []
-    for kill in kills:
-        after = next((at for at in moves if at > kill.at), None)
-        recovery = after - kill.at if after is not None else None
-        found.append(replace(kill, recovery_s=recovery))
-    return found
+
+
+def _marks(seen: Sequence[Progress]) -> list[tuple[float, bool]]:
+    """Instants of progress (True), and of a job's beginning (False), in order."""
+    marks = [(seen[0].at, False)] if seen else []
+    for before, later in itertools.pairwise(seen):
+        if later.job_id != before.job_id:
+            marks.append((later.at, False))
+        elif later.gen == before.gen and (later.version, later.state) != (
+            before.version,
+            before.state,
+        ):
+            marks.append((later.at, True))
+    return marks
+
+
+def _longest_pause(since: float, until: float, marks: list[tuple[float, bool]]) -> float | None:
+    after = [mark for mark in marks if mark[0] > since]
+    pauses = []
+    for at, is_progress in [mark for mark in after if mark[0] <= until] or after[:1]:
+        if is_progress:
+            pauses.append(at - since)
+        since = at
+    return max(pauses, default=None)
 
 
 def usual_interval(seen: Sequence[Progress]) -> float:

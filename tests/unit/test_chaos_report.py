@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import pytest
 
 from kubeml.chaos_report import (
@@ -33,6 +35,23 @@ def test_recovery_is_the_time_to_the_next_merge() -> None:
     points = seen((10, 1, "RUN", 3), (11, 1, "RUN", 4), (14, 1, "VAL", 4))
 
     assert [kill.recovery_s for kill in with_recovery(kills, points)] == [0.5, 2.0]
+
+
+def test_recovery_is_the_longest_pause_before_the_next_kill() -> None:
+    kills = [Kill(at=10.5, kind="worker", name="worker-1"), Kill(at=19.0, kind="s3", name="s3")]
+    # What was under way is merged at once; then the dead worker's slot is missed for 6 s.
+    points = seen((10, 1, "RUN", 3), (10.6, 1, "RUN", 4), (16.6, 1, "RUN", 5), (19.5, 1, "RUN", 6))
+
+    assert [kill.recovery_s for kill in with_recovery(kills, points)] == pytest.approx([6, 0.5])
+
+
+def test_the_time_between_two_jobs_is_no_pause() -> None:
+    ended = seen((10, 1, "RUN", 1), (11, 1, "DONE", 1))
+    begun = [replace(p, job_id="next") for p in seen((18, 1, "INIT", 0), (18.5, 1, "PLAN", 1))]
+
+    (kill,) = with_recovery([Kill(at=10.75, kind="ps", name="ps")], [*ended, *begun])
+
+    assert kill.recovery_s == 0.5
 
 
 def test_a_new_generation_alone_is_no_recovery() -> None:
