@@ -48,7 +48,9 @@ class ObjectStore:
     def put(self, key: str, data: bytes | bytearray | memoryview) -> None:
         """Write an object, replacing what was there."""
         with s3_errors(self.where, key=key):
-            self._client.put_object(Bucket=self.bucket, Key=key, Body=bytes(data))
+            self._client.put_object(
+                Bucket=self.bucket, Key=key, Body=data if isinstance(data, bytes) else bytes(data)
+            )
 
     def create(self, key: str, data: bytes) -> None:
         """Write an object that must not exist yet.

@@ -1,12 +1,13 @@
-"""Blobs of tensors through the state server: chunks of 1 MiB, pipelined, checksummed, expiring.
+"""Blobs of tensors through the state server: chunks of 1 MiB, in flight, checksummed, expiring.
 
 Chunks beat one large value four times over, and stay far below Redis' 512 MB limit.
 """
 
 import zlib
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, Self
 
-from brokers import fail_points
+from brokers import bulk, fail_points
 from brokers.errors import ChunksMissing, Corrupted, redis_errors
 from brokers.protocol import TensorRef
 
@@ -14,9 +15,6 @@ if TYPE_CHECKING:
     from redis import Redis
 
 CHUNK_BYTES = 2**20
-
-#: Chunks in one pipeline: bounds the memory that replies in flight take.
-_PIPELINE = 16
 
 #: An orphan (a dead worker's push, a superseded merge) is gone after this long.
 TTL_S = 900
@@ -37,52 +35,88 @@ class TensorChannel:
         Returns:
             The reference by which ``pull`` finds it.
         """
-        view = memoryview(blob).cast("B")
-        ref = TensorRef(
-            key=key,
-            num_chunks=max(1, -(-len(view) // CHUNK_BYTES)),
-            num_bytes=len(view),
-            crc=zlib.crc32(view),
-        )
-        with redis_errors(self._where):
-            for first in range(0, ref.num_chunks, _PIPELINE):
-                pipe = self._client.pipeline(transaction=False)
-                for i in range(first, min(first + _PIPELINE, ref.num_chunks)):
-                    chunk = bytes(view[i * CHUNK_BYTES : (i + 1) * CHUNK_BYTES])
-                    if fail_points.reach("chunk", index=i) == "corrupt":
-                        chunk = fail_points.corrupted(chunk)
-                    pipe.set(f"{key}:{i}", chunk, ex=ttl_s)
-                pipe.execute()
-                fail_points.reach("pushed", index=first)
-        return ref
+        with self.stage(key, blob, ttl_s=ttl_s) as staging:
+            return staging.finish()
 
-    def pull(self, ref: TensorRef) -> bytearray:
+    def stage(self, key: str, blob: Buffer, *, ttl_s: int = TTL_S) -> "Staging":
+        """Store a blob piece by piece, while it is still being made."""
+        return Staging(self._client, self._where, key, blob, ttl_s=ttl_s)
+
+    def pull(self, ref: TensorRef, *, into: bytearray | None = None) -> bytearray:
         """Read a blob back.
+
+        Args:
+            ref: What ``push`` returned.
+            into: Memory to use again if it has the blob's length; undefined after an error.
 
         Raises:
             ChunksMissing: Some chunks expired or were dropped.
             Corrupted: The bytes do not have the checksum or length of the reference.
         """
-        blob = bytearray()
-        keys = ref.chunk_keys()
-        with redis_errors(self._where):
-            for first in range(0, len(keys), _PIPELINE):
-                part: Any = self._client.mget(keys[first : first + _PIPELINE])
-                missing = sum(1 for chunk in part if chunk is None)
-                if missing:
-                    raise ChunksMissing(key=ref.key, missing=missing, expected=len(keys))
-                for chunk in part:
-                    blob += chunk
-                if len(blob) > ref.num_bytes:
-                    break  # more than was announced: do not fetch the rest
-        if len(blob) != ref.num_bytes:
-            raise Corrupted(
-                what=ref.key, got=f"{len(blob)} bytes", expected=f"{ref.num_bytes} bytes"
-            )
-        crc = zlib.crc32(blob)
+        if into is None or len(into) != ref.num_bytes:
+            if ref.num_bytes > CHUNK_BYTES:
+                self._require(ref)  # before so much memory is taken at somebody's word
+            into = bytearray(ref.num_bytes)
+        whole = memoryview(into)
+        self._read(ref, lambda index, length: whole[index * CHUNK_BYTES :][:length], _nothing)
+        return into
+
+    def read(self, ref: TensorRef, feed: Callable[[memoryview], None]) -> None:
+        """Read a blob piece by piece, with the next pieces on their way meanwhile.
+
+        Args:
+            ref: What ``push`` returned.
+            feed: Called with each piece in turn; the memory is used again for the next one. It
+                may raise to end the reading.
+
+        Raises:
+            ChunksMissing, Corrupted: As ``pull``; pieces may have been fed already.
+        """
+        piece = memoryview(bytearray(min(CHUNK_BYTES, ref.num_bytes)))
+        self._read(ref, lambda _, length: piece[:length], feed)
+
+    def _read(
+        self,
+        ref: TensorRef,
+        place: Callable[[int, int], memoryview],
+        feed: Callable[[memoryview], None],
+    ) -> None:
+        crc = 0
+        view = memoryview(b"")
+
+        def placed(index: int, length: int) -> memoryview:
+            nonlocal view
+            expected = min(CHUNK_BYTES, ref.num_bytes - index * CHUNK_BYTES)
+            if length < 0:
+                raise ChunksMissing(key=ref.key, missing=1, expected=ref.num_chunks)
+            if length != expected:
+                raise _wrong_length(ref, ref.num_bytes - expected + length)
+            view = place(index, length)
+            return view
+
+        def done(_index: int) -> None:
+            nonlocal crc
+            crc = zlib.crc32(view, crc)
+            feed(view)
+
+        if ref.num_chunks != max(1, -(-ref.num_bytes // CHUNK_BYTES)):
+            self._require(ref)
+            raise _wrong_length(ref, ref.num_chunks * CHUNK_BYTES)
+        try:
+            with redis_errors(self._where):
+                bulk.read_values(self._client, ref.chunk_keys(), placed, done)
+        except ChunksMissing:
+            self._require(ref)  # tells how many
+            raise
         if crc != ref.crc:
             raise Corrupted(what=ref.key, got=f"crc {crc:08x}", expected=f"crc {ref.crc:08x}")
-        return blob
+
+    def _require(self, ref: TensorRef) -> None:
+        with redis_errors(self._where):
+            there: Any = self._client.exists(*ref.chunk_keys())
+        if there != ref.num_chunks:
+            missing = ref.num_chunks - there
+            raise ChunksMissing(key=ref.key, missing=missing, expected=ref.num_chunks)
 
     def has(self, ref: TensorRef) -> bool:
         """Whether every chunk of a blob is there."""
@@ -104,3 +138,91 @@ class TensorChannel:
         if keys:
             with redis_errors(self._where):
                 self._client.unlink(*keys)
+
+
+class Staging:
+    """A blob on its way to the state server, sent as far as it is made. A context manager.
+
+    Sending does not wait for the server: whether it took everything, ``finish`` tells. If the
+    connection breaks meanwhile, the blob is sent again then.
+
+    Args:
+        client: The state server.
+        where: Its name, for messages.
+        key: A key that was never used before.
+        blob: The blob's memory; what was sent of it may not change any more.
+        ttl_s: Seconds until an orphan expires.
+    """
+
+    def __init__(self, client: "Redis", where: str, key: str, blob: Buffer, *, ttl_s: int) -> None:
+        self._client, self._where, self._key, self._ttl_s = client, where, key, ttl_s
+        self._view = memoryview(blob).cast("B")
+        self._num_chunks = max(1, -(-len(self._view) // CHUNK_BYTES))
+        self._sender = bulk.Sender(client)
+        self._sent = 0
+        self._crc = 0
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._sender.close()
+
+    def send(self, num_bytes: int) -> None:
+        """Send the chunks within the first ``num_bytes`` that were not sent before."""
+        whole = num_bytes >= len(self._view)
+        ready = self._num_chunks if whole else num_bytes // CHUNK_BYTES
+        with redis_errors(self._where):
+            while self._sent < ready:
+                self._sender.send(*self._command(self._sent))
+                self._crc = zlib.crc32(self._chunk(self._sent), self._crc)
+                self._sent += 1
+                if self._sent % bulk.IN_FLIGHT == 0 or self._sent == self._num_chunks:
+                    fail_points.reach("pushed", index=self._sent - 1)
+
+    def finish(self) -> TensorRef:
+        """Send the rest, and wait until the server has everything.
+
+        Raises:
+            BackendUnreachable, BackendRefused: It does not answer, or does not take it.
+        """
+        self.send(len(self._view))
+        with redis_errors(self._where):
+            if not self._sender.finish():
+                self._send_again()
+        return TensorRef(
+            key=self._key,
+            num_chunks=self._num_chunks,
+            num_bytes=len(self._view),
+            crc=self._crc,
+        )
+
+    def abandon(self) -> None:
+        """Forget what was sent."""
+        self._sender.close()
+        with redis_errors(self._where):
+            self._client.unlink(*(f"{self._key}:{i}" for i in range(self._num_chunks)))
+
+    def _send_again(self) -> None:
+        for first in range(0, self._num_chunks, bulk.IN_FLIGHT):
+            pipe = self._client.pipeline(transaction=False)
+            for index in range(first, min(first + bulk.IN_FLIGHT, self._num_chunks)):
+                pipe.set(f"{self._key}:{index}", bytes(self._chunk(index)), ex=self._ttl_s)
+            pipe.execute()
+
+    def _command(self, index: int) -> tuple[Any, ...]:
+        chunk: Buffer = self._chunk(index)
+        if fail_points.reach("chunk", index=index) == "corrupt":
+            chunk = fail_points.corrupted(bytes(chunk))
+        return "SET", f"{self._key}:{index}", chunk, "EX", self._ttl_s
+
+    def _chunk(self, index: int) -> memoryview:
+        return self._view[index * CHUNK_BYTES : (index + 1) * CHUNK_BYTES]
+
+
+def _wrong_length(ref: TensorRef, got: int) -> Corrupted:
+    return Corrupted(what=ref.key, got=f"{got} bytes", expected=f"{ref.num_bytes} bytes")
+
+
+def _nothing(_piece: memoryview) -> None:
+    """For whoever wants the whole."""

@@ -194,16 +194,17 @@ class Checkpoints:
         ]
         return self.read(keys[-1]) if keys else None
 
-    def tensors(self, blob: StoredBlob) -> bytes:
+    def tensors(self, blob: StoredBlob) -> memoryview:
         """Read the blob out of a safetensors object, verified.
 
         Raises:
             ObjectMissing: The object is gone.
             Corrupted: Its bytes are not those that were stored.
         """
-        data = self._objects.get(blob.key)
+        data = memoryview(self._objects.get(blob.key))
         header = int.from_bytes(data[:8], "little")
-        return self._verified(blob, data[8 + header :])
+        self._verify(blob, data[8 + header :])
+        return data[8 + header :]
 
     def blob(self, blob: StoredBlob) -> bytes:
         """Read bytes stored as they are, verified.
@@ -212,7 +213,9 @@ class Checkpoints:
             ObjectMissing: The object is gone.
             Corrupted: Its bytes are not those that were stored.
         """
-        return self._verified(blob, self._objects.get(blob.key))
+        data = self._objects.get(blob.key)
+        self._verify(blob, data)
+        return data
 
     def _put_tensors(
         self,
@@ -225,7 +228,7 @@ class Checkpoints:
     ) -> StoredBlob:
         stored = self._name(job_id, f"{what}.safetensors", blob)
         header = _safetensors_header(tensors, masters=masters)
-        self._objects.put(stored.key, header + bytes(blob))
+        self._objects.put(stored.key, b"".join((header, blob)))
         return stored
 
     def _name(self, job_id: str, suffix: str, blob: Buffer) -> StoredBlob:
@@ -235,11 +238,10 @@ class Checkpoints:
             num_bytes=len(blob),
         )
 
-    def _verified(self, stored: StoredBlob, data: bytes) -> bytes:
+    def _verify(self, stored: StoredBlob, data: Buffer) -> None:
         digest = hashlib.sha256(data).hexdigest()
         if digest != stored.sha256:
             raise Corrupted(what=stored.key, got=digest, expected=stored.sha256)
-        return data
 
 
 def _safetensors_header(tensors: tuple[TensorSpec, ...], *, masters: bool) -> bytes:

@@ -9,8 +9,8 @@ from kubeml.job import finite_or_none
 from kubeml.layout import Layout
 
 
-def require_layout(contribution: Contribution, layout: Layout) -> None:
-    """Refuse a contribution of another network, or of another size than it must have.
+def require_layout(contribution: Contribution, layout: Layout, num_bytes: int) -> None:
+    """Refuse a contribution of another network, or of another size than ``num_bytes``.
 
     Raises:
         LayoutMismatch: It is.
@@ -23,11 +23,11 @@ def require_layout(contribution: Contribution, layout: Layout) -> None:
             got=f"layout {contribution.layout[:12]}",
         )
     # Before a byte is fetched: what is announced may not make us allocate at will.
-    if contribution.ref.num_bytes != layout.contribution_bytes:
+    if contribution.ref.num_bytes != num_bytes:
         raise LayoutMismatch(
             slot=contribution.slot,
             tensor="(all)",
-            expected=f"{layout.contribution_bytes} bytes",
+            expected=f"{num_bytes} bytes",
             got=f"{contribution.ref.num_bytes} bytes",
         )
 

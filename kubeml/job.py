@@ -9,6 +9,7 @@ from typing import Any, Self
 
 from brokers.protocol import from_wire
 from kubeml.errors import InvalidOption, MalformedMessage
+from kubeml.wire import WIRES
 
 #: Names of functions and datasets: they become S3 keys and file names.
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
@@ -71,6 +72,7 @@ class JobSpec:
         shuffle: Whether rows are shuffled anew each epoch.
         optimizer_state: What becomes of the inner optimizer's state between rounds.
         outer, outer_lr, outer_momentum: The outer optimizer.
+        wire: How contributions travel; see ``kubeml.wire``.
         device: ``cpu`` or ``gpu``: the queue that serves it.
         max_errors: Failures of one slot's work before the job is FAILED.
         created_at: Unix seconds, the client's clock; for people only.
@@ -97,6 +99,7 @@ class JobSpec:
     outer: str = "mean"
     outer_lr: float = 1.0
     outer_momentum: float = 0.0
+    wire: str = "fp32"
     device: str = "cpu"
     max_errors: int = 3
     created_at: float = 0.0
@@ -125,6 +128,7 @@ class JobSpec:
         check_number("--outer-lr", self.outer_lr, above=0.0)
         if not 0.0 <= self.outer_momentum < 1.0:
             _refuse("--outer-momentum", self.outer_momentum, "a number from 0 up to below 1")
+        check_choice("--wire", self.wire, WIRES)
         check_choice("--device", self.device, ("cpu", "gpu"))
         check_int("--max-errors", self.max_errors, low=1, high=1000)
 

@@ -32,9 +32,8 @@ from kubeml.errors import (
 )
 from kubeml.generations import Generations
 from kubeml.job import JobSpec, State
-from kubeml.merge import Merged
 from kubeml.records import JobRecords
-from kubeml.round_merger import RoundMerger
+from kubeml.round_merger import RoundMerger, Staged
 
 if TYPE_CHECKING:
     from redis import Redis
@@ -161,6 +160,8 @@ class JobKeeper:
             return True
         if state in {State.INIT, State.RUN} and snap.is_complete:
             return self._commit(snap)
+        if state is State.RUN and snap.contributions:
+            self._merger.fold_early(snap, self.spec)
         if state is State.END or (state is State.VAL and snap.is_complete):
             self._finish_epoch(snap)
             return True
@@ -177,20 +178,17 @@ class JobKeeper:
             return True
         fail_points.reach("read")
         if snap.state == State.INIT:
-            merged = self._merger.initial(snap, contributions[0])
+            staged = self._merger.initial(snap, contributions[0])
         else:
-            merged = self._merger.merge(snap, contributions, self.spec)
-        if merged is None:
+            staged = self._merger.merge(snap, contributions, self.spec)
+        if staged is None:
             return True
-        return self._advance(snap, contributions, merged)
+        return self._advance(snap, contributions, staged)
 
     def _advance(
-        self, snap: Snapshot, contributions: Sequence[Contribution], merged: Merged
+        self, snap: Snapshot, contributions: Sequence[Contribution], staged: Staged
     ) -> bool:
-        weights = self._channel.push(self._store.key("w", new_id()), merged.weights)
-        outer = None
-        if merged.outer_state is not None:
-            outer = self._channel.push(self._store.key("w", new_id()), merged.outer_state)
+        weights, outer = staged.weights, staged.outer_state
         fail_points.reach("after_stage")
         replaced = self._replaced_optimizer_states(contributions)
         answer, state = self._store.advance(
@@ -209,12 +207,13 @@ class JobKeeper:
                 self._channel.drop(*(ref for ref in (weights, outer) if ref))
             return answer in {"MORE", "CHANGED", "STALE"}
         fail_points.reach("after_advance")
-        self._merger.remember(weights, merged.weights)
+        self._merger.remember(weights, staged.blob)
         stale = [c.ref for c in contributions] + replaced
         stale += [ref for ref in (snap.weights, snap.outer_state) if ref]
         self._channel.drop(*stale)
         self._announce(snap, contributions)
         if state != State.RUN:
+            self._merger.rest()
             self._ask_for_plan(snap.number("epoch"))
         return True
 

@@ -3,7 +3,7 @@
 Weights travel as flat *blobs*: the tensors' little-endian bytes one after the other, in layout
 order, without a header, since both ends hold the layout and compare its hash. There are three:
 
-- *contribution*: every moving tensor in its own dtype (what a slot hands in);
+- *contribution*: every moving tensor as it travels (what a slot hands in; see ``kubeml.wire``);
 - *weights*: the same with half-precision floats widened to their float32 master (what the
   parameter server keeps and publishes);
 - *frozen*: tensors that never move (``requires_grad=False`` parameters), sent once.
@@ -26,6 +26,9 @@ ITEM_BYTES = {
     "float64": 8, "float32": 4, "float16": 2, "bfloat16": 2,
     "int64": 8, "int32": 4, "int16": 2, "int8": 1, "uint8": 1, "bool": 1,
 }  # fmt: skip
+
+#: Those that have a mean.
+FLOATS = {"float64", "float32", "float16", "bfloat16"}
 
 #: The dtype in which the parameter server keeps a tensor.
 MASTER = {"float16": "float32", "bfloat16": "float32"}
@@ -85,11 +88,6 @@ class Layout:
     def frozen(self) -> tuple[TensorSpec, ...]:
         """The tensors that never change."""
         return tuple(t for t in self.tensors if t.kind == "frozen")
-
-    @cached_property
-    def contribution_bytes(self) -> int:
-        """Length of a contribution blob."""
-        return sum(t.num_bytes for t in self.moving)
 
     @cached_property
     def weights_bytes(self) -> int:

@@ -4,11 +4,14 @@ The mean of the slots, weighted by their samples, is summed in float64 in slot o
 order of arrival changes no bit and one slot alone comes back exactly; then the *outer optimizer*
 makes the step from the old weights towards that mean. Blobs are described in ``kubeml.layout``.
 
-Sources: K-AVG, arXiv:1708.01012; weights n_i / n, FedAvg, arXiv:1602.05629; ``nesterov``, DiLoCo,
-arXiv:2311.08105; ``slowmo``, arXiv:1910.00643.
+Blobs are fed piece by piece, as they arrive. All slots but the last are folded into sums; the last
+one is folded and turned into new weights in one go, piece by piece, so that the first of those are
+on their way while the last pieces of the contribution are not even here.
+
+Sources: K-AVG, arXiv:1708.01012; weights n_i / n, FedAvg, arXiv:1602.05629.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,180 +19,331 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kubeml.errors import BufferConflict, LayoutMismatch, NonFinite
-from kubeml.layout import Layout, TensorSpec
+from kubeml.layout import FLOATS, Layout, TensorSpec
+from kubeml.outer import Outer, OuterStep
+from kubeml.wire import Wire
 
 Buffer = bytes | bytearray | memoryview
 
-_FLOATS = {"float64", "float32", "float16", "bfloat16"}
+#: Elements worked on at a time: their sums (float64) fit the cache of a core.
+_BLOCK = 2**15
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Outer:
-    """The outer optimizer: its name and hyper-parameters.
-
-    Attributes:
-        name: ``mean`` (take the mean itself: K-AVG), ``nesterov`` or ``slowmo``.
-        lr: Outer learning rate.
-        momentum: Outer momentum, in [0, 1).
-    """
-
-    name: str = "mean"
-    lr: float = 1.0
-    momentum: float = 0.0
-
-    @property
-    def is_plain_mean(self) -> bool:
-        """Whether the step is the mean itself, without any arithmetic on top."""
-        return self.name == "mean" and self.lr == 1.0 and self.momentum == 0.0
-
-    @property
-    def has_state(self) -> bool:
-        """Whether the step needs a momentum buffer from merge to merge."""
-        return not self.is_plain_mean
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Merged:
-    """Result of a merge: a new weights blob, and the outer optimizer's state (float32) if any."""
-
-    weights: bytearray
-    outer_state: bytearray | None
+class NotFinite(Exception):
+    """The mean has NaN or infinite values: some contribution has."""
 
 
 class Merger:
-    """Folds contributions into one accumulator, slot by slot; memory O(model), not O(N x model).
+    """Merges rounds of one job, one after the other; memory O(model), not O(N x model).
 
-    Duty: ``add`` in ascending slot order, each slot once, then ``finish`` once.
+    Duty: for each round ``begin``, then ``fold`` slots 0 to N-2 in this order, then ``finish``
+    with the last. After an exception the round is to begin anew.
+
+    Args:
+        layout: The job's layout.
+        wire: How contributions travel.
     """
 
-    def __init__(self, layout: Layout, *, total_samples: int) -> None:
-        self._layout = layout
-        self._total = total_samples
-        self._missing = total_samples
-        self._runs = _runs(layout)
+    def __init__(self, layout: Layout, wire: Wire) -> None:
+        self._layout, self._wire = layout, wire
+        self._runs = list(_runs(layout, wire))
+        # Kept from round to round: to get such memory from the system takes longer than to merge.
         self._sums: list[NDArray[Any]] = []
+        self.begin()
 
-    def add(self, slot: int, blob: Buffer, *, num_samples: int) -> None:
-        """Fold one contribution in; nothing changes if it is refused.
+    def begin(self) -> None:
+        """Begin a round."""
+        self._slots = 0
+        self._samples = 0
+
+    @property
+    def num_folded(self) -> int:
+        """How many slots were folded into the sums."""
+        return self._slots
+
+    def needs_weights(self, outer: Outer) -> bool:
+        """Whether ``finish`` looks at the weights that the round began with."""
+        return self._wire.is_delta or not outer.is_plain_mean
+
+    def fold(self, slot: int, num_samples: int) -> "Feed":
+        """Fold the next slot's contribution into the sums.
 
         Args:
-            slot: Its slot, for messages.
-            blob: A contribution blob of the layout.
+            slot: Which one: as many as were folded before.
             num_samples: Rows it was trained on, > 0.
 
-        Raises:
-            LayoutMismatch: The blob has another length than the layout's.
-            NonFinite: A float tensor has NaN or infinite values.
-            BufferConflict: A bool buffer differs from the other slots'.
+        Returns:
+            Takes the contribution's pieces, and raises ``BufferConflict`` if a bool or integer
+            buffer differs from the other slots'.
         """
-        if len(blob) != self._layout.contribution_bytes:
-            raise LayoutMismatch(
-                slot=slot,
-                tensor="(all)",
-                expected=f"{self._layout.contribution_bytes} bytes",
-                got=f"{len(blob)} bytes",
-            )
-        arrays = [run.read(blob) for run in self._runs]
-        for run, array in zip(self._runs, arrays, strict=True):
-            run.require_finite(array, slot)
-        if self._sums:
-            for run, total, array in zip(self._runs, self._sums, arrays, strict=True):
-                run.require_agreement(total, array, slot)
-        share = num_samples / self._total
-        for index, (run, array) in enumerate(zip(self._runs, arrays, strict=True)):
-            if not self._sums or len(self._sums) <= index:
-                self._sums.append(run.first(array, share))
-            else:
-                run.fold(self._sums[index], array, share)
-        self._missing -= num_samples
+        self._require_next(slot)
+        if not self._sums:
+            self._sums = [run.empty_sums() for run in self._runs]
 
-    def finish(self, weights: Buffer, outer: Outer, outer_state: Buffer | None) -> Merged:
-        """Make the outer step from ``weights`` to the mean of what was added.
+        def take(run: _Run, index: int, first: int, array: NDArray[Any]) -> None:
+            run.fold(self._sums[index], first, array, num_samples, slot, is_first=slot == 0)
+
+        def close() -> None:
+            self._slots += 1
+            self._samples += num_samples
+
+        return Feed(self._runs, slot, take, close)
+
+    def finish(
+        self,
+        slot: int,
+        num_samples: int,
+        *,
+        into: bytearray,
+        outer: Outer,
+        outer_state: bytearray | None,
+    ) -> "Feed":
+        """Fold the last slot's contribution, and make the outer step, piece by piece.
 
         Args:
-            weights: The weights blob that the contributions were trained from.
+            slot: Which one: as many as were folded before.
+            num_samples: Rows it was trained on, > 0.
+            into: Becomes the new weights blob, from its begin on; holds the weights that the
+                contributions were trained from, if ``needs_weights``.
             outer: The outer optimizer.
-            outer_state: What the previous merge returned; None before the first.
+            outer_state: Its state, float32, which is brought up to date in place; None if it has
+                none (``new_outer_state`` makes the first one).
 
         Returns:
-            A new weights blob and the new outer state. ``weights`` is not changed.
+            Takes the contribution's pieces; ``num_ready`` says how many bytes of ``into`` are
+            done. Raises ``BufferConflict``, and ``NotFinite`` if a mean is not finite.
 
         Raises:
-            ValueError: The samples added do not make up the total, or a blob has a wrong length.
+            ValueError: A buffer has a wrong length.
         """
-        if self._missing:
-            raise ValueError(f"{self._missing} of {self._total} samples were not added")
-        if len(weights) != self._layout.weights_bytes:
-            raise ValueError(f"weights are {len(weights)} bytes")
-        merged = bytearray(self._layout.weights_bytes)
-        step = _OuterStep(outer, self._runs, outer_state)
-        for run, total in zip(self._runs, self._sums, strict=True):
-            mean = run.mean(total)
-            target = np.frombuffer(merged, run.master, run.count, run.master_offset)
-            if run.kind == "param" and run.is_float and not outer.is_plain_mean:
-                old = np.frombuffer(weights, run.master, run.count, run.master_offset)
-                target[:] = step.apply(run, old, mean)
-            else:
-                target[:] = mean
-        return Merged(weights=merged, outer_state=step.state)
+        self._require_next(slot)
+        if len(into) != self._layout.weights_bytes:
+            raise ValueError(f"weights are {len(into)} bytes")
+        total = self._samples + num_samples
+        step = OuterStep(outer, self._trained(), outer_state)
+        feed: Feed
+
+        def take(run: _Run, index: int, first: int, array: NDArray[Any]) -> None:
+            sums = self._sums[index][first : first + len(array)] if slot else None
+            at = run.master_offset + first * run.master.itemsize
+            target = np.frombuffer(into, run.master, len(array), at)
+            run.finish(sums, array, target, num_samples, total, slot, step, first)
+            feed.num_ready = at + target.nbytes
+
+        feed = Feed(self._runs, slot, take, self.begin)
+        return feed
+
+    def require_finite(self, slot: int) -> "Feed":
+        """Look for NaN and infinite values in one contribution.
+
+        Returns:
+            Takes the contribution's pieces, and raises ``NonFinite``.
+        """
+
+        def take(run: _Run, _index: int, first: int, array: NDArray[Any]) -> None:
+            if run.is_float and not (good := np.isfinite(run.numbers(array))).all():
+                at = first + int(np.flatnonzero(~good)[0])
+                raise NonFinite(slot=slot, tensor=run.name_at(at))
+
+        return Feed(self._runs, slot, take, lambda: None)
+
+    def new_outer_state(self, outer: Outer) -> bytearray | None:
+        """The outer optimizer's state before the first merge; None if it has none."""
+        return bytearray(4 * sum(self._trained().values())) if outer.has_state else None
+
+    def _trained(self) -> dict[int, int]:
+        """The trained runs: where each begins in a weights blob, and its number of elements."""
+        return {run.master_offset: run.count for run in self._runs if run.is_trained}
+
+    def _require_next(self, slot: int) -> None:
+        if slot != self._slots:
+            raise ValueError(f"slot {slot} comes after {self._slots} slots")
+
+
+class Feed:
+    """Takes the pieces of one contribution blob, in order. A callable.
+
+    Attributes:
+        num_ready: Bytes of the new weights that are done (``Merger.finish``).
+
+    Raises:
+        LayoutMismatch: The blob is longer or shorter than the layout's.
+    """
+
+    def __init__(
+        self,
+        runs: "list[_Run]",
+        slot: int,
+        take: "Callable[[_Run, int, int, NDArray[Any]], None]",
+        close: Callable[[], None],
+    ) -> None:
+        self._runs, self._slot, self._take, self._close = runs, slot, take, close
+        self._index = 0
+        self._element = 0
+        self._tail = b""
+        self.num_ready = 0
+
+    def __call__(self, piece: Buffer) -> None:
+        """Take the next piece."""
+        if self._tail:
+            piece, self._tail = self._tail + bytes(piece), b""
+        at = 0
+        while at < len(piece):
+            if self._index == len(self._runs):
+                raise self._mismatch("more bytes")
+            run = self._runs[self._index]
+            count = min(run.count - self._element, (len(piece) - at) // run.item_bytes)
+            if not count:  # half an element: half-precision tensors of odd length come before
+                self._tail = bytes(piece[at:])
+                return
+            array = np.frombuffer(piece, run.dtype, count, at)
+            self._take(run, self._index, self._element, array)
+            at += count * run.item_bytes
+            self._element += count
+            if self._element == run.count:
+                self._index, self._element = self._index + 1, 0
+
+    def close(self) -> None:
+        """There are no more pieces."""
+        if self._index != len(self._runs) or self._tail:
+            raise self._mismatch("fewer bytes")
+        self._close()
+
+    def _mismatch(self, got: str) -> LayoutMismatch:
+        size = sum(run.count * run.item_bytes for run in self._runs)
+        return LayoutMismatch(slot=self._slot, tensor="(all)", expected=f"{size} bytes", got=got)
 
 
 @dataclass(frozen=True, slots=True)
 class _Run:
-    """Consecutive tensors of one dtype and kind: one numpy operation instead of one per tensor."""
+    """Consecutive tensors of one dtype and kind: one numpy operation instead of one per tensor.
 
-    kind: str
-    dtype: str
-    count: int
-    offset: int
-    master_offset: int
+    Attributes:
+        tensors: The tensors.
+        wire_dtype: The dtype in which they travel.
+        is_delta: Whether what travels is their difference from the round's weights.
+        count: Elements of all of them.
+        master_offset: Where they begin in a weights blob.
+    """
+
     tensors: tuple[TensorSpec, ...]
+    wire_dtype: str
+    is_delta: bool
+    count: int
+    master_offset: int
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        # numpy has no bfloat16: it is the upper half of a float32.
+        return np.dtype(np.uint16 if self.wire_dtype == "bfloat16" else self.wire_dtype)
+
+    @property
+    def item_bytes(self) -> int:
+        return self.dtype.itemsize
 
     @property
     def is_float(self) -> bool:
-        return self.dtype in _FLOATS
+        return self.wire_dtype in FLOATS
 
     @property
     def is_counter(self) -> bool:
         return _is_counter(self.tensors[0])
 
     @property
+    def is_trained(self) -> bool:
+        return self.is_float and self.tensors[0].kind == "param"
+
+    @property
     def master(self) -> np.dtype[Any]:
         return np.dtype(self.tensors[0].master_dtype)
 
-    def read(self, blob: Buffer) -> NDArray[Any]:
-        """The run's elements of a contribution, in a dtype that numpy knows; a view if it can."""
-        if self.dtype != "bfloat16":
-            return np.frombuffer(blob, self.dtype, self.count, self.offset)
-        # numpy has no bfloat16: it is the upper half of a float32.
-        halves = np.frombuffer(blob, np.uint16, self.count, self.offset)
-        return (halves.astype(np.uint32) << 16).view(np.float32)
+    def empty_sums(self) -> NDArray[Any]:
+        return np.empty(self.count, np.float64 if self.is_float else self.dtype)
 
-    def require_finite(self, array: NDArray[Any], slot: int) -> None:
-        if not self.is_float or np.isfinite(array).all():
+    def numbers(self, array: NDArray[Any]) -> NDArray[Any]:
+        """Elements as they travel, in a dtype that numpy can calculate with."""
+        if self.wire_dtype != "bfloat16":
+            return array
+        wide = array.astype(np.uint32)
+        wide <<= 16
+        return wide.view(np.float32)
+
+    def fold(
+        self,
+        sums: NDArray[Any],
+        first: int,
+        array: NDArray[Any],
+        num_samples: int,
+        slot: int,
+        *,
+        is_first: bool,
+    ) -> None:
+        """Add one slot's elements, from number ``first`` of the run on."""
+        sums = sums[first : first + len(array)]
+        if not self.is_float:
+            self._settle(sums, array, slot, first, out=sums, is_first=is_first)
             return
-        at = int(np.flatnonzero(~np.isfinite(array))[0])
-        raise NonFinite(slot=slot, tensor=self._name_at(at))
+        for part in _blocks(len(array)):
+            numbers, target = self.numbers(array[part]), sums[part]
+            if is_first:
+                np.multiply(numbers, num_samples, out=target, dtype=np.float64)
+            else:
+                target += np.multiply(numbers, num_samples, dtype=np.float64)
 
-    def require_agreement(self, total: NDArray[Any], array: NDArray[Any], slot: int) -> None:
-        if not self.is_float and not self.is_counter and not np.array_equal(total, array):
-            at = int(np.flatnonzero(total != array)[0])
-            raise BufferConflict(slot=slot, tensor=self._name_at(at))
+    def finish(
+        self,
+        sums: NDArray[Any] | None,
+        array: NDArray[Any],
+        target: NDArray[Any],
+        num_samples: int,
+        total: int,
+        slot: int,
+        step: OuterStep,
+        first: int,
+    ) -> None:
+        """Write new weights: the step to the mean of the sums and the last slot's elements."""
+        if not self.is_float:
+            others = array if sums is None else sums
+            self._settle(others, array, slot, first, out=target, is_first=sums is None)
+            return
+        for part in _blocks(len(array)):
+            numbers, old = self.numbers(array[part]), target[part]
+            if sums is None:  # alone: not a bit is to change
+                mean = numbers.astype(np.float64)
+            else:
+                mean = np.multiply(numbers, num_samples, dtype=np.float64)
+                mean += sums[part]
+                mean /= total
+            if not _is_finite(mean):
+                raise NotFinite
+            if self.is_delta:
+                mean += old
+            if self.is_trained:
+                mean = step.apply(self.master_offset, first + part.start, old, mean)
+            old[:] = mean
 
-    def first(self, array: NDArray[Any], share: float) -> NDArray[Any]:
-        return array.astype(np.float64) * share if self.is_float else array.copy()
-
-    def fold(self, total: NDArray[Any], array: NDArray[Any], share: float) -> None:
-        if self.is_float:
-            total += array.astype(np.float64) * share
-        elif self.is_counter:
+    def _settle(
+        self,
+        others: NDArray[Any],
+        array: NDArray[Any],
+        slot: int,
+        first: int,
+        *,
+        out: NDArray[Any],
+        is_first: bool,
+    ) -> None:
+        """Elements that have no mean: counters take the largest, all others must agree."""
+        if self.is_counter and not is_first:
             # A scalar such as BatchNorm's num_batches_tracked: the furthest slot's.
-            np.maximum(total, array, out=total)
+            np.maximum(others, array, out=out)
+            return
+        if not is_first and not np.array_equal(others, array):
+            at = first + int(np.flatnonzero(others != array)[0])
+            raise BufferConflict(slot=slot, tensor=self.name_at(at))
+        out[:] = array
 
-    def mean(self, total: NDArray[Any]) -> NDArray[Any]:
-        return total.astype(self.master)
-
-    def _name_at(self, element: int) -> str:
+    def name_at(self, element: int) -> str:
+        """The tensor that an element of the run belongs to."""
         for tensor in self.tensors:
             if element < tensor.num_elements:
                 return tensor.name
@@ -197,64 +351,35 @@ class _Run:
         return self.tensors[-1].name
 
 
-class _OuterStep:
-    """One outer step over all trained float runs, with its momentum buffer (float32)."""
+def _is_finite(block: NDArray[np.float64]) -> bool:
+    # A sum is finite only if every element is, and takes a third of the time.
+    return bool(np.isfinite(block.sum()) or np.isfinite(block).all())
 
-    def __init__(self, outer: Outer, runs: list[_Run], state: Buffer | None) -> None:
-        self._outer = outer
-        self._at = 0
-        size = 4 * sum(run.count for run in runs if run.kind == "param" and run.is_float)
-        self.state: bytearray | None = None
-        if outer.has_state:
-            self.state = bytearray(state) if state is not None else bytearray(size)
-            if len(self.state) != size:
-                raise ValueError(f"outer state is {len(self.state)} bytes, expected {size}")
 
-    def apply(self, run: _Run, old: NDArray[Any], mean: NDArray[Any]) -> NDArray[Any]:
-        """New weights of one run: ``old - lr * step(old - mean)``, computed in float64."""
-        momentum = self._momentum(run.count)
-        delta = old.astype(np.float64) - mean
-        velocity = self._outer.momentum * momentum.astype(np.float64) + delta
-        momentum[:] = velocity
-        if self._outer.name == "nesterov":
-            velocity = delta + self._outer.momentum * velocity
-        new: NDArray[Any] = (old - self._outer.lr * velocity).astype(run.master)
-        return new
-
-    def _momentum(self, count: int) -> NDArray[np.float32]:
-        if self.state is None:
-            raise ValueError("the outer optimizer has no state")
-        view = np.frombuffer(self.state, np.float32, count, self._at)
-        self._at += 4 * count
-        return view
+def _blocks(length: int) -> Iterator[slice]:
+    return (slice(low, min(low + _BLOCK, length)) for low in range(0, length, _BLOCK))
 
 
 def _is_counter(tensor: TensorSpec) -> bool:
-    return tensor.dtype not in _FLOATS | {"bool"} and tensor.shape == ()
+    return tensor.dtype not in FLOATS | {"bool"} and tensor.shape == ()
 
 
 def _merges_like(tensor: TensorSpec) -> tuple[str, str, bool]:
     return tensor.kind, tensor.dtype, _is_counter(tensor)
 
 
-def _runs(layout: Layout) -> list[_Run]:
-    return list(_iter_runs(layout))
-
-
-def _iter_runs(layout: Layout) -> Iterator[_Run]:
-    offset = master_offset = 0
+def _runs(layout: Layout, wire: Wire) -> Iterator[_Run]:
+    offset = 0
     group: list[TensorSpec] = []
 
     def close() -> _Run:
-        count = sum(t.num_elements for t in group)
-        return _Run(group[0].kind, group[0].dtype, count, offset, master_offset, tuple(group))
+        first, count = group[0], sum(t.num_elements for t in group)
+        return _Run(tuple(group), wire.dtype(first), wire.sends_delta(first), count, offset)
 
-    for tensor in layout.moving:
+    for tensor in (t for t in layout.moving if t.num_elements):
         if group and _merges_like(tensor) != _merges_like(group[0]):
-            run = close()
-            yield run
-            offset += sum(t.num_bytes for t in group)
-            master_offset += sum(t.master_bytes for t in group)
+            yield close()
+            offset += sum(t.master_bytes for t in group)
             group = []
         group.append(tensor)
     if group:

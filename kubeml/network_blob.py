@@ -9,18 +9,18 @@ from torch.nn.parameter import is_lazy
 
 from kubeml.errors import InvalidFunction, LayoutMismatch
 from kubeml.layout import ITEM_BYTES, Kind, Layout, TensorSpec
+from kubeml.wire import Wire
 
 Buffer = bytes | bytearray | memoryview
 
 
 @dataclass(frozen=True)
 class _Place:
-    """Where one tensor lies: in the network, and in the blobs."""
+    """Where one tensor lies: in the network, and in the blob of weights or frozen tensors."""
 
     tensor: torch.Tensor
     spec: TensorSpec
     offset: int
-    master_offset: int
 
 
 class NetworkBlob:
@@ -41,14 +41,13 @@ class NetworkBlob:
         self.layout = Layout(tuple(spec for _, spec in found))
         self._moving: list[_Place] = []
         self._frozen: list[_Place] = []
-        offset = master = frozen = 0
+        master = frozen = 0
         for tensor, spec in found:
             if spec.kind == "frozen":
-                self._frozen.append(_Place(tensor, spec, frozen, frozen))
+                self._frozen.append(_Place(tensor, spec, frozen))
                 frozen += spec.num_bytes
             else:
-                self._moving.append(_Place(tensor, spec, offset, master))
-                offset += spec.num_bytes
+                self._moving.append(_Place(tensor, spec, master))
                 master += spec.master_bytes
 
     def require_unchanged(self) -> None:
@@ -74,18 +73,38 @@ class NetworkBlob:
         for name, (_, spec) in now.items():
             raise _mismatch(name, "absent", _describe(spec))
 
-    def contribution(self) -> bytearray:
-        """A new contribution blob: every moving tensor in its own dtype."""
-        blob = bytearray(self.layout.contribution_bytes)
+    def contribution(
+        self, wire: Wire, base: Buffer | None = None, *, into: bytearray | None = None
+    ) -> bytearray:
+        """The contribution blob of the network as it is.
+
+        Args:
+            wire: How it is to travel.
+            base: The weights blob that the round began with; needed by a wire of differences.
+            into: Memory to use again if it has the right length.
+
+        Raises:
+            LayoutMismatch: ``base`` has another length than the layout's.
+        """
+        length = wire.num_bytes(self.layout)
+        blob = into if into is not None and len(into) == length else bytearray(length)
+        old = _writable(base, self.layout.weights_bytes) if wire.is_delta and base else bytearray()
+        offset = 0
         for place in self._moving:
-            _view(blob, place.spec, place.spec.dtype, place.offset).copy_(place.tensor.detach())
+            spec, dtype = place.spec, wire.dtype(place.spec)
+            tensor = place.tensor.detach()
+            if wire.sends_delta(spec):
+                before = _view(old, spec, spec.master_dtype, place.offset)
+                tensor = torch.sub(tensor, before.to(tensor.device))
+            _view(blob, spec, dtype, offset).copy_(tensor)
+            offset += spec.num_elements * ITEM_BYTES[dtype]
         return blob
 
     def weights(self) -> bytearray:
         """A new weights blob: every moving tensor in its master dtype."""
         blob = bytearray(self.layout.weights_bytes)
         for place in self._moving:
-            target = _view(blob, place.spec, place.spec.master_dtype, place.master_offset)
+            target = _view(blob, place.spec, place.spec.master_dtype, place.offset)
             target.copy_(place.tensor.detach())
         return blob
 
@@ -107,9 +126,7 @@ class NetworkBlob:
         data = _writable(weights, self.layout.weights_bytes)
         self.require_unchanged()  # an abandoned round may have left other buffers
         for place in self._moving:
-            place.tensor.copy_(
-                _view(data, place.spec, place.spec.master_dtype, place.master_offset)
-            )
+            place.tensor.copy_(_view(data, place.spec, place.spec.master_dtype, place.offset))
         if frozen is not None:
             data = _writable(frozen, self.layout.frozen_bytes)
             for place in self._frozen:

@@ -27,6 +27,7 @@ from kubeml.errors import (
 from kubeml.job_plans import epoch_plan, validation_plan
 from kubeml.lease_keeper import LeaseKeeper, LeaseLost
 from kubeml.plan import stream_seed
+from kubeml.wire import Wire
 from kubeml.worker import WarmJob, Worker
 
 logger = logging.getLogger(__name__)
@@ -211,7 +212,11 @@ class Participant:
             optimizer_state_policy=spec.optimizer_state,
             optimizer_state=optimizer,
             on_batch=self._on_batch,
+            wire=Wire(spec.wire),
+            base=warm.blob,
+            into=warm.contribution,
         )
+        warm.contribution = result.contribution
         trained = time.perf_counter()
         cid = new_id()
         channel = self._worker.channel
@@ -278,7 +283,8 @@ class Participant:
         if work.weights is None:
             raise ChunksMissing(key="weights", missing=1, expected=1)
         if warm.weights != work.weights or warm.blob is None:
-            warm.blob = self._worker.channel.pull(work.weights)
+            warm.weights = None  # what is in the blob's memory is undefined until it is all there
+            warm.blob = self._worker.channel.pull(work.weights, into=warm.blob)
             warm.weights = work.weights
         self._worker.load_weights(warm, warm.blob)
 

@@ -1,13 +1,14 @@
 """From a round's contributions to merged weights: read them, check them, kick the bad one, fold."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from brokers import fail_points
 from brokers.protocol import Contribution, TensorRef
 from brokers.refusals import note_refused
-from brokers.round_store import RoundStore, Snapshot
+from brokers.round_store import RoundStore, Snapshot, new_id
 from brokers.streams import JobStreams
 from brokers.tensor_channel import TensorChannel
 from kubeml import initial
@@ -20,13 +21,31 @@ from kubeml.errors import (
     KubemlError,
     MalformedMessage,
     MergeRefused,
+    NonFinite,
 )
 from kubeml.job import JobSpec
 from kubeml.layout import Layout
-from kubeml.merge import Merged, Merger, Outer
+from kubeml.merge import Feed, Merger, NotFinite
+from kubeml.outer import Outer
+from kubeml.wire import Wire
 
 if TYPE_CHECKING:
     from redis import Redis
+
+
+@dataclass(frozen=True, kw_only=True)
+class Staged:
+    """New weights on the state server, to be committed: where they and the outer state lie.
+
+    Attributes:
+        weights: The weights blob.
+        blob: The same, in memory.
+        outer_state: The outer optimizer's state; None if it has none.
+    """
+
+    weights: TensorRef
+    blob: bytearray
+    outer_state: TensorRef | None
 
 
 class RoundMerger:
@@ -43,6 +62,11 @@ class RoundMerger:
         self._store, self._channel, self._streams = store, channel, streams
         self._checkpoints, self._client = checkpoints, client
         self._cached: tuple[TensorRef, bytearray] | None = None
+        #: Memory for new weights: that of weights which are out of date.
+        self._spare: bytearray | None = None
+        self._merger: tuple[str, Merger] | None = None
+        #: What is in the merger's sums: the round, and the contributions in slot order.
+        self._folded: tuple[str, list[str]] = ("", [])
         #: The checkpoint of epoch 0, once it was read or written.
         self.origin: Checkpoint | None = None
 
@@ -50,19 +74,25 @@ class RoundMerger:
         """The round's contributions in slot order; None if one was bad and is kicked."""
         read = []
         for slot in range(snap.number("want")):
-            text = snap.contributions.get(slot, "")
-            try:
-                read.append(Contribution.from_json(text))
-            except MalformedMessage as err:
-                try:
-                    who = str(json.loads(text).get("cid", ""))
-                except ValueError:
-                    who = ""
-                self._refuse(snap, slot, who, err)
+            contribution = self._contribution(snap, slot)
+            if contribution is None:
                 return None
+            read.append(contribution)
         return read
 
-    def initial(self, snap: Snapshot, contribution: Contribution) -> Merged | None:
+    def _contribution(self, snap: Snapshot, slot: int) -> Contribution | None:
+        text = snap.contributions.get(slot, "")
+        try:
+            return Contribution.from_json(text)
+        except MalformedMessage as err:
+            try:
+                who = str(json.loads(text).get("cid", ""))
+            except ValueError:
+                who = ""
+            self._refuse(snap, slot, who, err)
+            return None
+
+    def initial(self, snap: Snapshot, contribution: Contribution) -> Staged | None:
         """Take over the initial weights, and record them as the checkpoint of epoch 0."""
         try:
             blob = self._channel.pull(contribution.ref)
@@ -81,29 +111,149 @@ class RoundMerger:
             optimizer={},
         )
         self.origin = self._checkpoints.publish(checkpoint, 0)
-        # Another parameter server may have been first: its weights are the initial ones then.
-        first = self._checkpoints.tensors(self.origin.weights)
-        return Merged(weights=bytearray(first), outer_state=None)
+        if self.origin.weights != checkpoint.weights:
+            # Another parameter server was first: its weights are the initial ones.
+            weights = self._checkpoints.tensors(self.origin.weights)
+        first = bytearray(weights)
+        del blob, weights, frozen  # a large model is not to be held twice
+        ref = self._channel.push(self._store.key("w", new_id()), first)
+        return Staged(weights=ref, blob=first, outer_state=None)
+
+    def fold_early(self, snap: Snapshot, spec: JobSpec) -> None:
+        """Fold what is in of a round that is not complete, as far as it comes next in slot order.
+
+        The round's last slot is left to ``merge``.
+        """
+        while (slot := self._resumed_at(snap)) < snap.number("want") - 1:
+            if slot not in snap.contributions:
+                return
+            contribution = self._contribution(snap, slot)
+            if contribution is None or not self._fold(snap, contribution, spec):
+                return
 
     def merge(
         self, snap: Snapshot, contributions: Sequence[Contribution], spec: JobSpec
-    ) -> Merged | None:
-        """Merge a round; None if a contribution was bad and is kicked."""
-        layout = self.layout()
-        total = sum(c.num_samples for c in contributions)
-        merger = Merger(layout, total_samples=total)
-        for contribution in contributions:
-            try:
-                require_layout(contribution, layout)
-                blob = self._channel.pull(contribution.ref)
-                merger.add(contribution.slot, blob, num_samples=contribution.num_samples)
-                fail_points.reach("aggregating", slot=contribution.slot)
-            except (ChunksMissing, Corrupted, MalformedMessage, MergeRefused) as err:
-                self._refuse(snap, contribution.slot, contribution.cid, err)
+    ) -> Staged | None:
+        """Merge a round and stage new weights; None if a contribution was bad and is kicked."""
+        folded = self._resumed_at(snap)
+        if self._folded[1] != [c.cid for c in contributions[:folded]]:
+            folded = self._begin(snap)  # one of them was kicked, and there is another now
+        for contribution in contributions[folded:-1]:
+            if not self._fold(snap, contribution, spec):
                 return None
+        return self._finish(snap, contributions, spec)
+
+    def _resumed_at(self, snap: Snapshot) -> int:
+        """How many slots of this round are folded."""
+        return len(self._folded[1]) if self._folded[0] == snap.rid else self._begin(snap)
+
+    def _begin(self, snap: Snapshot) -> int:
+        self._folded = (snap.rid, [])
+        if self._merger is not None:
+            self._merger[1].begin()
+        return 0
+
+    def _fold(self, snap: Snapshot, contribution: Contribution, spec: JobSpec) -> bool:
+        """Fold one contribution; False if it was bad and is kicked."""
+        merger = self._of(spec)
+        feed = merger.fold(contribution.slot, contribution.num_samples)
+        if not self._read(snap, contribution, spec, feed, feed):
+            return False
+        self._folded[1].append(contribution.cid)
+        return True
+
+    def _finish(
+        self, snap: Snapshot, contributions: Sequence[Contribution], spec: JobSpec
+    ) -> Staged | None:
+        """Fold the last contribution and stage new weights, piece by piece."""
+        merger, last = self._of(spec), contributions[-1]
         outer = Outer(name=spec.outer, lr=spec.outer_lr, momentum=spec.outer_momentum)
-        state = self._channel.pull(snap.outer_state) if snap.outer_state else None
-        return merger.finish(self.weights(snap), outer, state)
+        state = merger.new_outer_state(outer)
+        if state is not None and snap.outer_state:
+            state = self._channel.pull(snap.outer_state, into=state)
+        into = self._memory(snap, merger, outer)
+        feed = merger.finish(last.slot, last.num_samples, into=into, outer=outer, outer_state=state)
+        with self._channel.stage(self._store.key("w", new_id()), into) as staging:
+
+            def take(piece: memoryview) -> None:
+                feed(piece)
+                staging.send(feed.num_ready)
+
+            try:
+                is_good = self._read(snap, last, spec, feed, take)
+            except NotFinite:
+                self._begin(snap)
+                is_good = False
+                self._blame(snap, contributions, spec)
+            if not is_good:
+                staging.abandon()
+                self._spare = into
+                return None
+            # Its sums are those of a round that is over, whatever becomes of the new weights.
+            self._folded = ("", [])
+            weights = staging.finish()
+        staged = None
+        if state is not None:
+            staged = self._channel.push(self._store.key("w", new_id()), state)
+        return Staged(weights=weights, blob=into, outer_state=staged)
+
+    def _read(
+        self,
+        snap: Snapshot,
+        contribution: Contribution,
+        spec: JobSpec,
+        feed: Feed,
+        take: Callable[[memoryview], None],
+    ) -> bool:
+        """Read a contribution's pieces; False if it was bad and is kicked."""
+        try:
+            layout = self.layout()
+            require_layout(contribution, layout, Wire(spec.wire).num_bytes(layout))
+            self._channel.read(contribution.ref, take)
+            feed.close()
+            fail_points.reach("aggregating", slot=contribution.slot)
+        except (ChunksMissing, Corrupted, MalformedMessage, MergeRefused) as err:
+            self._begin(snap)
+            self._refuse(snap, contribution.slot, contribution.cid, err)
+            return False
+        except BaseException:
+            self._begin(snap)
+            raise
+        return True
+
+    def _blame(self, snap: Snapshot, contributions: Sequence[Contribution], spec: JobSpec) -> None:
+        """Kick the first contribution that is not finite."""
+        merger = self._of(spec)
+        for contribution in contributions:
+            feed = merger.require_finite(contribution.slot)
+            if not self._read(snap, contribution, spec, feed, feed):
+                return
+        # Each is finite, and their sum is not: only float64 weights beyond all measure do that.
+        last = contributions[-1]
+        err = NonFinite(slot=last.slot, tensor="(the sum of all slots)")
+        self._refuse(snap, last.slot, last.cid, err)
+
+    def _of(self, spec: JobSpec) -> Merger:
+        layout = self.layout()
+        key = f"{layout.hash} {spec.wire}"
+        if self._merger is None or self._merger[0] != key:
+            self._merger = (key, Merger(layout, Wire(spec.wire)))
+        return self._merger[1]
+
+    def _memory(self, snap: Snapshot, merger: Merger, outer: Outer) -> bytearray:
+        """Where new weights are to lie, the old ones in it if they are needed.
+
+        It is taken from the weights in memory: if these are asked for again, they are fetched.
+        """
+        size = self.layout().weights_bytes
+        if merger.needs_weights(outer):
+            blob = self.weights(snap)
+        elif self._cached is not None:
+            blob = self._cached[1]
+        else:
+            blob = self._spare if self._spare is not None else bytearray(size)
+        self._cached = self._spare = None
+        return blob if len(blob) == size else bytearray(size)
 
     def _refuse(self, snap: Snapshot, slot: int, cid: str, err: KubemlError) -> None:
         why = f"{err}" + (f"\nhint: {err.hint}" if err.hint else "")
@@ -122,6 +272,12 @@ class RoundMerger:
     def forget(self) -> None:
         """Drop them: the job begins a new generation."""
         self._cached = None
+        self._folded = ("", [])
+
+    def rest(self) -> None:
+        """Give the memory back that only merging needs: no round is under way."""
+        self._merger = self._spare = None
+        self._folded = ("", [])
 
     def layout(self) -> Layout:
         """The layout that the job began with.
@@ -141,5 +297,6 @@ class RoundMerger:
         if ref is None:
             raise Conflict(what=f"job {self._store.job_id} has no weights yet")
         if self._cached is None or self._cached[0] != ref:
-            self._cached = (ref, self._channel.pull(ref))
+            self._cached = (ref, self._channel.pull(ref, into=self._spare))
+            self._spare = None
         return self._cached[1]

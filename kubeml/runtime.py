@@ -21,6 +21,7 @@ from kubeml.model import KubeModel
 from kubeml.network_blob import NetworkBlob
 from kubeml.slot_optimizers import SlotOptimizers
 from kubeml.user_code import as_number, as_predictions, seed_everything, user_code
+from kubeml.wire import FP32, Wire
 
 Rows = NDArray[np.int64]
 
@@ -194,6 +195,9 @@ class FunctionRuntime:
         optimizer_state_policy: str,
         optimizer_state: bytes | None,
         on_batch: Callable[[int], None],
+        wire: Wire = FP32,
+        base: bytearray | None = None,
+        into: bytearray | None = None,
     ) -> RoundResult:
         """Train the network, as it is, on a slot's rows of one round.
 
@@ -208,6 +212,9 @@ class FunctionRuntime:
             optimizer_state_policy: ``reset``, ``local`` or ``carry``.
             optimizer_state: For ``carry``: what the slot's last round returned; None at first.
             on_batch: Called after every batch with its index; may raise to abandon the round.
+            wire: How the contribution is to travel.
+            base: The weights blob that the round begins with; for a wire of differences alone.
+            into: Memory for the contribution, used if it has the right length.
 
         Raises:
             UserCodeError: The user's code raised.
@@ -243,7 +250,7 @@ class FunctionRuntime:
                 on_batch(index)
         trained = time.perf_counter()
         self._blob.require_unchanged()
-        contribution = self._blob.contribution()
+        contribution = self._blob.contribution(wire, base, into=into)
         state = self._optimizers.end(slot, optimizer_state_policy)
         return RoundResult(
             contribution=contribution,

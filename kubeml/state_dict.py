@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING
 
-from kubeml.checkpoint import Checkpoint, Checkpoints
+from kubeml.checkpoint import Buffer, Checkpoint, Checkpoints
 from kubeml.layout import TensorSpec
 
 if TYPE_CHECKING:
@@ -24,7 +24,7 @@ def load_state_dict(checkpoints: Checkpoints, checkpoint: Checkpoint) -> "dict[s
 
 
 def _unpack(
-    blob: bytes, specs: tuple[TensorSpec, ...], *, masters: bool
+    blob: Buffer, specs: tuple[TensorSpec, ...], *, masters: bool
 ) -> "dict[str, torch.Tensor]":
     import torch
 

@@ -16,7 +16,7 @@ from brokers.protocol import TensorRef
 from brokers.settings import Settings
 from brokers.shard_cache import ShardCache
 from brokers.shards import DatasetManifest, ShardReader
-from brokers.tensor_channel import TensorChannel
+from brokers.tensor_channel import Buffer, TensorChannel
 from kubeml.checkpoint import Checkpoints
 from kubeml.context import JobArgs
 from kubeml.datasets import Datasets
@@ -53,6 +53,7 @@ class WarmJob:
         log: Where ``self.logger`` writes.
         weights: Reference of the weights that the network holds or that were fetched last.
         blob: That weights blob.
+        contribution: Memory of the last contribution, for the next one.
         optimizer: Slot to (reference, bytes) of the optimizer state this process made last.
         has_frozen: Whether the frozen tensors were loaded.
         sha256: Hash of the weights loaded for inference.
@@ -64,6 +65,7 @@ class WarmJob:
     log: FunctionLog
     weights: TensorRef | None = None
     blob: bytearray | None = None
+    contribution: bytearray | None = None
     optimizer: dict[int, tuple[str, bytes]] = field(default_factory=dict)
     has_frozen: bool = False
     sha256: str = ""
@@ -137,13 +139,13 @@ class Worker:
             self._ask_broker_at = time.monotonic() + _BROKER_PAUSE_S
         return self._queue_length
 
-    def load_weights(self, warm: WarmJob, blob: bytes | bytearray) -> None:
+    def load_weights(self, warm: WarmJob, blob: Buffer) -> None:
         """Put a weights blob into the network, and the frozen tensors the first time."""
         frozen = None
         if not warm.has_frozen and warm.runtime.layout.frozen:
             origin = self.checkpoints.at(warm.spec.id, 0)
             if origin is not None and origin.frozen is not None:
-                frozen = memoryview(self.checkpoints.tensors(origin.frozen))
+                frozen = self.checkpoints.tensors(origin.frozen)
         warm.runtime.load_weights(memoryview(blob), frozen)
         warm.has_frozen = True
 

@@ -25,7 +25,10 @@ SLOTS, MB = 2, 10**6
 
 #: Ways of sending the weights: name to the job's options, and how many all-reduces of float32 a
 #: round may take.
-ARMS: Mapping[str, tuple[Mapping[str, Any], float]] = {"fp32": ({}, 3.0)}
+ARMS: Mapping[str, tuple[Mapping[str, Any], float]] = {
+    "fp32": ({}, 3.0),
+    "bf16": ({"wire": "bf16"}, 1.5),
+}
 
 COUNTED = (
     "a network of parameters alone, K=1, a step that changes one number: a round is its transfer",

@@ -41,7 +41,7 @@ def of_another_layout(_layout: Layout) -> dict[str, Any]:
 
 
 def of_another_size(layout: Layout) -> dict[str, Any]:
-    return {"layout": layout.hash, "tensors": b"\0" * (layout.contribution_bytes + 1)}
+    return {"layout": layout.hash, "tensors": b"\0" * (layout.weights_bytes + 1)}
 
 
 def without_tensors(layout: Layout) -> dict[str, Any]:
@@ -49,7 +49,7 @@ def without_tensors(layout: Layout) -> dict[str, Any]:
 
 
 def of_chunks_that_are_not_there(layout: Layout) -> dict[str, Any]:
-    size = layout.contribution_bytes
+    size = layout.weights_bytes
     ref = TensorRef(key="kml:nowhere", num_chunks=1, num_bytes=size, crc=0)
     return {"layout": layout.hash, "tensors": ref.to_json()}
 
@@ -61,7 +61,7 @@ def of_enormous_tensors(layout: Layout) -> dict[str, Any]:
 
 def of_infinite_weights(layout: Layout) -> dict[str, Any]:
     infinity = b"\x00\x00\x80\x7f"  # float32, little-endian
-    return {"layout": layout.hash, "tensors": infinity * (layout.contribution_bytes // 4)}
+    return {"layout": layout.hash, "tensors": infinity * (layout.weights_bytes // 4)}
 
 
 def of_text_for_numbers(layout: Layout) -> dict[str, Any]:

@@ -6,7 +6,9 @@ from numpy.typing import NDArray
 
 from kubeml.errors import BufferConflict, LayoutMismatch, NonFinite
 from kubeml.layout import Kind, Layout, TensorSpec
-from kubeml.merge import Merger, Outer
+from kubeml.merge import Merger, NotFinite
+from kubeml.outer import Outer
+from kubeml.wire import FP32, Wire
 
 RNG = np.random.default_rng(5)
 
@@ -29,12 +31,25 @@ def merge(
     start: bytes | None = None,
     outer: Outer | None = None,
     state: bytes | None = None,
+    wire: Wire = FP32,
+    piece: int = 2**20,
+    merger: Merger | None = None,
 ) -> tuple[bytes, bytes | None]:
-    merger = Merger(layout, total_samples=sum(n for _, n in parts))
+    merger = merger or Merger(layout, wire)
+    outer = outer or Outer()
+    momentum = bytearray(state) if state else merger.new_outer_state(outer)
+    into = bytearray(start or bytes(layout.weights_bytes))
+    merger.begin()
     for slot, (blob, num_samples) in enumerate(parts):
-        merger.add(slot, blob, num_samples=num_samples)
-    done = merger.finish(start or bytes(layout.weights_bytes), outer or Outer(), state)
-    return bytes(done.weights), bytes(done.outer_state) if done.outer_state else None
+        if slot < len(parts) - 1:
+            feed = merger.fold(slot, num_samples)
+        else:
+            feed = merger.finish(slot, num_samples, into=into, outer=outer, outer_state=momentum)
+        for low in range(0, len(blob), piece):
+            feed(blob[low : low + piece])
+        feed.close()
+    assert feed.num_ready == layout.weights_bytes
+    return bytes(into), bytes(momentum) if momentum else None
 
 
 def test_one_slot_comes_back_bit_for_bit() -> None:
@@ -131,41 +146,103 @@ def test_other_integer_buffers_must_agree(dtype: str) -> None:
     layout = make_layout(("mask", (3,), dtype, "buffer"))
     same = np.ones(3, dtype).tobytes()
     other = np.array([1, 0, 1], dtype).tobytes()
-    merger = Merger(layout, total_samples=2)
-    merger.add(0, same, num_samples=1)
 
-    with pytest.raises(BufferConflict, match="'mask'"):
-        merger.add(1, other, num_samples=1)
+    with pytest.raises(BufferConflict, match=r"slot 1.*'mask'"):
+        merge(layout, [(same, 1), (other, 1)])
+    with pytest.raises(BufferConflict, match=r"slot 1.*'mask'"):
+        merge(layout, [(same, 1), (other, 1), (same, 1)])
 
 
+@pytest.mark.parametrize("slots", [1, 2, 3])
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
-def test_non_finite_contributions_are_refused_by_name_and_change_nothing(bad: float) -> None:
+def test_a_mean_that_is_not_finite_is_refused_and_the_slot_found(bad: float, slots: int) -> None:
     layout = make_layout(("a", (4,), "float32", "param"), ("b", (4,), "float32", "param"))
     good = np.ones(8, np.float32)
     poisoned = good.copy()
     poisoned[6] = bad
-    merger = Merger(layout, total_samples=2)
-    merger.add(0, good.tobytes(), num_samples=1)
+    merger = Merger(layout, FP32)
+    for culprit in range(slots):
+        parts = [(good.tobytes(), 1)] * slots
+        parts[culprit] = (poisoned.tobytes(), 1)
 
-    with pytest.raises(NonFinite, match="slot 1: tensor 'b'"):
-        merger.add(1, poisoned.tobytes(), num_samples=1)
-    merger.add(1, good.tobytes(), num_samples=1)
+        with pytest.raises(NotFinite):
+            merge(layout, parts, merger=merger)
 
-    merged = merger.finish(bytes(layout.weights_bytes), Outer(), None).weights
-    assert bytes(merged) == good.tobytes()
+        for slot, (blob, _) in enumerate(parts):
+            feed = merger.require_finite(slot)
+            if slot != culprit:
+                feed(blob)
+                feed.close()
+                continue
+            with pytest.raises(NonFinite, match=f"slot {culprit}: tensor 'b'"):
+                feed(blob)
+        merged, _ = merge(layout, [(good.tobytes(), 1)] * slots, merger=merger)
+        assert merged == good.tobytes()
 
 
-def test_blob_of_another_length_is_refused() -> None:
-    with pytest.raises(LayoutMismatch):
-        Merger(FLAT, total_samples=1).add(0, b"1234", num_samples=1)
+@pytest.mark.parametrize("size", [4, FLAT.weights_bytes - 1, FLAT.weights_bytes + 1])
+def test_blob_of_another_length_is_refused(size: int) -> None:
+    whole = bytes(FLAT.weights_bytes)
+
+    for parts in ([bytes(size), whole], [whole, bytes(size)]):
+        with pytest.raises(LayoutMismatch):
+            merge(FLAT, [(blob, 1) for blob in parts])
 
 
 def test_missing_slot_is_an_error_rather_than_a_smaller_mean() -> None:
-    merger = Merger(FLAT, total_samples=20)
-    merger.add(0, weights().tobytes(), num_samples=10)
+    merger = Merger(FLAT, FP32)
+    feed = merger.fold(0, 10)
+    feed(weights().tobytes())
+    feed.close()
 
-    with pytest.raises(ValueError, match="10 of 20 samples"):
-        merger.finish(bytes(FLAT.weights_bytes), Outer(), None)
+    with pytest.raises(ValueError, match="slot 2 comes after 1 slots"):
+        merger.finish(2, 10, into=bytearray(FLAT.weights_bytes), outer=Outer(), outer_state=None)
+
+
+@pytest.mark.parametrize("piece", [1, 7, 1000, 2**20])
+def test_pieces_of_any_size_make_the_same_bits(piece: int) -> None:
+    layout = make_layout(
+        ("n", (), "int64", "buffer"),
+        ("h", (31,), "float16", "param"),
+        ("w", (40_000,), "float32", "param"),
+        ("m", (5,), "bool", "buffer"),
+    )
+    if piece == 1:
+        layout = make_layout(("h", (3,), "float16", "param"), ("w", (50,), "float32", "param"))
+    parts = []
+    for slot in range(3):
+        blob = b""
+        for tensor in layout.moving:
+            values = RNG.normal(size=tensor.num_elements) if tensor.kind == "param" else [1]
+            blob += (
+                np.resize(np.asarray(values), tensor.num_elements).astype(tensor.dtype).tobytes()
+            )
+        parts.append((blob, 10 + slot))
+    outer = Outer(name="nesterov", lr=0.7, momentum=0.9)
+
+    assert merge(layout, parts, outer=outer, piece=piece) == merge(layout, parts, outer=outer)
+
+
+@pytest.mark.parametrize("num_slots", [1, 2, 5])
+def test_differences_in_bfloat16_move_float32_weights(num_slots: int) -> None:
+    layout = make_layout(("m", (3,), "float32", "buffer"), ("w", (1000,), "float32", "param"))
+    start = np.concatenate([np.ones(3, np.float32), weights(1.0)])
+    steps = [weights(0.01) for _ in range(num_slots)]
+    parts, exact = [], np.zeros(1000)
+    for slot, step in enumerate(steps):
+        sent = (step.view(np.uint32) >> 16).astype(np.uint16)
+        buffer = np.full(3, slot, np.float32)
+        parts.append((buffer.tobytes() + sent.tobytes(), slot + 1))
+        exact += (slot + 1) * (sent.astype(np.uint32) << 16).view(np.float32).astype(np.float64)
+    total = sum(n for _, n in parts)
+
+    merged, _ = merge(layout, parts, start=start.tobytes(), wire=Wire("bf16"))
+
+    found = np.frombuffer(merged, np.float32)
+    expected = (exact / total + start[3:]).astype(np.float32)
+    np.testing.assert_array_max_ulp(found[3:], expected, maxulp=1)
+    mean = sum(slot * (slot + 1) for slot in range(num_slots)) / total
+    np.testing.assert_allclose(found[:3], mean, rtol=1e-6)
 
 
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16"])

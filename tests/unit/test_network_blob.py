@@ -6,6 +6,7 @@ from torch import nn
 
 from kubeml.errors import InvalidFunction, LayoutMismatch
 from kubeml.network_blob import NetworkBlob
+from kubeml.wire import FP32
 
 
 class Tied(nn.Module):
@@ -72,7 +73,7 @@ def test_half_precision_is_sent_as_it_is_and_kept_as_float32(dtype: torch.dtype)
     network = nn.Linear(2, 2, bias=False).to(dtype)
     blob = NetworkBlob(network)
 
-    contribution, weights = blob.contribution(), blob.weights()
+    contribution, weights = blob.contribution(FP32), blob.weights()
 
     native = torch.frombuffer(contribution, dtype=dtype)
     master = torch.frombuffer(weights, dtype=torch.float32)

@@ -1,0 +1,217 @@
+"""Large values over a client's own connections, without a copy that is not needed.
+
+redis-py takes a value apart into pieces and puts it together again several times over, which
+makes reading it five times as slow as the socket is. Here a value is received where it is to lie,
+and sent from where it lies, with several commands in flight each way.
+"""
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from redis import Redis
+
+#: Commands in flight: enough to keep both ends busy, few enough to bound what a server holds.
+IN_FLIGHT = 16
+
+#: Times that a reading is taken up again after the connection broke, and the pause before it.
+_RETRIES, _PAUSE_S = 3, 0.1
+
+_MAX_LINE = 512
+
+
+def read_values(
+    client: "Redis",
+    keys: Sequence[str],
+    place: Callable[[int, int], memoryview],
+    done: Callable[[int], None],
+) -> None:
+    """GET values in order, each into memory of the caller's.
+
+    Args:
+        client: Whose connections to use.
+        keys: The keys.
+        place: From a key's index and its value's length (-1: it does not exist) to where the
+            value is to lie: a view of that length. It must raise for -1, and may at any time.
+        done: Called with the index when a value is there; may raise to end the reading.
+
+    Raises:
+        redis.exceptions.RedisError: The server does not answer, or refuses.
+    """
+    from redis.exceptions import ConnectionError as Broken
+    from redis.exceptions import TimeoutError as Late
+
+    finished = 0
+    failures = 0
+    while finished < len(keys):
+        try:
+            for index in _values(client, keys, finished, place):
+                done(index)
+                finished, failures = index + 1, 0
+        except (Broken, Late):
+            # What is there stays there: go on with the next value, on another connection.
+            failures += 1
+            if failures > _RETRIES:
+                raise
+            time.sleep(_PAUSE_S * failures)
+
+
+def _values(
+    client: "Redis", keys: Sequence[str], first: int, place: Callable[[int, int], memoryview]
+) -> Iterator[int]:
+    with _connection(client) as link:
+        asked = min(first + IN_FLIGHT, len(keys))
+        link.send_packed_command(link.pack_commands([("GET", key) for key in keys[first:asked]]))
+        wire = _Wire(link)
+        for index in range(first, len(keys)):
+            length = wire.length()
+            wire.receive(place(index, length))
+            if asked < len(keys):
+                link.send_packed_command(link.pack_command("GET", keys[asked]), check_health=False)
+                asked += 1
+            yield index
+
+
+@contextmanager
+def _connection(client: "Redis") -> Iterator[Any]:
+    """A connection of the client's pool; cut if replies may still be on their way."""
+    pool = client.connection_pool
+    link: Any = pool.get_connection()
+    try:
+        yield link
+    except BaseException:
+        link.disconnect()
+        raise
+    finally:
+        pool.release(link)
+
+
+class Sender:
+    """Sends commands without waiting for their replies, on a connection of its own.
+
+    A connection that breaks is noted, not raised: ``finish`` tells.
+    """
+
+    def __init__(self, client: "Redis") -> None:
+        self._pool = client.connection_pool
+        self._link: Any = None
+        self._unanswered = 0
+        self._is_broken = False
+
+    def send(self, *command: Any) -> None:
+        """Send a command, large values from where they lie.
+
+        Raises:
+            redis.exceptions.RedisError: The server refused an earlier one.
+        """
+        if not self._is_broken:
+            self._attempt(lambda: self._send(command))
+
+    def finish(self) -> bool:
+        """Wait for the replies; returns whether every command was answered.
+
+        Raises:
+            redis.exceptions.RedisError: The server refused one.
+        """
+        self._attempt(lambda: self._answers(0))
+        answered = not self._is_broken
+        self._release()
+        return answered
+
+    def close(self) -> None:
+        """Wait for nothing."""
+        if self._unanswered:
+            self._cut()
+        self._release()
+
+    def _send(self, command: tuple[Any, ...]) -> None:
+        if self._link is None:
+            self._link = self._pool.get_connection()
+        packed = self._link.pack_command(*command)
+        self._link.send_packed_command(packed, check_health=not self._unanswered)
+        self._unanswered += 1
+        self._answers(IN_FLIGHT)
+
+    def _answers(self, at_most: int) -> None:
+        while self._unanswered > at_most:
+            self._link.read_response()
+            self._unanswered -= 1
+
+    def _attempt(self, action: Callable[[], None]) -> None:
+        from redis.exceptions import ConnectionError as Broken
+        from redis.exceptions import TimeoutError as Late
+
+        try:
+            action()
+        except (Broken, Late):
+            self._cut()
+        except BaseException:
+            self._cut()
+            self._release()
+            raise
+
+    def _cut(self) -> None:
+        self._is_broken = True
+        self._unanswered = 0
+        if self._link is not None:
+            self._link.disconnect()
+
+    def _release(self) -> None:
+        if self._link is not None:
+            self._pool.release(self._link)
+            self._link = None
+
+
+class _Wire:
+    """Reads bulk replies from a connection's socket. Nothing else may be on its way there."""
+
+    def __init__(self, link: Any) -> None:
+        # redis-py's own parsers take it from there, too.
+        self._socket = link._sock  # noqa: SLF001
+
+    def length(self) -> int:
+        """The header of a bulk reply: the value's length, or -1 for none."""
+        from redis.exceptions import ConnectionError as Broken
+        from redis.exceptions import ResponseError
+
+        line = self._line()
+        if line[:1] == b"$" and line[1:].lstrip(b"-").isdigit():
+            return int(line[1:])
+        if line == b"_":
+            return -1
+        if line[:1] == b"-":
+            raise ResponseError(line[1:].decode("utf-8", "replace"))
+        raise Broken(f"unexpected reply {line[:40]!r}")
+
+    def receive(self, view: memoryview) -> None:
+        """The value itself, and the end of the line that follows it."""
+        while len(view):
+            view = view[self._receive_into(view) :]
+        self._line()
+
+    def _line(self) -> bytes:
+        # Byte by byte, since what comes after it belongs elsewhere; lines are a few bytes long.
+        line = bytearray()
+        byte = memoryview(bytearray(1))
+        while not line.endswith(b"\r\n"):
+            self._receive_into(byte)
+            line += byte
+            if len(line) > _MAX_LINE:
+                line += b"\r\n"
+        return bytes(line[:-2])
+
+    def _receive_into(self, view: memoryview) -> int:
+        from redis.exceptions import ConnectionError as Broken
+        from redis.exceptions import TimeoutError as Late
+
+        try:
+            count: int = self._socket.recv_into(view)
+        except TimeoutError as err:
+            raise Late("no reply in time") from err
+        except (OSError, AttributeError) as err:  # AttributeError: it was closed meanwhile
+            raise Broken(str(err)) from err
+        if not count:
+            raise Broken("connection closed by server")
+        return count
