@@ -91,7 +91,8 @@ def _connection(client: "Redis") -> Iterator[Any]:
 class Sender:
     """Sends commands without waiting for their replies, on a connection of its own.
 
-    A connection that breaks is noted, not raised: ``finish`` tells.
+    A connection that breaks, or a script that the server does not know (any more), is noted, not
+    raised: ``finish`` tells.
     """
 
     def __init__(self, client: "Redis") -> None:
@@ -110,7 +111,7 @@ class Sender:
             self._attempt(lambda: self._send(command))
 
     def finish(self) -> bool:
-        """Wait for the replies; returns whether every command was answered.
+        """Wait for the replies; returns whether every command was answered and known.
 
         Raises:
             redis.exceptions.RedisError: The server refused one.
@@ -141,11 +142,12 @@ class Sender:
 
     def _attempt(self, action: Callable[[], None]) -> None:
         from redis.exceptions import ConnectionError as Broken
+        from redis.exceptions import NoScriptError
         from redis.exceptions import TimeoutError as Late
 
         try:
             action()
-        except (Broken, Late):
+        except (Broken, Late, NoScriptError):
             self._cut()
         except BaseException:
             self._cut()

@@ -1,8 +1,14 @@
 """Blobs of tensors through the state server: chunks of 1 MiB, in flight, checksummed, expiring.
 
 Chunks beat one large value four times over, and stay far below Redis' 512 MB limit.
+
+Weights and contributions are *passing*: they bypass the server's append-only file (and replicas),
+which would otherwise take down every byte of every round and cost more than all the rest. A server
+that restarts from its file has forgotten them: contributions are made again, and weights come back
+from the memory of the parameter server that merged them, or from the last checkpoint.
 """
 
+import hashlib
 import zlib
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Self
@@ -15,6 +21,12 @@ if TYPE_CHECKING:
     from redis import Redis
 
 CHUNK_BYTES = 2**20
+
+#: SET for what passes: KEYS[1] is the chunk, ARGV its bytes and its seconds to live.
+_SET_PASSING = (
+    "redis.set_repl(redis.REPL_NONE) return redis.call('SET', KEYS[1], ARGV[1], 'EX', ARGV[2])"
+)
+_SHA = hashlib.sha1(_SET_PASSING.encode()).hexdigest()  # noqa: S324 - Redis' name of a script
 
 #: An orphan (a dead worker's push, a superseded merge) is gone after this long.
 TTL_S = 900
@@ -29,18 +41,28 @@ class TensorChannel:
         self._client = client
         self._where = where
 
-    def push(self, key: str, blob: Buffer, *, ttl_s: int = TTL_S) -> TensorRef:
+    def push(
+        self, key: str, blob: Buffer, *, ttl_s: int = TTL_S, is_passing: bool = False
+    ) -> TensorRef:
         """Store a blob under a key that was never used before.
+
+        Args:
+            key: The key.
+            blob: The bytes.
+            ttl_s: Seconds until an orphan expires.
+            is_passing: Whether a server that restarts may have forgotten it.
 
         Returns:
             The reference by which ``pull`` finds it.
         """
-        with self.stage(key, blob, ttl_s=ttl_s) as staging:
+        with self.stage(key, blob, ttl_s=ttl_s, is_passing=is_passing) as staging:
             return staging.finish()
 
-    def stage(self, key: str, blob: Buffer, *, ttl_s: int = TTL_S) -> "Staging":
-        """Store a blob piece by piece, while it is still being made."""
-        return Staging(self._client, self._where, key, blob, ttl_s=ttl_s)
+    def stage(
+        self, key: str, blob: Buffer, *, ttl_s: int = TTL_S, is_passing: bool = False
+    ) -> "Staging":
+        """Store a blob piece by piece, while it is still being made; see ``push``."""
+        return Staging(self._client, self._where, key, blob, ttl_s=ttl_s, is_passing=is_passing)
 
     def pull(self, ref: TensorRef, *, into: bytearray | None = None) -> bytearray:
         """Read a blob back.
@@ -152,10 +174,14 @@ class Staging:
         key: A key that was never used before.
         blob: The blob's memory; what was sent of it may not change any more.
         ttl_s: Seconds until an orphan expires.
+        is_passing: Whether a server that restarts may have forgotten it.
     """
 
-    def __init__(self, client: "Redis", where: str, key: str, blob: Buffer, *, ttl_s: int) -> None:
+    def __init__(
+        self, client: "Redis", where: str, key: str, blob: Buffer, *, ttl_s: int, is_passing: bool
+    ) -> None:
         self._client, self._where, self._key, self._ttl_s = client, where, key, ttl_s
+        self._is_passing = is_passing
         self._view = memoryview(blob).cast("B")
         self._num_chunks = max(1, -(-len(self._view) // CHUNK_BYTES))
         self._sender = bulk.Sender(client)
@@ -204,17 +230,20 @@ class Staging:
             self._client.unlink(*(f"{self._key}:{i}" for i in range(self._num_chunks)))
 
     def _send_again(self) -> None:
-        for first in range(0, self._num_chunks, bulk.IN_FLIGHT):
-            pipe = self._client.pipeline(transaction=False)
-            for index in range(first, min(first + bulk.IN_FLIGHT, self._num_chunks)):
-                pipe.set(f"{self._key}:{index}", bytes(self._chunk(index)), ex=self._ttl_s)
-            pipe.execute()
+        if self._is_passing:
+            self._client.script_load(_SET_PASSING)
+        for index in range(self._num_chunks):
+            # One by one, each with the client's own retries.
+            self._client.execute_command(*self._command(index))  # type: ignore[no-untyped-call]
 
     def _command(self, index: int) -> tuple[Any, ...]:
         chunk: Buffer = self._chunk(index)
         if fail_points.reach("chunk", index=index) == "corrupt":
             chunk = fail_points.corrupted(bytes(chunk))
-        return "SET", f"{self._key}:{index}", chunk, "EX", self._ttl_s
+        key = f"{self._key}:{index}"
+        if self._is_passing:
+            return "EVALSHA", _SHA, 1, key, chunk, self._ttl_s
+        return "SET", key, chunk, "EX", self._ttl_s
 
     def _chunk(self, index: int) -> memoryview:
         return self._view[index * CHUNK_BYTES : (index + 1) * CHUNK_BYTES]

@@ -301,9 +301,11 @@ class JobKeeper:
             self._store.finish(snap.gen, snap.rid, "", to=State.FAILED, reason=reason)
 
     def _recover(self, snap: Snapshot, err: KubemlError) -> bool:
-        """Go back to the last checkpoint if tensors that the job refers to are gone."""
+        """If tensors are gone that the job refers to, restore them or go back to a checkpoint."""
         if not self._has_lost_tensors(snap):
             return False
+        if self._restore(snap):
+            return True
         if snap.head.get("stop") == "1":
             # Asked to stop: the last checkpoint is what there is to keep.
             reason = "stopped by the user"
@@ -317,6 +319,14 @@ class JobKeeper:
             return False
         # Another parameter server may have advanced and dropped them since the snapshot.
         return self._store.head().get("rid") == snap.rid
+
+    def _restore(self, snap: Snapshot) -> bool:
+        """Give the state server the weights back that it forgot; whether that is all it needs."""
+        ref = snap.weights
+        if ref is None or self._channel.has(ref) or not self._merger.give_back(ref):
+            return False
+        logger.warning("job %s: its weights were lost, and are restored", self.job_id)
+        return not self._has_lost_tensors(snap)
 
     def _references(self, snap: Snapshot) -> list[TensorRef]:
         """Blobs without which the job cannot go on: weights, outer and inner optimizer states."""
@@ -337,7 +347,7 @@ class JobKeeper:
     # -- repairs -----------------------------------------------------------------------------
 
     def _repair(self, snap: Snapshot) -> None:
-        if self._has_lost_tensors(snap):
+        if self._has_lost_tensors(snap) and not self._restore(snap):
             self._revive(why="some of its tensors were lost", seen=snap.gen)
             return
         self._keep_alive(snap)

@@ -36,8 +36,8 @@ class NotFinite(Exception):
 class Merger:
     """Merges rounds of one job, one after the other; memory O(model), not O(N x model).
 
-    Duty: for each round ``begin``, then ``fold`` slots 0 to N-2 in this order, then ``finish``
-    with the last. After an exception the round is to begin anew.
+    Duty: for each round ``begin``, then ``fold`` all slots but one, in an order that ``may_fold``
+    allows, then ``finish`` with the one that is left. After an exception, ``begin`` again.
 
     Args:
         layout: The job's layout.
@@ -53,13 +53,17 @@ class Merger:
 
     def begin(self) -> None:
         """Begin a round."""
-        self._slots = 0
+        self._folded: list[int] = []
         self._samples = 0
 
-    @property
-    def num_folded(self) -> int:
-        """How many slots were folded into the sums."""
-        return self._slots
+    def may_fold(self, slot: int) -> bool:
+        """Whether the sums stay the same bits if this slot is the next one.
+
+        That is slot order, but for the first two, which may come in any: a + b is b + a.
+        """
+        if self._folded in ([], [1]):
+            return slot == 0 or (slot == 1 and not self._folded)
+        return slot == len(self._folded)
 
     def needs_weights(self, outer: Outer) -> bool:
         """Whether ``finish`` looks at the weights that the round began with."""
@@ -69,7 +73,7 @@ class Merger:
         """Fold the next slot's contribution into the sums.
 
         Args:
-            slot: Which one: as many as were folded before.
+            slot: Which one; see ``may_fold``.
             num_samples: Rows it was trained on, > 0.
 
         Returns:
@@ -79,12 +83,13 @@ class Merger:
         self._require_next(slot)
         if not self._sums:
             self._sums = [run.empty_sums() for run in self._runs]
+        is_first = not self._folded
 
         def take(run: _Run, index: int, first: int, array: NDArray[Any]) -> None:
-            run.fold(self._sums[index], first, array, num_samples, slot, is_first=slot == 0)
+            run.fold(self._sums[index], first, array, num_samples, slot, is_first=is_first)
 
         def close() -> None:
-            self._slots += 1
+            self._folded.append(slot)
             self._samples += num_samples
 
         return Feed(self._runs, slot, take, close)
@@ -101,7 +106,7 @@ class Merger:
         """Fold the last slot's contribution, and make the outer step, piece by piece.
 
         Args:
-            slot: Which one: as many as were folded before.
+            slot: Which one; see ``may_fold``.
             num_samples: Rows it was trained on, > 0.
             into: Becomes the new weights blob, from its begin on; holds the weights that the
                 contributions were trained from, if ``needs_weights``.
@@ -124,7 +129,7 @@ class Merger:
         feed: Feed
 
         def take(run: _Run, index: int, first: int, array: NDArray[Any]) -> None:
-            sums = self._sums[index][first : first + len(array)] if slot else None
+            sums = self._sums[index][first : first + len(array)] if self._folded else None
             at = run.master_offset + first * run.master.itemsize
             target = np.frombuffer(into, run.master, len(array), at)
             run.finish(sums, array, target, num_samples, total, slot, step, first)
@@ -156,8 +161,8 @@ class Merger:
         return {run.master_offset: run.count for run in self._runs if run.is_trained}
 
     def _require_next(self, slot: int) -> None:
-        if slot != self._slots:
-            raise ValueError(f"slot {slot} comes after {self._slots} slots")
+        if not self.may_fold(slot):
+            raise ValueError(f"slot {slot} cannot come after {self._folded}")
 
 
 class Feed:

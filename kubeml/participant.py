@@ -220,7 +220,7 @@ class Participant:
         trained = time.perf_counter()
         cid = new_id()
         channel = self._worker.channel
-        ref = channel.push(self._store.key("c", cid), result.contribution)
+        ref = channel.push(self._store.key("c", cid), result.contribution, is_passing=True)
         state = ""
         if result.optimizer_state is not None:
             pushed = channel.push(self._store.key("o", cid), result.optimizer_state)

@@ -48,6 +48,12 @@ class Staged:
     outer_state: TensorRef | None
 
 
+#: Weights up to this size are kept in memory until new ones are committed: a state server that
+#: forgets them in the middle of a merge can be given them back. Of larger ones there is only room
+#: for one copy beside the sums; the merge is written over the old ones.
+_KEPT_BYTES = 64 * 2**20
+
+
 class RoundMerger:
     """Merges the rounds of one job. It keeps the last weights, and the job's origin, in memory."""
 
@@ -65,8 +71,8 @@ class RoundMerger:
         #: Memory for new weights: that of weights which are out of date.
         self._spare: bytearray | None = None
         self._merger: tuple[str, Merger] | None = None
-        #: What is in the merger's sums: the round, and the contributions in slot order.
-        self._folded: tuple[str, list[str]] = ("", [])
+        #: What is in the merger's sums: the round, and slot to contribution.
+        self._folded: tuple[str, dict[int, str]] = ("", {})
         #: The checkpoint of epoch 0, once it was read or written.
         self.origin: Checkpoint | None = None
 
@@ -120,12 +126,14 @@ class RoundMerger:
         return Staged(weights=ref, blob=first, outer_state=None)
 
     def fold_early(self, snap: Snapshot, spec: JobSpec) -> None:
-        """Fold what is in of a round that is not complete, as far as it comes next in slot order.
+        """Fold what is in of a round that is not complete, as far as its order allows.
 
-        The round's last slot is left to ``merge``.
+        The last one is left to ``merge``.
         """
-        while (slot := self._resumed_at(snap)) < snap.number("want") - 1:
-            if slot not in snap.contributions:
+        merger, folded = self._of(spec), self._folded_of(snap)
+        while len(folded) < snap.number("want") - 1:
+            slot = next((s for s in sorted(snap.contributions) if merger.may_fold(s)), None)
+            if slot is None:
                 return
             contribution = self._contribution(snap, slot)
             if contribution is None or not self._fold(snap, contribution, spec):
@@ -135,23 +143,25 @@ class RoundMerger:
         self, snap: Snapshot, contributions: Sequence[Contribution], spec: JobSpec
     ) -> Staged | None:
         """Merge a round and stage new weights; None if a contribution was bad and is kicked."""
-        folded = self._resumed_at(snap)
-        if self._folded[1] != [c.cid for c in contributions[:folded]]:
-            folded = self._begin(snap)  # one of them was kicked, and there is another now
-        for contribution in contributions[folded:-1]:
+        folded = self._folded_of(snap)
+        if any(folded[c.slot] != c.cid for c in contributions if c.slot in folded):
+            self._begin(snap)  # one of them was kicked, and there is another now
+        left = [c for c in contributions if c.slot not in self._folded_of(snap)]
+        for contribution in left[:-1]:
             if not self._fold(snap, contribution, spec):
                 return None
-        return self._finish(snap, contributions, spec)
+        return self._finish(snap, contributions, left[-1], spec)
 
-    def _resumed_at(self, snap: Snapshot) -> int:
-        """How many slots of this round are folded."""
-        return len(self._folded[1]) if self._folded[0] == snap.rid else self._begin(snap)
+    def _folded_of(self, snap: Snapshot) -> dict[int, str]:
+        """What is folded of this round."""
+        if self._folded[0] != snap.rid:
+            self._begin(snap)
+        return self._folded[1]
 
-    def _begin(self, snap: Snapshot) -> int:
-        self._folded = (snap.rid, [])
+    def _begin(self, snap: Snapshot) -> None:
+        self._folded = (snap.rid, {})
         if self._merger is not None:
             self._merger[1].begin()
-        return 0
 
     def _fold(self, snap: Snapshot, contribution: Contribution, spec: JobSpec) -> bool:
         """Fold one contribution; False if it was bad and is kicked."""
@@ -159,21 +169,26 @@ class RoundMerger:
         feed = merger.fold(contribution.slot, contribution.num_samples)
         if not self._read(snap, contribution, spec, feed, feed):
             return False
-        self._folded[1].append(contribution.cid)
+        self._folded[1][contribution.slot] = contribution.cid
         return True
 
     def _finish(
-        self, snap: Snapshot, contributions: Sequence[Contribution], spec: JobSpec
+        self,
+        snap: Snapshot,
+        contributions: Sequence[Contribution],
+        last: Contribution,
+        spec: JobSpec,
     ) -> Staged | None:
         """Fold the last contribution and stage new weights, piece by piece."""
-        merger, last = self._of(spec), contributions[-1]
+        merger = self._of(spec)
         outer = Outer(name=spec.outer, lr=spec.outer_lr, momentum=spec.outer_momentum)
         state = merger.new_outer_state(outer)
         if state is not None and snap.outer_state:
             state = self._channel.pull(snap.outer_state, into=state)
         into = self._memory(snap, merger, outer)
         feed = merger.finish(last.slot, last.num_samples, into=into, outer=outer, outer_state=state)
-        with self._channel.stage(self._store.key("w", new_id()), into) as staging:
+        key = self._store.key("w", new_id())
+        with self._channel.stage(key, into, is_passing=True) as staging:
 
             def take(piece: memoryview) -> None:
                 feed(piece)
@@ -190,7 +205,7 @@ class RoundMerger:
                 self._spare = into
                 return None
             # Its sums are those of a round that is over, whatever becomes of the new weights.
-            self._folded = ("", [])
+            self._folded = ("", {})
             weights = staging.finish()
         staged = None
         if state is not None:
@@ -241,19 +256,19 @@ class RoundMerger:
         return self._merger[1]
 
     def _memory(self, snap: Snapshot, merger: Merger, outer: Outer) -> bytearray:
-        """Where new weights are to lie, the old ones in it if they are needed.
-
-        It is taken from the weights in memory: if these are asked for again, they are fetched.
-        """
+        """Where new weights are to lie, the old ones in it if they are needed."""
         size = self.layout().weights_bytes
-        if merger.needs_weights(outer):
-            blob = self.weights(snap)
-        elif self._cached is not None:
-            blob = self._cached[1]
-        else:
-            blob = self._spare if self._spare is not None else bytearray(size)
+        old = self.weights(snap) if merger.needs_weights(outer) else None
+        if size <= _KEPT_BYTES:
+            spare = self._spare if self._spare is not None else bytearray(size)
+            if old is not None:
+                spare[:] = old
+            self._spare = None
+            return spare
+        if old is None:
+            old = self._cached[1] if self._cached is not None else self._spare
         self._cached = self._spare = None
-        return blob if len(blob) == size else bytearray(size)
+        return old if old is not None else bytearray(size)
 
     def _refuse(self, snap: Snapshot, slot: int, cid: str, err: KubemlError) -> None:
         why = f"{err}" + (f"\nhint: {err.hint}" if err.hint else "")
@@ -267,17 +282,26 @@ class RoundMerger:
 
     def remember(self, ref: TensorRef, blob: bytearray) -> None:
         """Keep the weights that were just committed, which the next round begins with."""
+        if self._cached is not None and len(self._cached[1]) == len(blob):
+            self._spare = self._cached[1]
         self._cached = (ref, blob)
+
+    def give_back(self, ref: TensorRef) -> bool:
+        """Store weights again that the state server has forgotten; whether they were in memory."""
+        if self._cached is None or self._cached[0] != ref:
+            return False
+        self._channel.push(ref.key, self._cached[1], is_passing=True)
+        return True
 
     def forget(self) -> None:
         """Drop them: the job begins a new generation."""
         self._cached = None
-        self._folded = ("", [])
+        self._folded = ("", {})
 
     def rest(self) -> None:
         """Give the memory back that only merging needs: no round is under way."""
         self._merger = self._spare = None
-        self._folded = ("", [])
+        self._folded = ("", {})
 
     def layout(self) -> Layout:
         """The layout that the job began with.

@@ -121,6 +121,8 @@ def valkey_command(plan: ServerPlan, directory: Path) -> list[str]:
                 # Snapshots beside the AOF would fork a copy of all tensors every few minutes.
                 'save ""',
                 "maxmemory-policy noeviction",
+                # Large values are sent from where they lie, also without threads for it.
+                "min-io-threads-avoid-copy-reply 1",
                 "daemonize no",
                 "",
             ]

@@ -1,5 +1,7 @@
 """The merge's numerics: exact where it must be, the same in any order of arrival."""
 
+from collections.abc import Sequence
+
 import numpy as np
 import pytest
 from numpy.typing import NDArray
@@ -34,14 +36,16 @@ def merge(
     wire: Wire = FP32,
     piece: int = 2**20,
     merger: Merger | None = None,
+    order: Sequence[int] | None = None,
 ) -> tuple[bytes, bytes | None]:
     merger = merger or Merger(layout, wire)
     outer = outer or Outer()
     momentum = bytearray(state) if state else merger.new_outer_state(outer)
     into = bytearray(start or bytes(layout.weights_bytes))
     merger.begin()
-    for slot, (blob, num_samples) in enumerate(parts):
-        if slot < len(parts) - 1:
+    for done, slot in enumerate(order or range(len(parts))):
+        blob, num_samples = parts[slot]
+        if done < len(parts) - 1:
             feed = merger.fold(slot, num_samples)
         else:
             feed = merger.finish(slot, num_samples, into=into, outer=outer, outer_state=momentum)
@@ -195,8 +199,24 @@ def test_missing_slot_is_an_error_rather_than_a_smaller_mean() -> None:
     feed(weights().tobytes())
     feed.close()
 
-    with pytest.raises(ValueError, match="slot 2 comes after 1 slots"):
+    with pytest.raises(ValueError, match=r"slot 2 cannot come after \[0\]"):
         merger.finish(2, 10, into=bytearray(FLAT.weights_bytes), outer=Outer(), outer_state=None)
+
+
+@pytest.mark.parametrize("order", [(0, 1), (1, 0), (0, 1, 2), (1, 0, 2)])
+def test_the_first_two_slots_may_come_in_any_order(order: tuple[int, ...]) -> None:
+    layout = make_layout(("n", (), "int64", "buffer"), ("w", (1000,), "float32", "param"))
+    parts = [
+        (np.int64(slot).tobytes() + weights().tobytes(), 3 * slot + 1) for slot in range(len(order))
+    ]
+
+    assert merge(layout, parts, order=order) == merge(layout, parts)
+
+
+@pytest.mark.parametrize("order", [(2, 0, 1), (0, 2, 1), (1, 2, 0)])
+def test_no_other_order_is_taken(order: tuple[int, ...]) -> None:
+    with pytest.raises(ValueError, match="cannot come after"):
+        merge(FLAT, [(weights().tobytes(), 1)] * 3, order=order)
 
 
 @pytest.mark.parametrize("piece", [1, 7, 1000, 2**20])
