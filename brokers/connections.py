@@ -41,11 +41,13 @@ def _client(url: str, *, socket_timeout: float = 10, retries: int = 3) -> "Redis
     from redis.backoff import ExponentialBackoff
     from redis.retry import Retry
 
+    # Only what goes through a network has anything to keep alive.
+    network = {} if url.startswith("unix:") else {"socket_keepalive": True}
     return Redis.from_url(
         url,
         socket_timeout=socket_timeout,
         socket_connect_timeout=3,
-        socket_keepalive=True,
+        **network,
         health_check_interval=10,
         retry=Retry(ExponentialBackoff(cap=0.5, base=0.05), retries=retries),
     )

@@ -83,9 +83,10 @@ class Settings:
         for name in ("lease_s", "stall_s", "tick_s", "cache_bytes", "torch_threads"):
             if getattr(self, name) <= 0:
                 raise InvalidSetting(setting=name, fault="must be more than zero")
-        for name in ("broker_url", "state_url"):
+        # What is sent through the broker is sent by kombu, which names a socket differently.
+        for name, also in (("broker_url", set()), ("state_url", {"unix"})):
             scheme = urlsplit(getattr(self, name)).scheme
-            if scheme not in {"redis", "rediss"}:
+            if scheme not in {"redis", "rediss"} | also:
                 raise InvalidSetting(
                     setting=name, fault=f"must start with redis://, not {scheme!r}"
                 )
@@ -120,6 +121,11 @@ class Settings:
             # Another S3 than the embedded one: its keys are the AWS variables' matter.
             merged.pop("s3_access_key", None)
             merged.pop("s3_secret_key", None)
+        if merged.get("broker_url") != profile.get("broker_url") and (
+            merged.get("state_url") == profile.get("state_url")
+        ):
+            # Another broker than the embedded one: the state is there, too, unless told otherwise.
+            merged.pop("state_url", None)
         merged["home"] = home.absolute()
         if "broker_url" in merged and "state_url" not in merged:
             merged["state_url"] = merged["broker_url"]

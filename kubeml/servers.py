@@ -16,6 +16,7 @@ from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
+from urllib.parse import quote
 
 from brokers.connections import state_client
 from brokers.errors import redis_errors
@@ -27,6 +28,9 @@ from kubeml.errors import BackendUnreachable, Conflict, KubemlError, TimedOut
 _S3_MEMORY = "256MiB"
 
 _GRPC_OFFSET = 10_000
+
+#: The kernel's limit of a socket's path, less the end of the string.
+_MAX_SOCKET_PATH = 107
 
 _S3_PORTS = ("master", "volume", "filer", "s3", "admin")
 
@@ -63,16 +67,30 @@ class ServerPlan:
             secret_key=Secret(secrets.token_hex(20)),
         )
 
-    def settings(self, base: Settings) -> Settings:
-        """``base``, pointing at these servers."""
+    def settings(self, base: Settings, *, directory: Path | None = None) -> Settings:
+        """``base``, pointing at these servers.
+
+        Args:
+            base: The settings.
+            directory: The Valkey server's, if those who use these settings are to reach its state
+                by its socket there, which takes a third of the time.
+        """
         url = Secret(f"redis://:{self.password}@127.0.0.1:{self.valkey_port}/0")
+        socket_path = _socket_path(directory) if directory else None
         return base.with_changes(
             broker_url=url,
-            state_url=url,
+            state_url=Secret(f"unix://:{self.password}@{socket_path}?db=0") if socket_path else url,
             s3_endpoint_url=f"http://127.0.0.1:{self.s3_ports['s3']}",
             s3_access_key=self.access_key,
             s3_secret_key=self.secret_key,
         )
+
+
+def _socket_path(directory: Path) -> Path | None:
+    """Where a Valkey server's socket lies; None if its path cannot be one, or stand in a URL."""
+    path = directory.absolute() / "valkey.sock"
+    is_plain = quote(str(path)) == str(path)
+    return path if is_plain and len(bytes(path)) <= _MAX_SOCKET_PATH else None
 
 
 def free_ports(count: int) -> list[int]:
@@ -107,12 +125,14 @@ def valkey_command(plan: ServerPlan, directory: Path) -> list[str]:
     """Write the Valkey server's configuration into ``directory`` and return its command line."""
     directory.mkdir(parents=True, exist_ok=True)
     config = directory / "valkey.conf"
+    socket_path = _socket_path(directory)
     write_private(
         config,
         "\n".join(
             [
                 "bind 127.0.0.1",
                 f"port {plan.valkey_port}",
+                *([f'unixsocket "{socket_path}"', "unixsocketperm 700"] if socket_path else []),
                 f"requirepass {plan.password}",
                 f'dir "{directory}"',
                 "appendonly yes",

@@ -56,7 +56,7 @@ class Supervisor:
         self._workers = workers
         self._run_id = uuid.uuid4().hex
         self._plan = _load_plan(self.home)
-        self.settings = self._plan.settings(settings)
+        self.settings = self._plan.settings(settings, directory=self.home / "valkey")
         self._children: list[Child] = []
         self._stopping = threading.Event()
         self._ready = False
@@ -208,7 +208,7 @@ class Supervisor:
                 "run": self._run_id,
                 "ready": self._ready,
                 "workers": self._workers,
-                "redis": mask_url(self.settings.state_url),
+                "redis": mask_url(self.settings.broker_url),
                 "s3": self.settings.s3_endpoint_url,
                 "fault": fault,
                 "processes": [asdict(p) for p in (self._own, *(c.info() for c in self._children))],
