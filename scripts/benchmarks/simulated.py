@@ -33,6 +33,7 @@ class Participant(threading.Thread):
         self._store = RoundStore(client.redis, job_id)
         self._channel = TensorChannel(client.redis)
         self._token = new_id()
+        self._blob: bytearray | None = None
 
     def run(self) -> None:
         """The loop of ``kubeml.participant``, without what makes it robust."""
@@ -54,9 +55,9 @@ class Participant(threading.Thread):
             weights = bytearray(self._layout.weights_bytes)
             blob = initial.pack(self._layout, weights, bytearray())
         else:
-            blob = self._channel.pull(work.weights)
+            blob = self._blob = self._channel.pull(work.weights, into=self._blob)
         cid = new_id()
-        ref = self._channel.push(self._store.key("c", cid), blob)
+        ref = self._channel.push(self._store.key("c", cid), blob, is_passing=True)
         _, num_in, want = self._store.contribute(
             gen, work.rid,
             Contribution(
