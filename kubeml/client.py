@@ -135,7 +135,8 @@ class Client:
             max_parallelism: Ceiling for the scheduler; 16, or the parallelism if that is larger.
             options: Further fields of ``kubeml.job.JobSpec``: ``parallelism``, ``static``, ``k``,
                 ``validate_every``, ``goal_accuracy``, ``shuffle``, ``optimizer_state``,
-                ``outer``, ``outer_lr``, ``outer_momentum``, ``device``, ``max_errors``.
+                ``outer``, ``outer_lr``, ``outer_momentum``, ``device``, ``max_errors``,
+                ``overlap``.
 
         Raises:
             FunctionNotFound, DatasetNotFound: There is none of that name.

@@ -56,6 +56,9 @@ def train(
     ] = "mean",
     outer_lr: Annotated[float, typer.Option("--outer-lr", help="Its learning rate.")] = 1.0,
     outer_momentum: Annotated[float, typer.Option("--outer-momentum", help="Its momentum.")] = 0.0,
+    overlap: Annotated[
+        bool, typer.Option("--overlap", help="Train on while a merge is under way.")
+    ] = False,
     device: Annotated[
         str, typer.Option("--device", help="Workers to train on: cpu or gpu.")
     ] = "cpu",
@@ -85,7 +88,8 @@ def train(
             max_parallelism=max_parallelism, static=static, k=k, validate_every=validate_every,
             goal_accuracy=goal_accuracy, seed=seed, shuffle=shuffle,
             optimizer_state=optimizer_state, outer=outer, outer_lr=outer_lr,
-            outer_momentum=outer_momentum, device=device, max_errors=max_errors, job_id=job_id,
+            outer_momentum=outer_momentum, overlap=overlap, device=device, max_errors=max_errors,
+            job_id=job_id,
         )  # fmt: skip
         if as_json and not follow:
             output.as_json(job.status().to_wire())
