@@ -49,7 +49,7 @@ class FunctionLog(logging.Handler):
         with self._guard:
             self._held = []
 
-    def release(self, *, keep: bool) -> None:
+    def settle(self, *, keep: bool) -> None:
         """Hand over what was kept back, or drop it; what comes later is not held."""
         with self._guard:
             if keep:

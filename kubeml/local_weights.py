@@ -66,16 +66,16 @@ class _Run(NamedTuple):
 
     native: torch.dtype
     master: torch.dtype
-    count: int
+    length: int
     offset: int
     master_offset: int
 
     def of_contribution(self, blob: Buffer) -> torch.Tensor:
-        return torch.frombuffer(blob, dtype=self.native, count=self.count, offset=self.offset)
+        return torch.frombuffer(blob, dtype=self.native, count=self.length, offset=self.offset)
 
     def of_weights(self, blob: Buffer) -> torch.Tensor:
         return torch.frombuffer(
-            blob, dtype=self.master, count=self.count, offset=self.master_offset
+            blob, dtype=self.master, count=self.length, offset=self.master_offset
         )
 
 

@@ -67,7 +67,7 @@ class Calls:
     wait: Callable[[Wait], None]
     take: Callable[[], Work | Wait | Leave]
     begin: Callable[[Work], None]
-    fetch: Callable[[Work], None]
+    fetch: Callable[[Work], object]
     train: Callable[[OnBatch], "RoundResult"]
     own: Callable[[Work], None]
     on_batch: Callable[[int], None]
@@ -119,7 +119,7 @@ class RoundAhead:
         finally:
             self._stopped.set()
             thread.join()
-            self._log.release(keep=self.is_ours)
+            self._log.settle(keep=self.is_ours)
         if self.answer is None:
             raise self._ask_failure or Overtaken
         return self.answer
@@ -161,8 +161,7 @@ class RoundAhead:
             if self._is_expected(answer):
                 with suppress(KubemlError):  # it comes up again where they are needed
                     self._calls.fetch(answer)
-        except Exception as err:
-            # The border of a thread: raised again by whoever waits for it.
+        except Exception as err:  # noqa: BLE001 - raised again by who waits for the answer
             self._ask_failure = err
         finally:
             self._answered.set()
@@ -178,8 +177,7 @@ class RoundAhead:
             elif isinstance(err, Abandoned):
                 raise
             else:
-                # It may be the worker's own trouble, or come of weights that are not merged: whoever
-                # is given the round finds out, and tells.
+                # Whoever is given the round meets it, too, and tells.
                 logger.info("trained ahead in vain: %s", err)
                 self.is_spoilt = True
 
@@ -202,14 +200,14 @@ class RoundAhead:
             self._settle()
         except Overtaken:
             self._result = None
-        except Exception as err:
+        except Exception as err:  # noqa: BLE001 - raised again by ``result``
             self._failure = err
 
     def _settle(self) -> None:
         if not self._is_expected(self.answer):
             raise Overtaken
         self.is_ours = True
-        self._log.release(keep=True)
+        self._log.settle(keep=True)
         self._calls.own(self.answer)
         for index in range(self._num_batches):
             fail_points.reach("mid_train", batch=index)

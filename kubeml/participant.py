@@ -94,7 +94,8 @@ class Participant:
         self._lease.start()
         try:
             while not self._is_draining():
-                answer, ahead = self._take(stage), None
+                answer: Work | Wait | Leave | None = self._take(stage)
+                ahead = None
                 if isinstance(answer, Wait):
                     if self._next is None:
                         self._linger(answer)
@@ -104,7 +105,10 @@ class Participant:
                 if not isinstance(answer, Work):
                     logger.debug("job %s: %s", self._store.job_id, answer)
                     return
-                self._serve(answer, stage, ahead if ahead and ahead.is_ours else None)
+                if ahead is None or not ahead.is_ours:
+                    ahead = None
+                    self._lease.begin(answer)
+                self._serve(answer, stage, ahead)
                 others = [slot for slot in self._preferred if slot != answer.slot]
                 self._preferred = [answer.slot, *others][:8]
                 self._idle_since = time.monotonic()
@@ -153,14 +157,10 @@ class Participant:
             self._worker.forget(self._store.job_id)
         return ahead
 
-    def _serve(self, work: Work, stage: str, ahead: RoundAhead | None = None) -> None:
+    def _serve(self, work: Work, stage: str, ahead: RoundAhead | None) -> None:
         """Do one slot's work; whatever goes wrong is told to the round store."""
         self._next = None
-        if ahead is None:
-            self._lease.begin(work)
         try:
-            if ahead is None:
-                self._reach(work, stage, "taken")
             self._perform(work, stage, ahead)
         except LeaseLost:
             logger.info("job %s: slot %d was taken away", self._store.job_id, work.slot)
@@ -199,6 +199,8 @@ class Participant:
             fail_points.reach(point)
 
     def _perform(self, work: Work, stage: str, ahead: RoundAhead | None) -> None:
+        if ahead is None:
+            self._reach(work, stage, "taken")
         warm = self._worker.job(self._store.job_id, self._gen)
         self._lease.log = warm.log
         warm.log.at(work.epoch, work.round_index, work.slot)
