@@ -65,7 +65,8 @@ def test_take_hands_out_the_slots_own_local_weights(job: ScriptedJob) -> None:
     cids = ["first", *job.fill()[1:]]
     job.advance(cids)
 
-    works = {work.slot: work for work in (job.join("a"), job.join("b"))}
+    job.client.delete(job.store.key("p"))
+    works = {work.slot: work for work in (job.join("b"), job.join("c"))}
 
     assert beginning.local == ""
     assert works[0].local == "tensors-first"
@@ -75,6 +76,7 @@ def test_take_hands_out_the_slots_own_local_weights(job: ScriptedJob) -> None:
 def test_take_gives_a_slot_taken_over_the_same_local_weights(clocked_job: ScriptedJob) -> None:
     job = clocked_job.begin_planned(slots=1, rounds=2, overlap=1)
     job.advance(job.fill())
+    job.client.delete(job.store.key("p"))
     work = job.join("a")
     job.step_clock(7000)
 
