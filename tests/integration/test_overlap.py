@@ -72,7 +72,10 @@ def test_function_that_raises_while_trained_ahead_fails_the_job_with_its_traceba
 
     assert "the paper has run out" in caught.value.reason
     assert "raises_late.py" in caught.value.reason
-    assert job.status().round == 9
+    events = list(job.events())
+    assert [event.kind for event in events].count("round") == 9
+    # What failed while it was trained ahead was not counted, nor told.
+    assert {e.fields["round"] for e in events if e.kind == "retry"} == {9}
 
 
 @pytest.mark.parametrize("options", [{"k": -1}, {"k": 4, "optimizer_state": "local"}])

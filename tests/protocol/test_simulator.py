@@ -57,7 +57,6 @@ NOTICED = {
     "ADVANCE keeps the optimizer states": SAME_GENERATION,
     "ADVANCE keeps no local weights": SAME_GENERATION,
     "ADVANCE keeps local weights that nobody asked for": SAME_GENERATION,
-    "stages keep the local weights of the one before": SAME_GENERATION,
     "TAKE forgets the local weights": SAME_GENERATION,
     "TAKE hands out another slot's local weights": SAME_GENERATION,
     "ADVANCE wants all slots in the last round": SAME_GENERATION,

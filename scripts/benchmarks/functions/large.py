@@ -1,4 +1,4 @@
-"""A network of so many bytes, all of them sent in every round, that computes for so many seconds."""
+"""A network of so many bytes, all sent in every round, that computes for so many seconds."""
 
 import time
 
