@@ -33,6 +33,8 @@ class Work:
         num_slots: N.
         attempt: How often the slot was begun in this round, from 1.
         optimizer: Reference to the slot's optimizer state; "" if there is none.
+        local: Reference to what the slot contributed to the last merge, if it is to train on from
+            that (``--overlap``) rather than from the merged weights; "" otherwise.
     """
 
     slot: int
@@ -44,6 +46,7 @@ class Work:
     num_slots: int
     attempt: int
     optimizer: str
+    local: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -131,7 +134,7 @@ class RoundStore:
         self._client = client
         self._where = where
         self._prefix = f"kml:{{{job_id}}}"
-        self._keys = [f"{self._prefix}:{name}" for name in "hscpdoxgk"]
+        self._keys = [f"{self._prefix}:{name}" for name in "hscpdoxgkl"]
 
     def key(self, *parts: object) -> str:
         """A key of this job, under its hash tag."""
@@ -247,16 +250,12 @@ class RoundStore:
         answer = self._run("take", gen, token, ticket, stage, slots, *times, worker)
         if answer[0] == "SLOT":
             return Work(
-                slot=int(answer[1]),
-                rid=answer[2],
-                epoch=int(answer[3]),
-                round_index=int(answer[4]),
-                version=int(answer[5]),
+                slot=int(answer[1]), rid=answer[2], epoch=int(answer[3]),
+                round_index=int(answer[4]), version=int(answer[5]),
                 weights=TensorRef.from_json(answer[6]) if answer[6] else None,
-                num_slots=int(answer[7]),
-                attempt=int(answer[8]),
-                optimizer=answer[9],
-            )
+                num_slots=int(answer[7]), attempt=int(answer[8]), optimizer=answer[9],
+                local=answer[10],
+            )  # fmt: skip
         if answer[0] == "WAIT":
             return Wait(bell=answer[1], is_complete=answer[2] == "1")
         return Leave(why=answer[1] if answer[0] == "RETURN" else answer[0].lower())
@@ -376,8 +375,15 @@ class RoundStore:
 
     def optimizer_refs(self) -> dict[int, str]:
         """Slot to the reference of its optimizer state."""
+        return self._slot_refs(self._keys[5])
+
+    def local_refs(self) -> dict[int, str]:
+        """Slot to the reference of its local weights; empty without ``--overlap``."""
+        return self._slot_refs(self._keys[9])
+
+    def _slot_refs(self, key: str) -> dict[int, str]:
         with redis_errors(self._where):
-            raw: Mapping[bytes, bytes] = self._client.hgetall(self._keys[5])  # type: ignore[assignment]
+            raw: Mapping[bytes, bytes] = self._client.hgetall(key)  # type: ignore[assignment]
         return {int(slot): text.decode() for slot, text in raw.items()}
 
     def _run(self, script: str, gen: object, *args: object, keys: Sequence[str] = ()) -> list[str]:

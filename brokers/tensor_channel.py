@@ -194,10 +194,12 @@ class Staging:
     def __exit__(self, *_: object) -> None:
         self._sender.close()
 
-    def send(self, num_bytes: int) -> None:
-        """Send the chunks within the first ``num_bytes`` that were not sent before."""
-        whole = num_bytes >= len(self._view)
-        ready = self._num_chunks if whole else num_bytes // CHUNK_BYTES
+    def send(self, num_bytes: int | None = None) -> None:
+        """Send the chunks that were not sent before: all, or those within ``num_bytes``."""
+        if num_bytes is None or num_bytes >= len(self._view):
+            ready = self._num_chunks
+        else:
+            ready = num_bytes // CHUNK_BYTES
         with redis_errors(self._where):
             while self._sent < ready:
                 self._sender.send(*self._command(self._sent))
@@ -212,7 +214,7 @@ class Staging:
         Raises:
             BackendUnreachable, BackendRefused: It does not answer, or does not take it.
         """
-        self.send(len(self._view))
+        self.send()
         with redis_errors(self._where):
             if not self._sender.finish():
                 self._send_again()

@@ -135,7 +135,7 @@ class Client:
             max_parallelism: Ceiling for the scheduler; 16, or the parallelism if that is larger.
             options: Further fields of ``kubeml.job.JobSpec``: ``parallelism``, ``static``, ``k``,
                 ``validate_every``, ``goal_accuracy``, ``shuffle``, ``optimizer_state``,
-                ``outer``, ``outer_lr``, ``outer_momentum``, ``wire``, ``device``,
+                ``outer``, ``outer_lr``, ``outer_momentum``, ``wire``, ``overlap``, ``device``,
                 ``max_errors``.
 
         Raises:

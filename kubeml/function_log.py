@@ -20,6 +20,7 @@ class FunctionLog(logging.Handler):
         self._worker = worker
         self._place = (0, 0, 0)
         self._pending: list[dict[str, Any]] = []
+        self._held: list[dict[str, Any]] | None = None
         self._guard = threading.Lock()
 
     def at(self, epoch: int, round_index: int, slot: int) -> None:
@@ -39,8 +40,21 @@ class FunctionLog(logging.Handler):
             "text": self.format(record)[:MAX_LINE_CHARS],
         }
         with self._guard:
-            self._pending.append(line)
-            del self._pending[:-_MAX_PENDING]
+            lines = self._pending if self._held is None else self._held
+            lines.append(line)
+            del lines[:-_MAX_PENDING]
+
+    def hold(self) -> None:
+        """Keep back what is logged from now on: it may come of work that does not count."""
+        with self._guard:
+            self._held = []
+
+    def settle(self, *, keep: bool) -> None:
+        """Hand over what was kept back, or drop it; what comes later is not held."""
+        with self._guard:
+            if keep:
+                self._pending += self._held or []
+            self._held = None
 
     def drain(self, send: Callable[[list[dict[str, Any]]], None]) -> None:
         """Hand over what has gathered; if ``send`` fails it stays for the next time."""

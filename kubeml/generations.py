@@ -93,6 +93,7 @@ class Generations:
             "max_errors": spec.max_errors,
             "max_lost": MAX_LOST,
             "device": spec.device,
+            "overlap": int(spec.overlap),
             "layout": "",
         }
 

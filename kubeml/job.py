@@ -73,6 +73,7 @@ class JobSpec:
         optimizer_state: What becomes of the inner optimizer's state between rounds.
         outer, outer_lr, outer_momentum: The outer optimizer.
         wire: How contributions travel; see ``kubeml.wire``.
+        overlap: Whether slots train on while a merge is under way; see ``kubeml.local_weights``.
         device: ``cpu`` or ``gpu``: the queue that serves it.
         max_errors: Failures of one slot's work before the job is FAILED.
         created_at: Unix seconds, the client's clock; for people only.
@@ -102,6 +103,7 @@ class JobSpec:
     wire: str = "fp32"
     device: str = "cpu"
     max_errors: int = 3
+    overlap: bool = False
     created_at: float = 0.0
 
     def check(self) -> None:
@@ -131,6 +133,15 @@ class JobSpec:
         check_choice("--wire", self.wire, WIRES)
         check_choice("--device", self.device, ("cpu", "gpu"))
         check_int("--max-errors", self.max_errors, low=1, high=1000)
+        if self.overlap and self.k == -1:
+            _refuse("--overlap", "given with --K -1", "a --K of 1 or more: one merge has no next")
+        if self.overlap and self.wire != "fp32":
+            _refuse(
+                "--wire", f"{self.wire} with --overlap", "fp32: slots go on from what they sent"
+            )
+        if self.overlap and self.optimizer_state == "local":
+            # What was trained in vain would stay in it.
+            _refuse("--optimizer-state", "'local' with --overlap", "reset or carry")
 
     def check_against_data(self, num_rows: int) -> None:
         """Refuse a batch or a number of slots that the training set cannot fill.

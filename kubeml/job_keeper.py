@@ -191,6 +191,7 @@ class JobKeeper:
         weights, outer = staged.weights, staged.outer_state
         fail_points.reach("after_stage")
         replaced = self._replaced_optimizer_states(contributions)
+        left_behind = self._store.local_refs() if self.spec.overlap else {}
         answer, state = self._store.advance(
             snap.gen,
             snap.rid,
@@ -208,7 +209,9 @@ class JobKeeper:
             return answer in {"MORE", "CHANGED", "STALE"}
         fail_points.reach("after_advance")
         self._merger.remember(weights, staged.blob)
-        stale = [c.ref for c in contributions] + replaced
+        stale = [TensorRef.from_json(text) for text in left_behind.values()] + replaced
+        if not (self.spec.overlap and state == State.RUN):  # else slots go on from them
+            stale += [c.ref for c in contributions]
         stale += [ref for ref in (snap.weights, snap.outer_state) if ref]
         self._channel.drop(*stale)
         self._announce(snap, contributions)
@@ -329,10 +332,12 @@ class JobKeeper:
         return not self._has_lost_tensors(snap)
 
     def _references(self, snap: Snapshot) -> list[TensorRef]:
-        """Blobs without which the job cannot go on: weights, outer and inner optimizer states."""
+        """Blobs without which the job cannot go on: weights, optimizer states, local weights."""
         refs = [ref for ref in (snap.weights, snap.outer_state) if ref]
-        refs += [TensorRef.from_json(text) for text in self._store.optimizer_refs().values()]
-        return refs
+        texts = [*self._store.optimizer_refs().values()]
+        if self.spec.overlap:
+            texts += self._store.local_refs().values()
+        return refs + [TensorRef.from_json(text) for text in texts]
 
     def _revive(self, *, why: str, seen: str = "") -> bool:
         """Rebuild the job unless it has ended (its live state expires some time after that)."""

@@ -15,7 +15,6 @@ from brokers.connections import MAX_BLOCK_MS
 from brokers.protocol import Contribution, Hint, TensorRef
 from brokers.round_store import Leave, RoundStore, Wait, Work, new_id
 from brokers.streams import JobStreams
-from kubeml import initial
 from kubeml.errors import (
     Abandoned,
     BackendUnreachable,
@@ -24,19 +23,16 @@ from kubeml.errors import (
     KubemlError,
     UserCodeError,
 )
-from kubeml.job_plans import epoch_plan, validation_plan
+from kubeml.job_plans import epoch_plan
 from kubeml.lease_keeper import LeaseKeeper, LeaseLost
-from kubeml.plan import stream_seed
-from kubeml.wire import Wire
-from kubeml.worker import WarmJob, Worker
+from kubeml.overlap import Calls, RoundAhead, following
+from kubeml.slot_work import SlotWork
+from kubeml.worker import Worker
 
 logger = logging.getLogger(__name__)
 
 #: How long a participant without work waits for the bell before it asks again.
 LINGER_MS = 500
-
-#: Optimizer states kept in memory: those of the last slots served.
-_STATES_KEPT = 2
 
 
 class Drained(Abandoned):
@@ -79,55 +75,87 @@ class Participant:
         self._is_draining = is_draining
         self._token = new_id()
         self._told = ""
+        self._preferred: list[int] = []
+        self._started = self._idle_since = time.monotonic()
+        #: What the slot served last would train next, if this process may begin with it ahead.
+        self._next: Work | None = None
         self._streams = JobStreams(worker.client, store.job_id)
         self._lease = LeaseKeeper(
             store, self._streams, gen=gen, token=self._token, stall_s=worker.settings.stall_s
         )
+        self._slot_work = SlotWork(worker, store, self._token, self._on_batch)
 
     def run(self, stage: str) -> None:
         """Take slots until told to leave."""
         self._lease.start()
-        started = idle_since = time.monotonic()
-        preferred: list[int] = []
         try:
             while not self._is_draining():
-                now = time.monotonic()
-                answer = self._store.take(
-                    self._gen,
-                    token=self._token,
-                    ticket=self._ticket,
-                    stage=stage,
-                    preferred=preferred,
-                    queue_length=self._worker.queue_length(),
-                    held_ms=int((now - started) * 1000),
-                    idle_ms=int((now - idle_since) * 1000),
-                    worker=self._worker.name,
-                )
-                if isinstance(answer, Leave):
-                    logger.debug("job %s: %s", self._store.job_id, answer.why)
-                    return
+                answer: Work | Wait | Leave | None = self._take(stage)
+                ahead = None
                 if isinstance(answer, Wait):
-                    fail_points.reach("waiting")
-                    self._linger(answer)
-                    continue
-                self._serve(answer, stage)
-                preferred = [answer.slot, *(s for s in preferred if s != answer.slot)][:8]
-                idle_since = time.monotonic()
+                    if self._next is None:
+                        self._linger(answer)
+                        continue
+                    ahead = self._train_ahead(answer, self._next)
+                    answer = ahead.answer
+                if not isinstance(answer, Work):
+                    logger.debug("job %s: %s", self._store.job_id, answer)
+                    return
+                if ahead is None or not ahead.is_ours:
+                    ahead = None
+                    self._lease.begin(answer)
+                self._serve(answer, stage, ahead)
+                others = [slot for slot in self._preferred if slot != answer.slot]
+                self._preferred = [answer.slot, *others][:8]
+                self._idle_since = time.monotonic()
         except Drained:
             return
         finally:
             self._lease.stop()
 
-    def _serve(self, work: Work, stage: str) -> None:
-        """Do one slot's work; whatever goes wrong is told to the round store."""
-        self._lease.begin(work)
-        fail_points.at(
-            job=self._store.job_id, stage=stage, epoch=work.epoch, round=work.round_index,
-            slot=work.slot, attempt=work.attempt,
-        )  # fmt: skip
+    def _take(self, stage: str) -> Work | Wait | Leave:
+        now = time.monotonic()
+        return self._store.take(
+            self._gen,
+            token=self._token,
+            ticket=self._ticket,
+            stage=stage,
+            preferred=self._preferred,
+            queue_length=self._worker.queue_length(),
+            held_ms=int((now - self._started) * 1000),
+            idle_ms=int((now - self._idle_since) * 1000),
+            worker=self._worker.name,
+        )
+
+    def _train_ahead(self, wait: Wait, expected: Work) -> RoundAhead:
+        """Train the last slot's next round until there is an answer; see ``RoundAhead``."""
+        warm = self._worker.job(self._store.job_id, self._gen)
+        calls = Calls(
+            wait=self._linger,
+            take=lambda: self._take("train"),
+            begin=self._lease.begin,
+            fetch=lambda work: self._slot_work.fetch_weights(work, warm),
+            train=lambda on_batch: self._slot_work.train_ahead(expected, warm, on_batch),
+            own=lambda work: self._reach(work, "train", "taken", "fetched"),
+            on_batch=self._on_batch,
+            heed_drain=self._heed_drain,
+        )
+        ahead = RoundAhead(expected, calls, warm.log)
         try:
-            fail_points.reach("taken")
-            self._perform(work, stage)
+            ahead.train(wait)
+        except Drained:
+            if isinstance(ahead.answer, Work):
+                self._give_back(ahead.answer, "drain", "the worker shuts down")
+            raise
+        if ahead.is_spoilt:
+            self._worker.forget(self._store.job_id)
+        return ahead
+
+    def _serve(self, work: Work, stage: str, ahead: RoundAhead | None) -> None:
+        """Do one slot's work; whatever goes wrong is told to the round store."""
+        self._next = None
+        try:
+            self._perform(work, stage, ahead)
         except LeaseLost:
             logger.info("job %s: slot %d was taken away", self._store.job_id, work.slot)
         except Drained:
@@ -156,16 +184,26 @@ class Participant:
         finally:
             self._lease.end()
 
-    def _perform(self, work: Work, stage: str) -> None:
+    def _reach(self, work: Work, stage: str, *points: str) -> None:
+        fail_points.at(
+            job=self._store.job_id, stage=stage, epoch=work.epoch, round=work.round_index,
+            slot=work.slot, attempt=work.attempt,
+        )  # fmt: skip
+        for point in points:
+            fail_points.reach(point)
+
+    def _perform(self, work: Work, stage: str, ahead: RoundAhead | None) -> None:
+        if ahead is None:
+            self._reach(work, stage, "taken")
         warm = self._worker.job(self._store.job_id, self._gen)
         self._lease.log = warm.log
         warm.log.at(work.epoch, work.round_index, work.slot)
         if stage == "init":
-            contribution = self._initialise(work, warm)
+            contribution = self._slot_work.initialise(work, warm)
         elif stage == "train":
-            contribution = self._train(work, warm)
+            contribution = self._slot_work.train(work, warm, ahead)
         else:
-            contribution = self._validate(work, warm)
+            contribution = self._slot_work.validate(work, warm)
         self._lease.forward()  # before the round can end: the job's log is closed with it
         if fail_points.reach("before_contrib") == "dup":
             self._store.contribute(self._gen, work.rid, contribution)
@@ -173,10 +211,15 @@ class Participant:
         fail_points.reach("after_contrib")
         if answer != "OK":
             logger.info("job %s: slot %d: %s", self._store.job_id, work.slot, answer)
-            self._drop(contribution, answer)
+            self._drop(contribution, answer, is_kept=warm.spec.overlap)
+        elif stage == "train" and warm.spec.overlap:
+            plan = epoch_plan(warm.spec, warm.manifest, work.epoch, work.num_slots)
+            if plan.num_samples(work.round_index + 1, work.slot):
+                self._next = following(work, contribution)
 
     def _linger(self, answer: Wait) -> None:
         """Wait for the bell; if a complete round is not merged meanwhile, send word of it."""
+        fail_points.reach("waiting")
         block_ms = min(LINGER_MS, MAX_BLOCK_MS)
         if self._store.wait_for_bell(answer.bell, block_ms=block_ms) or not answer.is_complete:
             return
@@ -187,119 +230,12 @@ class Participant:
         with suppress(BackendUnreachable):  # a hint: the next tick does without
             self._worker.dispatcher.hint(self._store.job_id)
 
-    def _initialise(self, work: Work, warm: WarmJob) -> Contribution:
-        runtime = warm.runtime
-        blob = initial.pack(runtime.layout, runtime.weights(), runtime.frozen())
-        cid = new_id()
-        ref = self._worker.channel.push(self._store.key("c", cid), blob)
-        return self._contribution(work, cid, warm, num_samples=1, tensors=ref.to_json())
-
-    def _train(self, work: Work, warm: WarmJob) -> Contribution:
-        spec, started = warm.spec, time.perf_counter()
-        plan = epoch_plan(spec, warm.manifest, work.epoch, work.num_slots)
-        self._load_weights(work, warm)
-        optimizer = self._optimizer_state(work, warm)
-        fetched = time.perf_counter()
-        fail_points.reach("fetched")
-        result = warm.runtime.train_round(
-            epoch=work.epoch,
-            slot=work.slot,
-            num_slots=work.num_slots,
-            lr=spec.lr,
-            batch_size=spec.batch_size,
-            rows=plan.rows(work.round_index, work.slot),
-            seed=stream_seed(spec.seed, work.epoch, work.round_index, work.slot),
-            optimizer_state_policy=spec.optimizer_state,
-            optimizer_state=optimizer,
-            on_batch=self._on_batch,
-            wire=Wire(spec.wire),
-            base=warm.blob,
-            into=warm.contribution,
-        )
-        warm.contribution = result.contribution
-        trained = time.perf_counter()
-        cid = new_id()
-        channel = self._worker.channel
-        ref = channel.push(self._store.key("c", cid), result.contribution, is_passing=True)
-        state = ""
-        if result.optimizer_state is not None:
-            pushed = channel.push(self._store.key("o", cid), result.optimizer_state)
-            state = pushed.to_json()
-            warm.optimizer.pop(work.slot, None)
-            warm.optimizer[work.slot] = (state, result.optimizer_state)
-            while len(warm.optimizer) > _STATES_KEPT:
-                del warm.optimizer[next(iter(warm.optimizer))]
-        return self._contribution(
-            work,
-            cid,
-            warm,
-            num_samples=result.num_samples,
-            num_steps=result.num_steps,
-            loss=result.loss,
-            tensors=ref.to_json(),
-            optimizer=state,
-            timings={
-                "fetch": fetched - started + result.rows_s,
-                "data": result.data_s,
-                "compute": result.compute_s,
-                "push": result.pack_s + time.perf_counter() - trained,
-            },
-        )
-
-    def _validate(self, work: Work, warm: WarmJob) -> Contribution:
-        spec = warm.spec
-        plan = validation_plan(spec, warm.manifest, work.num_slots)
-        self._load_weights(work, warm)
-        result = warm.runtime.validate(
-            epoch=work.epoch,
-            slot=work.slot,
-            num_slots=work.num_slots,
-            batch_size=spec.batch_size,
-            rows=plan.rows(0, work.slot),
-            seed=stream_seed(spec.seed, work.epoch, "validation", work.slot),
-            on_batch=self._on_batch,
-        )
-        return self._contribution(
-            work,
-            new_id(),
-            warm,
-            num_samples=result.num_samples,
-            loss=result.loss,
-            accuracy=result.accuracy,
-        )
-
-    def _contribution(self, work: Work, cid: str, warm: WarmJob, **facts: object) -> Contribution:
-        return Contribution(
-            cid=cid,
-            token=self._token,
-            slot=work.slot,
-            worker=self._worker.name,
-            attempt=work.attempt,
-            layout=warm.runtime.layout.hash,
-            **facts,  # type: ignore[arg-type]
-        )
-
-    def _load_weights(self, work: Work, warm: WarmJob) -> None:
-        if work.weights is None:
-            raise ChunksMissing(key="weights", missing=1, expected=1)
-        if warm.weights != work.weights or warm.blob is None:
-            warm.weights = None  # what is in the blob's memory is undefined until it is all there
-            warm.blob = self._worker.channel.pull(work.weights, into=warm.blob)
-            warm.weights = work.weights
-        self._worker.load_weights(warm, warm.blob)
-
-    def _optimizer_state(self, work: Work, warm: WarmJob) -> bytes | None:
-        """The slot's optimizer state: from memory if this process made it, else from the store."""
-        if not work.optimizer:
-            return None
-        made = warm.optimizer.get(work.slot)
-        if made is not None and made[0] == work.optimizer:
-            return made[1]
-        return bytes(self._worker.channel.pull(TensorRef.from_json(work.optimizer)))
-
     def _on_batch(self, index: int) -> None:
         self._lease.on_batch(index)
         fail_points.reach("mid_train", batch=index)
+        self._heed_drain()
+
+    def _heed_drain(self) -> None:
         if self._is_draining():
             raise Drained
 
@@ -317,9 +253,15 @@ class Participant:
     def _give_back(self, work: Work, kind: str, why: str) -> None:
         self._store.kick(self._gen, work.rid, slot=work.slot, who=self._token, kind=kind, why=why)
 
-    def _drop(self, contribution: Contribution, answer: str) -> None:
-        """Forget what was pushed in vain. A STALE one may have been merged, its reply lost."""
-        refs = [contribution.tensors]
+    def _drop(self, contribution: Contribution, answer: str, *, is_kept: bool) -> None:
+        """Forget what was pushed in vain. A STALE one may have been merged, its reply lost.
+
+        Args:
+            contribution: What was refused.
+            answer: How.
+            is_kept: Whether the tensors, too, are needed after their merge.
+        """
+        refs = [] if is_kept else [contribution.tensors]
         if answer in {"LOST", "DUPLICATE"}:
-            refs.append(contribution.optimizer)
+            refs = [contribution.tensors, contribution.optimizer]
         self._worker.channel.drop(*(TensorRef.from_json(text) for text in refs if text))

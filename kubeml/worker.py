@@ -26,6 +26,7 @@ from kubeml.functions import Functions
 from kubeml.job import JobSpec
 from kubeml.plan import stream_seed
 from kubeml.records import JobRecords
+from kubeml.slot_blobs import SlotBlobs
 
 if TYPE_CHECKING:
     from kubeml.runtime import FunctionRuntime
@@ -54,7 +55,8 @@ class WarmJob:
         weights: Reference of the weights that the network holds or that were fetched last.
         blob: That weights blob.
         contribution: Memory of the last contribution, for the next one.
-        optimizer: Slot to (reference, bytes) of the optimizer state this process made last.
+        optimizer: The optimizer states this process made last.
+        local: The local weights (``--overlap``) it made last.
         has_frozen: Whether the frozen tensors were loaded.
         sha256: Hash of the weights loaded for inference.
     """
@@ -66,7 +68,8 @@ class WarmJob:
     weights: TensorRef | None = None
     blob: bytearray | None = None
     contribution: bytearray | None = None
-    optimizer: dict[int, tuple[str, bytes]] = field(default_factory=dict)
+    optimizer: SlotBlobs = field(default_factory=SlotBlobs)
+    local: SlotBlobs = field(default_factory=SlotBlobs)
     has_frozen: bool = False
     sha256: str = ""
 

@@ -1,7 +1,8 @@
 -- Shared by every script: Python puts this file in front of each.
 --
 -- Keys of one job (all under one hash tag, so one cluster slot):
---   KEYS[1] h  hash    head: gen state epoch round rounds rid ver w slots want last_want vslots stop reason ...
+--   KEYS[1] h  hash    head: gen state epoch round rounds rid ver w slots want last_want vslots overlap
+--                      stop reason ...
 --   KEYS[2] s  hash    slot -> lease {t token, dl deadline ms, at start ms, n attempt, e errors, l lost;
 --                      and in ms since the round was opened: b begun at first, a by this one, i in}
 --   KEYS[3] c  hash    slot -> contribution {cid, token, ...}
@@ -12,10 +13,12 @@
 --   KEYS[8] g  hash    round -> what was merged; tROUND -> when (see advance.lua); fN -> an attempt that
 --                      failed (the epoch's ledger)
 --   KEYS[9] k  stream  knock: the bell of parameter servers
+--   KEYS[10] l hash    slot -> reference to its local weights: what it contributed to the last merge of
+--                      this epoch, and goes on from (jobs with overlap alone)
 -- ARGV[1] is always the caller's generation. Decisions are made here, by the server's clock alone;
 -- every script may be called twice with the same arguments (clients re-send after a lost reply).
-local H, S, C, P, D, O, X, G, K =
-  KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6], KEYS[7], KEYS[8], KEYS[9]
+local H, S, C, P, D, O, X, G, K, L =
+  KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6], KEYS[7], KEYS[8], KEYS[9], KEYS[10]
 
 -- The server's clock in ms, with their fractions: what timings are noted by.
 local function instant()
@@ -85,9 +88,9 @@ local function note_failed(slot, record, kind, why)
   }))
 end
 
--- A change of stage: whoever took part in the last one is asked anew.
+-- A change of stage: whoever took part in the last one is asked anew, and begins with the merged weights.
 local function clear_stage()
-  redis.call('DEL', S, C, P, D)
+  redis.call('DEL', S, C, P, D, L)
 end
 
 local function close(state, reason)

@@ -1,5 +1,5 @@
 -- ADVANCE(gen, rid, rid', w', m', cids, ledger): commits a merge, the only way to a new version.
--- KEYS[10...] are the staged chunks of w' and of m' (the outer optimizer's state, or ''); cids are
+-- KEYS[11...] are the staged chunks of w' and of m' (the outer optimizer's state, or ''); cids are
 -- those merged, comma-separated in slot order.
 -- Notes beside the ledger when the round was opened (server ms) and, in ms since then, when it was
 -- merged and when each slot was begun at first, begun by the one whose work counts, and in (-1: not
@@ -21,7 +21,7 @@ if head('rid') == ARGV[3] or head('w') == ARGV[4] then return {'OK', state} end
 if head('rid') ~= ARGV[2] or not (state == 'RUN' or state == 'INIT') then return {'STALE'} end
 local want = number('want')
 if redis.call('HLEN', C) < want then return {'MORE'} end
-local cids, states = {}, {}
+local cids, states, trained = {}, {}, {}
 for slot = 0, want - 1 do
   local text = redis.call('HGET', C, slot)
   if not text then return {'MORE'} end
@@ -30,9 +30,10 @@ for slot = 0, want - 1 do
   if type(contribution.optimizer) == 'string' and contribution.optimizer ~= '' then
     states[slot] = contribution.optimizer
   end
+  trained[slot] = tostring(contribution.tensors)
 end
 if table.concat(cids, ',') ~= ARGV[6] then return {'CHANGED'} end
-for i = 10, #KEYS do
+for i = 11, #KEYS do
   if redis.call('EXISTS', KEYS[i]) == 0 then return {'MISSING', KEYS[i]} end
 end
 
@@ -40,7 +41,7 @@ if state == 'RUN' then redis.call('HSET', G, 't' .. head('round'), timing(want))
 for slot, reference in pairs(states) do redis.call('HSET', O, slot, reference) end
 redis.call('HINCRBY', H, 'ver', 1)
 redis.call('HSET', H, 'w', ARGV[4], 'm', ARGV[5], 'rid', ARGV[3], 'opened', instant())
-redis.call('DEL', S, C)
+redis.call('DEL', S, C, L)
 if state == 'INIT' then
   clear_stage()
   redis.call('HSET', H, 'state', 'PLAN', 'since', now())
@@ -49,6 +50,9 @@ else
   local round, rounds = redis.call('HINCRBY', H, 'round', 1), number('rounds')
   if round < rounds then
     redis.call('HSET', H, 'want', round == rounds - 1 and head('last_want') or head('slots'))
+    if head('overlap') == '1' then
+      for slot, reference in pairs(trained) do redis.call('HSET', L, slot, reference) end
+    end
   else
     clear_stage()
     local at, vslots = now(), number('vslots')

@@ -15,7 +15,7 @@ end
 local ended = current and is_final(head('state'))
 if ended and life <= number('life') then return {'EXISTS', current} end
 local stop = not ended and head('stop')
-redis.call('DEL', H, S, C, P, D, O, G, K)
+redis.call('DEL', H, S, C, P, D, O, G, K, L)
 redis.call('PERSIST', X)
 redis.call('HSET', H, 'gen', ARGV[1], 'since', now(), 'opened', instant())
 -- Who asked a job to stop meant all of its generations.

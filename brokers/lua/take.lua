@@ -1,5 +1,5 @@
 -- TAKE(gen, token, ticket, stage, preferred, queue length, held ms, idle ms, worker): what am I to do?
--- -> SLOT slot rid epoch round ver w slots attempt o | WAIT bell complete | RETURN why | END state | GONE
+-- -> SLOT slot rid epoch round ver w slots attempt o l | WAIT bell complete | RETURN why | END state | GONE
 local STAGES = {INIT = 'init', RUN = 'train', VAL = 'validate'}
 if gone() then return {'GONE'} end
 local token, ticket = ARGV[2], ARGV[3]
@@ -21,6 +21,7 @@ local function grant(slot, record)
   return {
     'SLOT', tostring(slot), head('rid'), head('epoch'), head('round'), head('ver'), head('w'),
     head('slots'), tostring(record.n), redis.call('HGET', O, slot) or '',
+    redis.call('HGET', L, slot) or '',
   }
 end
 

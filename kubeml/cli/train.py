@@ -60,6 +60,9 @@ def train(
         str,
         typer.Option("--wire", help="Contributions: fp32, or bf16 differences of half the bytes."),
     ] = "fp32",
+    overlap: Annotated[
+        bool, typer.Option("--overlap", help="Train on while a merge is under way.")
+    ] = False,
     device: Annotated[
         str, typer.Option("--device", help="Workers to train on: cpu or gpu.")
     ] = "cpu",
@@ -89,7 +92,7 @@ def train(
             max_parallelism=max_parallelism, static=static, k=k, validate_every=validate_every,
             goal_accuracy=goal_accuracy, seed=seed, shuffle=shuffle,
             optimizer_state=optimizer_state, outer=outer, outer_lr=outer_lr,
-            outer_momentum=outer_momentum, wire=wire, device=device,
+            outer_momentum=outer_momentum, wire=wire, overlap=overlap, device=device,
             max_errors=max_errors, job_id=job_id,
         )  # fmt: skip
         if as_json and not follow:

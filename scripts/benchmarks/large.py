@@ -56,8 +56,9 @@ def run(options: argparse.Namespace) -> Report:
     with pool.embedded_stack(workers=SLOTS) as client:
         put_rows(client, rounds)
         pool.put_function(
-            client, "large", "stamping", "large", constants=f"NUM_BYTES = {num_bytes}\n"
-        )
+            client, "large", "stamping", "large",
+            constants=f"NUM_BYTES = {num_bytes}\nSTEP_S = 0.0\n",
+        )  # fmt: skip
         for _ in range(options.repeat or (1 if options.quick else 5)):
             measured = {("gloo", "ms"): all_reduce_ms(num_bytes, count=rounds)}
             for arm, (job_options, _) in ARMS.items():

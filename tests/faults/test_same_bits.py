@@ -40,10 +40,10 @@ def train(cluster: Cluster, function: str = "tiny", **changes: object) -> str:
     return job.wait(120).weights_sha256
 
 
-def submit_slow(cluster: Cluster) -> Job:
+def submit_slow(cluster: Cluster, **changes: object) -> Job:
     return cluster.client.train(
         "slow", "points", epochs=2, batch_size=10, lr=0.05, parallelism=4, static=True, k=8,
-        optimizer_state="carry",
+        optimizer_state="carry", **changes,
     )  # fmt: skip
 
 
@@ -82,3 +82,42 @@ def test_same_weights_on_one_two_and_three_workers_and_under_faults(cluster: Clu
     assert any(event.kind == "rebuilt" for event in job.events())
     assert [row.epoch for row in job.history()] == [1, 2]
     eventually(lambda: not job.status().num_workers, within_s=10, what="no participant left behind")
+
+
+@pytest.mark.timeout(300)
+def test_same_weights_with_overlap_on_one_and_two_workers_and_under_faults(
+    cluster: Cluster,
+) -> None:
+    for name in list(cluster.processes):
+        if name.startswith("worker"):
+            cluster.kill(name)
+    cluster.start_worker("worker-4")
+    digests = {"one worker": train(cluster, overlap=True)}
+    cluster.start_worker("worker-5")
+    digests["two workers"] = train(cluster, overlap=True)
+    # Two of its slots have a worker each, which trains them ahead.
+    digests["slow"] = train(cluster, "slow", overlap=True)
+    plain = train(cluster)
+
+    job = submit_slow(cluster, overlap=True)
+    wait_for_round(job, epoch=1, round_number=2)
+    cluster.kill("worker-4")
+    digests["one killed in mid-epoch"] = job.wait(120).weights_sha256
+    retries = sum(row.retries for row in job.history())
+
+    cluster.start_worker("worker-6")
+    job = submit_slow(cluster, overlap=True)
+    wait_for_round(job, epoch=1, round_number=2)
+    status = cluster.terminate("worker-5")
+    digests["one told to go"] = job.wait(120).weights_sha256
+
+    job = submit_slow(cluster, overlap=True)
+    wait_for_round(job, epoch=2, round_number=2)
+    state_client(cluster.settings).flushdb()
+    digests["Redis lost"] = job.wait(120).weights_sha256
+
+    assert len(set(digests.values())) == 1, digests
+    assert plain not in digests.values()
+    assert retries >= 1
+    assert status == 0
+    assert any(event.kind == "rebuilt" for event in job.events())

@@ -61,3 +61,22 @@ def plain_loop(
                 optimizer.step()
             momentum = optimizer.state_dict()
     return dict(net.state_dict())
+
+
+def test_one_slot_with_overlap_is_plain_training_but_for_rounding(
+    client: Client, submit: Submit
+) -> None:
+    # The merged weights are what it handed in: the correction adds what it takes away.
+    job = submit(
+        parallelism=1, k=7, epochs=2, batch_size=16, lr=0.05, seed=11, optimizer_state="carry",
+        overlap=True,
+    )  # fmt: skip
+    job.wait(60)
+
+    expected = plain_loop(seed=11, k=7, epochs=2, batch_size=16, lr=0.05, client=client)
+
+    state = job.state_dict()
+    assert all(
+        torch.allclose(state[name], tensor, rtol=1e-4, atol=1e-5)
+        for name, tensor in expected.items()
+    )

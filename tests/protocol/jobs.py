@@ -57,7 +57,7 @@ class ScriptedJob:
     def everything(self) -> dict[str, Any]:
         """All keys of the job (but not its chunks) with their contents, to compare."""
         read: dict[str, Any] = {"h": self.head}
-        for name in "sco":
+        for name in "scol":
             read[name] = self.client.hgetall(self.store.key(name))
         read["g"] = self.client.hgetall(self.store.key("g"))
         for name in "pd":
@@ -102,10 +102,16 @@ class ScriptedJob:
         return self
 
     def begin_planned(
-        self, *, slots: int = 2, rounds: int = 2, last_want: int = 0, vslots: int = 0
+        self,
+        *,
+        slots: int = 2,
+        rounds: int = 2,
+        last_want: int = 0,
+        vslots: int = 0,
+        **changes: object,
     ) -> "ScriptedJob":
         """RUN: epoch 1 is planned, nobody has come yet."""
-        self.begin(state="PLAN", w=self.stage().to_json(), ver=1)
+        self.begin(state="PLAN", w=self.stage().to_json(), ver=1, **changes)
         assert self.plan(slots=slots, rounds=rounds, last_want=last_want, vslots=vslots) == "OK"
         return self
 
@@ -162,7 +168,8 @@ class ScriptedJob:
         self.client.delete(self.store.key("p"))
         ticket = self.ticket()
         while isinstance(work := self.take(token, ticket, stage=stage), Work):
-            assert self.contribute(token, work, new_id()) == "OK"
+            cid = new_id()
+            assert self.contribute(token, work, cid, tensors=f"tensors-{cid}") == "OK"
         contributions = self.store.snapshot().contributions
         return [json.loads(contributions[slot])["cid"] for slot in sorted(contributions)]
 

@@ -89,10 +89,10 @@ WEAKENINGS: Mapping[str, tuple[Change, ...]] = {
     ),
     "ADVANCE without cid comparison": (Change("advance", _CHANGED, ""),),
     "ADVANCE without a look at the chunks": (
-        Change("advance", "for i = 10, #KEYS do", "for i = 1, 0 do"),
+        Change("advance", "for i = 11, #KEYS do", "for i = 1, 0 do"),
     ),
     "ADVANCE keeps the contributions": (
-        Change("advance", "redis.call('DEL', S, C)\nif", "redis.call('DEL', S)\nif"),
+        Change("advance", "redis.call('DEL', S, C, L)\nif", "redis.call('DEL', S, L)\nif"),
     ),
     "ADVANCE keeps the optimizer states": (
         Change(
@@ -100,6 +100,20 @@ WEAKENINGS: Mapping[str, tuple[Change, ...]] = {
             "for slot, reference in pairs(states) do redis.call('HSET', O, slot, reference) end",
             "",
         ),
+    ),
+    "ADVANCE keeps no local weights": (
+        Change("advance", "redis.call('HSET', L, slot, reference)", "break"),
+    ),
+    "ADVANCE keeps local weights that nobody asked for": (
+        Change("advance", "if head('overlap') == '1' then", "if true then"),
+    ),
+    "stages keep the local weights of the one before": (
+        Change(EVERY_SCRIPT, "redis.call('DEL', S, C, P, D, L)", "redis.call('DEL', S, C, P, D)"),
+        Change("advance", "redis.call('DEL', S, C, L)", "redis.call('DEL', S, C)"),
+    ),
+    "TAKE forgets the local weights": (Change("take", "redis.call('HGET', L, slot) or ''", "''"),),
+    "TAKE hands out another slot's local weights": (
+        Change("take", "redis.call('HGET', L, slot)", "redis.call('HGET', L, 0)"),
     ),
     "ADVANCE wants all slots in the last round": (
         Change(

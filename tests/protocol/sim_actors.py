@@ -39,6 +39,8 @@ class _Participant:
         self.store, self.channel, self.rng = world.store, world.channel, world.rng
         self.token = world.new_id()
         self.gen = ""
+        #: What it handed in last: its process has those local weights.
+        self.made = ""
 
     def run(self) -> Actor:
         head = yield self.store.head
@@ -80,6 +82,10 @@ class _Participant:
                     raise Violation("work was given out before there were weights")
                 base = work.weights.key
                 yield partial(self.channel.pull, work.weights)
+                if work.local:
+                    base += "+" + cid_of(work.local)
+                    if work.local != self.made:
+                        yield lambda: self.channel.pull(TensorRef.from_json(work.local))
                 if work.optimizer:
                     yield lambda: self.channel.pull(TensorRef.from_json(work.optimizer))
             except ChunksMissing:
@@ -119,7 +125,9 @@ class _Participant:
         if self.world.happens("slow worker"):
             yield self.rng.randrange(2000, 9000)
         answer, num_in, want = yield lambda: self.store.contribute(self.gen, work.rid, made)
-        if answer != "OK":
+        if answer == "OK":
+            self.made = made.tensors
+        if answer in {"LOST", "DUPLICATE"} or (answer != "OK" and not self.world.spec.overlap):
             # Not the optimizer state: the call may have been repeated, and the first one counted.
             yield lambda: self.channel.drop(tensors)
         elif num_in >= want:
@@ -210,7 +218,10 @@ class _Keeper:
     def _are_tensors_lost(self, snap: Snapshot) -> Callable[[], bool]:
         def look() -> bool:
             keys = snap.weights.chunk_keys() if snap.weights else []
-            for text in self.store.optimizer_refs().values():
+            refs = self.store.optimizer_refs() | {
+                f"local {slot}": text for slot, text in self.store.local_refs().items()
+            }
+            for text in refs.values():
                 keys += TensorRef.from_json(text).chunk_keys()
             return bool(keys) and self.store._client.exists(*keys) < len(keys)
 
@@ -273,6 +284,7 @@ class _Keeper:
         blob, cids = json.dumps(parts).encode(), [c.cid for c in read]
         weights = yield lambda: self.channel.push(key, blob)
         replaced = yield self.store.optimizer_refs
+        left_behind = yield self.store.local_refs
         if self.world.happens("expire"):
             self.channel.drop(weights)
         if self.world.happens("slow merge"):
@@ -283,7 +295,10 @@ class _Keeper:
         if answer != "OK":
             yield lambda: self.channel.drop(weights)
             return answer in {"CHANGED", "STALE"}
-        stale = [c.ref for c in read] + ([snap.weights] if snap.weights else [])
+        stale = [TensorRef.from_json(text) for text in left_behind.values()]
+        stale += [snap.weights] if snap.weights else []
+        if not (self.world.spec.overlap and state == "RUN"):
+            stale += [c.ref for c in read]
         stale += [TensorRef.from_json(replaced[c.slot]) for c in read if c.slot in replaced]
         yield lambda: self.channel.drop(*stale)
         if state != "RUN":

@@ -15,8 +15,9 @@ from brokers.protocol import TensorRef
 from brokers.round_store import RoundStore
 from brokers.tensor_channel import TensorChannel
 
-#: One piece of work in some weights: epoch, round, slot, cid, key of the weights it was trained
-#: from, and how many slots and rounds its epoch had.
+#: One piece of work in some weights: epoch, round, slot, cid, what it is based on, and how many
+#: slots and rounds its epoch had. It is based on merged weights, by their key; with overlap, and in
+#: all rounds but an epoch's first, also on the slot's last contribution: ``key+cid``.
 Part = tuple[int, int, int, str, str, int, int]
 
 #: Where in its arguments a script has the rid that must be the current one.
@@ -195,10 +196,19 @@ class Referee:
         rounds = int(before["rounds"])
         want = int(before["last_want" if index == rounds - 1 else "slots"])
         base = TensorRef.from_json(before["w"]).key
-        expected = self.parts_known(before["w"]) + [
-            (epoch, index, slot, self.books.accepted.get((rid, slot), "?"), base, want, rounds)
+        known = self.parts_known(before["w"])
+        began = {
+            slot: f"{base}+{cid}"
+            for *when, slot, cid, _, _, _ in known
+            if before.get("overlap") == "1" and when == [epoch, index - 1]
+        }
+        expected = known + [
+            (
+                epoch, index, slot, self.books.accepted.get((rid, slot), "?"),
+                began.get(slot, base), want, rounds,
+            )
             for slot in range(want)
-        ]
+        ]  # fmt: skip
         if parts != expected:
             raise Violation(
                 f"I1/I2: version {after['ver']} (epoch {epoch}, round {index}, {want} slots)"
@@ -234,9 +244,9 @@ class Referee:
         return list(self._known[TensorRef.from_json(text).key])
 
 
-def cid_of(optimizer: str) -> str:
-    """The contribution that an optimizer state was made with (it is in its key)."""
-    return TensorRef.from_json(optimizer).key.rsplit(":", 1)[1].split("-")[0]
+def cid_of(reference: str) -> str:
+    """The contribution that an optimizer state, or local weights, came with (it is in the key)."""
+    return TensorRef.from_json(reference).key.rsplit(":", 1)[1].split("-")[0]
 
 
 def require_whole(parts: Sequence[Part], *, epochs: int) -> None:

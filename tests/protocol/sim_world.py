@@ -87,7 +87,7 @@ class World:
         self.channel, self.objects = TensorChannel(client), Store()
         self.referee = Referee(self.channel, self.objects, lease_ms=LEASE_MS)
         self.store = SimulatedStore(self, client, self.job_id)
-        self.spec = _spec(self.job_id, epochs=self.rng.randrange(1, 4))
+        self.spec = _spec(self.job_id, epochs=self.rng.randrange(1, 4), overlap=seed % 2 == 1)
         self.messages: list[tuple[str, str]] = []
         self.plan_requests, self._hints = 0, 0
         self.faults: Counter[str] = Counter()
@@ -135,6 +135,7 @@ class World:
         """The head of a job whose weights are to be initialised."""
         fields = {"state": "INIT", "rid": self.new_id(), "epoch": 0, "round": 0, "rounds": 1}
         fields |= {"ver": 0, "w": "", "slots": 1, "want": 1, "lease_ms": LEASE_MS}
+        fields |= {"overlap": int(self.spec.overlap)}
         return fields | {"max_errors": 10**6, "max_lost": 10**6}
 
     def next_message(self) -> tuple[str, str] | None:
@@ -361,7 +362,7 @@ class World:
             raise Violation(f"I6: chunks without an end: {eternal[:3]}")
 
 
-def _spec(job_id: str, *, epochs: int) -> JobSpec:
+def _spec(job_id: str, *, epochs: int, overlap: bool) -> JobSpec:
     return JobSpec(
         id=job_id,
         function="f",
@@ -372,4 +373,5 @@ def _spec(job_id: str, *, epochs: int) -> JobSpec:
         epochs=epochs,
         batch_size=1,
         lr=0.1,
+        overlap=overlap,
     )

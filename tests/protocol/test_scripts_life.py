@@ -71,12 +71,13 @@ def test_init_of_a_later_generation_clears_what_was_there(job: ScriptedJob) -> N
     job.ticket()
     job.client.hset(job.store.key("o"), "0", "old")
     job.client.hset(job.store.key("g"), "0", "old")
+    job.client.hset(job.store.key("l"), "0", "old")
 
     assert job.store.init(10, birth=new_id(), fields=job.fields(), seen="9")
 
     now = job.everything()
     assert now.pop("h")["gen"] == "10"
-    assert now == {"s": {}, "c": {}, "p": [], "d": [], "o": {}, "g": {}}
+    assert now == {"s": {}, "c": {}, "p": [], "d": [], "o": {}, "l": {}, "g": {}}
     assert job.contribute("a", work) == "GONE"
     assert job.take("a") == Leave(why="gone")
 

@@ -11,6 +11,7 @@ from tests.protocol import test_scripts_advance as advance
 from tests.protocol import test_scripts_clock as clock
 from tests.protocol import test_scripts_contrib as contrib
 from tests.protocol import test_scripts_life as life
+from tests.protocol import test_scripts_overlap as overlap
 from tests.protocol import test_scripts_take as take
 from tests.protocol import test_scripts_timings as timings
 from tests.protocol.jobs import ScriptedJob
@@ -42,6 +43,19 @@ CAUGHT_BY: dict[str, Claim] = {
     ),
     "ADVANCE keeps the optimizer states": (
         advance.test_advance_switches_the_optimizer_states_with_the_weights
+    ),
+    "ADVANCE keeps no local weights": (
+        overlap.test_advance_keeps_what_each_slot_contributed_for_the_next_round
+    ),
+    "ADVANCE keeps local weights that nobody asked for": (
+        overlap.test_advance_keeps_no_local_weights_without_overlap
+    ),
+    "stages keep the local weights of the one before": (
+        overlap.test_advance_of_the_last_round_forgets_the_local_weights
+    ),
+    "TAKE forgets the local weights": overlap.test_take_hands_out_the_slots_own_local_weights,
+    "TAKE hands out another slot's local weights": (
+        overlap.test_take_hands_out_the_slots_own_local_weights
     ),
     "ADVANCE wants all slots in the last round": (
         advance.test_advance_wants_fewer_slots_in_a_short_last_round

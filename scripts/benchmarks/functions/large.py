@@ -1,7 +1,9 @@
-"""A network of so many bytes, all of them sent in every round, that computes next to nothing."""
+"""A network of so many bytes, all sent in every round, that computes for so many seconds."""
+
+import time
 
 import torch
-from constants import NUM_BYTES
+from constants import NUM_BYTES, STEP_S
 from stamping import Stamping
 from torch import nn
 
@@ -39,7 +41,10 @@ class BulkModel(KubeModel):
         return torch.optim.SGD(self.parameters(), lr=self.lr)
 
     def train(self, batch, batch_index):
-        """Change something."""
+        """Keep a core busy (sleeping would leave it to the merge), and change something."""
+        until = time.perf_counter() + STEP_S
+        while time.perf_counter() < until:
+            self._network.parts[0].detach().sum()
         with torch.no_grad():
             self._network.parts[0][0] += 1
         return 0.0
