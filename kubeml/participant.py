@@ -24,7 +24,7 @@ from kubeml.errors import (
     KubemlError,
     UserCodeError,
 )
-from kubeml.job_plans import epoch_plan, validation_plan
+from kubeml.job_plans import epoch_plan, shards_ahead, validation_plan
 from kubeml.lease_keeper import LeaseKeeper, LeaseLost
 from kubeml.plan import stream_seed
 from kubeml.worker import WarmJob, Worker
@@ -187,7 +187,11 @@ class Participant:
             self._worker.dispatcher.hint(self._store.job_id)
 
     def _initialise(self, work: Work, warm: WarmJob) -> Contribution:
-        runtime = warm.runtime
+        runtime, spec = warm.runtime, warm.spec
+        # It will most likely train a slot in a moment, the first one if it is quick.
+        warm.prefetcher.ahead(
+            shards_ahead(spec, warm.manifest, epoch=1, num_slots=spec.parallelism)
+        )
         blob = initial.pack(runtime.layout, runtime.weights(), runtime.frozen())
         cid = new_id()
         ref = self._worker.channel.push(self._store.key("c", cid), blob)
@@ -196,6 +200,13 @@ class Participant:
     def _train(self, work: Work, warm: WarmJob) -> Contribution:
         spec, started = warm.spec, time.perf_counter()
         plan = epoch_plan(spec, warm.manifest, work.epoch, work.num_slots)
+        # This round's too: its rows may be in many shards, which come quicker side by side.
+        warm.prefetcher.ahead(
+            shards_ahead(
+                spec, warm.manifest, epoch=work.epoch, num_slots=work.num_slots,
+                round_index=work.round_index, slot=work.slot,
+            )
+        )  # fmt: skip
         self._load_weights(work, warm)
         optimizer = self._optimizer_state(work, warm)
         fetched = time.perf_counter()
