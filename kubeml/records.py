@@ -264,7 +264,8 @@ class JobRecords:
         self._objects.delete_prefix(summary_key.prefix(job_id))
         prefixes = (f"{folder}/{job_id}/" for folder in ("checkpoints", "history", "jobs"))
         keys = [info.key for prefix in prefixes for info in self._objects.list(prefix)]
-        self._objects.delete([*keys, f"active/{job_id}"])
+        # Some servers keep an empty folder for a while, which looks like a job without a spec.
+        self._objects.delete([*keys, f"active/{job_id}", f"jobs/{job_id}/"])
         self._objects.delete_prefix(summary_key.prefix(job_id))
 
 

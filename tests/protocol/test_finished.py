@@ -19,9 +19,11 @@ from tests.jobs import make_end, make_row, make_spec
 @pytest.fixture
 def client(s3_settings: Settings, objects: ObjectStore) -> Iterator[Client]:
     """A client of a bucket that holds no job of another test."""
-    for prefix in ("jobs/", "history/", "active/", summary_key.ROOT):
+    for prefix in ("active/", summary_key.ROOT):
         objects.delete_prefix(prefix)
     with Client(s3_settings) as client:
+        for job_id in client.records.all_ids():
+            client.records.delete(job_id)
         yield client
 
 
@@ -206,5 +208,5 @@ def test_prune_removes_ended_jobs_alone_and_leaves_nothing_of_them(
     gone = client.prune_histories()
 
     assert sorted(gone) == ["job-0", "job-1", "job-2"]
-    assert list(listed(client)) == ["running"]
+    assert list(listed(client)) == client.records.all_ids() == ["running"]
     assert not [info.key for info in objects.list("") if "job-" in info.key]
