@@ -77,6 +77,10 @@ class ShardCache:
                 self._store(path, _fetch_verified(sha256, fetch))
         return path
 
+    def has(self, sha256: str) -> bool:
+        """Whether there is a file of this name, which ``get`` would verify."""
+        return (self.directory / sha256).exists()
+
     def touch(self, sha256: str) -> None:
         """Note that the file is in use, for those who keep it mapped and no longer ``get`` it."""
         path = self.directory / sha256

@@ -104,6 +104,29 @@ class ShardReader:
             start = end
         return data, labels
 
+    @property
+    def max_cache_bytes(self) -> int:
+        """Bound of the cache that the shards are kept in."""
+        return self._cache.max_bytes
+
+    def shard(self, split: Split, index: int) -> ShardInfo:
+        """What the manifest says of a shard."""
+        return self.manifest.split(split).shards[index]
+
+    def has(self, split: Split, index: int) -> bool:
+        """Whether a shard is in the cache, sound or not."""
+        return self._cache.has(self.shard(split, index).sha256)
+
+    def fetch(self, split: Split, index: int) -> None:
+        """Bring a shard into the cache, unless it is there.
+
+        Raises:
+            ObjectMissing: It is gone: its dataset was deleted.
+            Corrupted: It has not the bytes it was uploaded with.
+        """
+        shard = self.shard(split, index)
+        self._cache.get(shard.sha256, partial(self._objects.get, shard.key))
+
     def _tensors(self, info: SplitInfo, shard: ShardInfo) -> dict[str, Array]:
         with self._lock:
             if (entry := self._maps.get(shard.key)) is not None:

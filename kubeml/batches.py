@@ -36,6 +36,9 @@ def batches(
         (low, min(low + batch_size, len(dataset))) for low in range(0, len(dataset), batch_size)
     ]
     build = _builder(dataset)
+    if device.type == "cuda":
+        # In the thread that builds the batch, so that training need not wait for it.
+        build = _pinning(build)
     if not spans:
         return
     wanted = device.type != "cpu" if prefetch is None else prefetch
@@ -55,12 +58,29 @@ def to_device(batch: Any, device: torch.device) -> Any:
     """The batch with every tensor on the device; tuples, lists and dicts are kept."""
     if isinstance(batch, torch.Tensor):
         return batch.to(device, non_blocking=True)
+    return _mapped(batch, lambda part: to_device(part, device))
+
+
+def pinned(batch: Any) -> Any:
+    """The batch with every tensor in page-locked memory, from which a GPU copies by itself.
+
+    From other memory a ``non_blocking`` copy is none: the caller waits. PyTorch reuses a block of
+    such memory only when the copies from it are done, so nobody has to wait before letting go.
+    """
+    if isinstance(batch, torch.Tensor):
+        is_plain = batch.device.type == "cpu" and batch.layout == torch.strided
+        return batch.pin_memory() if is_plain else batch
+    return _mapped(batch, pinned)
+
+
+def _mapped(batch: Any, change: Callable[[Any], Any]) -> Any:
+    """The batch with its parts changed; tuples, lists and dicts are kept."""
     if isinstance(batch, dict):
-        return {key: to_device(value, device) for key, value in batch.items()}
+        return {key: change(value) for key, value in batch.items()}
     if isinstance(batch, tuple) and hasattr(batch, "_fields"):
-        return type(batch)(*(to_device(part, device) for part in batch))
+        return type(batch)(*(change(part) for part in batch))
     if isinstance(batch, list | tuple):
-        return type(batch)(to_device(part, device) for part in batch)
+        return type(batch)(change(part) for part in batch)
     return batch
 
 
@@ -86,6 +106,10 @@ def _builder(dataset: KubeDataset) -> Callable[[int, int], Any]:
         torch.from_numpy(dataset.data[low:high]),
         torch.from_numpy(dataset.labels[low:high]),
     ]
+
+
+def _pinning(build: Callable[[int, int], Any]) -> Callable[[int, int], Any]:
+    return lambda low, high: pinned(build(low, high))
 
 
 def _random_state() -> tuple[Any, ...]:

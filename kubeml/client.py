@@ -10,11 +10,12 @@ with Client() as client:
 
 import time
 import uuid
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from functools import cached_property
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from brokers.connections import state_client
 from brokers.errors import redis_errors
@@ -25,6 +26,7 @@ from brokers.round_store import RoundStore, new_id
 from brokers.settings import Settings, mask_url
 from kubeml.checkpoint import Checkpoints
 from kubeml.errors import (
+    BackendRefused,
     BackendUnreachable,
     Conflict,
     InvalidOption,
@@ -36,7 +38,7 @@ from kubeml.errors import (
 )
 from kubeml.generations import Generations
 from kubeml.job import JobSpec, JobStatus
-from kubeml.records import JobRecords
+from kubeml.records import PARALLEL_READS, JobRecords
 from kubeml.training_job import Job
 
 if TYPE_CHECKING:
@@ -45,6 +47,11 @@ if TYPE_CHECKING:
     from brokers.dispatch import Dispatcher
     from kubeml.datasets import Datasets
     from kubeml.functions import Functions
+
+T = TypeVar("T")
+
+#: For fewer ended jobs than this, it is quicker to look at each than to list all summaries.
+_INDEX_FROM = 100
 
 
 class Client:
@@ -196,8 +203,9 @@ class Client:
         alive = live_jobs(self.redis, where=self.where)
         ended = ended_jobs(self.redis, where=self.where)
         ids = list(dict.fromkeys([*alive, *ended]))
-        statuses = self._each(ids, lambda job_id: _status_or_none(Job(job_id, self)))
-        return sorted((s for s in statuses if s), key=lambda s: s.spec.created_at)
+        finished = self.records.finished() if len(ended) > _INDEX_FROM else {}
+        finished |= dict.fromkeys(alive)
+        return sorted(self._statuses(ids, finished), key=lambda s: s.spec.created_at)
 
     def prune_jobs(self) -> list[str]:
         """Forget ended jobs in the live state; their histories and checkpoints stay."""
@@ -208,10 +216,12 @@ class Client:
 
     def histories(self) -> list[JobStatus]:
         """Every job there is a record of, newest first."""
-        statuses = self._each(
-            self.records.all_ids(), lambda job_id: _status_or_none(Job(job_id, self))
-        )
-        found = [status for status in statuses if status]
+        ids, finished = self.records.all_ids(), self.records.finished()
+        found = self._statuses(ids, finished)
+        with suppress(BackendRefused):  # whoever may only read reads all records again next time
+            self._each(
+                [s.id for s in found if s.end and s.id not in finished], self.records.summarise
+            )
         return sorted(found, key=lambda s: s.spec.created_at, reverse=True)
 
     def delete_history(self, job_id: str) -> None:
@@ -226,15 +236,12 @@ class Client:
             raise Conflict(
                 what=f"job {job_id} is running", hint=f"stop it: kubeml task stop --id {job_id}"
             )
-        RoundStore(self.redis, job_id, where=self.where).forget()
-        self.records.delete(job_id)
+        self._delete(job_id)
 
     def prune_histories(self) -> list[str]:
         """Remove the histories of all ended jobs, and return their ids."""
         ended = [s.id for s in self.histories() if s.state.is_final]
-        for job_id in ended:
-            self.delete_history(job_id)
-        return ended
+        return [job_id for job_id in self._each(ended, self._prune) if job_id]
 
     def infer(self, job_id: str, data: list[Any], *, timeout_s: float = 60.0) -> Any:
         """Run the function's ``infer`` on a worker, with the job's last weights.
@@ -308,17 +315,35 @@ class Client:
         with redis_errors(self.where):
             self.redis.ping()
 
-    def _each(self, ids: list[str], look: Any) -> list[Any]:
-        with ThreadPoolExecutor(8) as pool:
+    def _each(self, ids: list[str], look: Callable[[str], T]) -> list[T]:
+        with ThreadPoolExecutor(PARALLEL_READS) as pool:
             return list(pool.map(look, ids))
 
+    def _statuses(
+        self, ids: list[str], finished: Mapping[str, JobStatus | None]
+    ) -> list[JobStatus]:
+        """What ``finished`` says of these jobs; all others are looked at one by one."""
+        known = [status for job_id in ids if (status := finished.get(job_id)) is not None]
+        unknown = [job_id for job_id in ids if finished.get(job_id) is None]
+        return known + [status for status in self._each(unknown, self._look) if status is not None]
 
-def _status_or_none(job: Job) -> JobStatus | None:
-    try:
-        return job.status()
-    except JobNotFound:
-        # Deleted meanwhile, or a submission that died half-way.
-        return None
+    def _look(self, job_id: str) -> JobStatus | None:
+        try:
+            return Job(job_id, self).status()
+        except JobNotFound:
+            # Deleted meanwhile, or a submission that died half-way.
+            return None
+
+    def _prune(self, job_id: str) -> str:
+        if self.records.end(job_id) is None:
+            # Deleted or resumed by somebody else meanwhile.
+            return ""
+        self._delete(job_id)
+        return job_id
+
+    def _delete(self, job_id: str) -> None:
+        RoundStore(self.redis, job_id, where=self.where).forget()
+        self.records.delete(job_id)
 
 
 def _new_job_id() -> str:

@@ -1,6 +1,8 @@
 """The plans of a job's epochs, as every party of the job computes them. Pure."""
 
-from brokers.manifest import DatasetManifest
+from collections.abc import Iterator
+
+from brokers.manifest import DatasetManifest, Split
 from kubeml.job import JobSpec
 from kubeml.plan import EpochPlan
 
@@ -36,3 +38,27 @@ def validation_plan(spec: JobSpec, manifest: DatasetManifest, num_slots: int) ->
         batch_size=spec.batch_size,
         shuffle=False,
     )
+
+
+def shards_ahead(
+    spec: JobSpec,
+    manifest: DatasetManifest,
+    *,
+    epoch: int,
+    num_slots: int,
+    round_index: int = 0,
+    slot: int = 0,
+) -> Iterator[tuple[Split, int]]:
+    """Shards that a slot needs from a round on, in order: this epoch's, validation's, the next's.
+
+    A guess past this epoch: slots may change hands, and their number too.
+    """
+    for shard in epoch_plan(spec, manifest, epoch, num_slots).shards_from(round_index, slot):
+        yield "train", shard
+    validation = validation_plan(spec, manifest, num_slots)
+    if spec.validation_due(epoch) and slot < validation.num_slots:
+        for shard in validation.shards_from(0, slot):
+            yield "test", shard
+    if epoch < spec.epochs:
+        for shard in epoch_plan(spec, manifest, epoch + 1, num_slots).shards_from(0, slot):
+            yield "train", shard

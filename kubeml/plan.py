@@ -89,6 +89,26 @@ class EpochPlan:
         ]
         return np.concatenate(parts) if parts else np.empty(0, dtype=np.int64)
 
+    def shards_from(self, round_index: int, slot: int) -> list[int]:
+        """Shards with the rows of (round, slot) and of the slot's later rounds, by first need.
+
+        Of a shuffle window all shards are counted, since its rows are mixed.
+        """
+        low, _ = self._bounds(round_index, slot)
+        _, high = self._bounds(self.num_rounds - 1, slot)
+        if low == high:
+            return []
+        order = np.arange(len(self.shard_rows))
+        if self.shuffle:
+            order = _shard_order(self.seed, self.epoch, len(self.shard_rows))
+            windows = _window_bounds(self.seed, self.epoch, self.shard_rows, self.window_shards)
+            low = max(start for start, _ in windows if start <= low)
+            high = min(stop for _, stop in windows if stop >= high)
+        stops = np.cumsum(np.array(self.shard_rows)[order])
+        first, last = np.searchsorted(stops, [low, high - 1], side="right")
+        found: list[int] = order[first : last + 1].tolist()
+        return found
+
     def _bounds(self, round_index: int, slot: int) -> tuple[int, int]:
         share, extra = divmod(self.num_rows, self.num_slots)
         first = slot * share + min(slot, extra)

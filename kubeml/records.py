@@ -8,6 +8,10 @@ jobs/{id}/end.json             how it ended; written once (end-{life:06d}.json i
 jobs/{id}/log.jsonl            the function's log lines, when it has ended (log-{life:06d}.jsonl)
 history/{id}/{epoch:06d}.json  one row per epoch; written once
 history/{id}/ledger-{epoch:06d}.json   who trained what in it and when; failed attempts
+finished/{id}.{life:06d}.{summary}     all that a list shows of an ended job, see ``summary_key``
+
+The summaries are an index: the records are the truth. A job that is off the active list has the
+summary of its last life or none of it, and then its records are read.
 """
 
 import json
@@ -20,12 +24,17 @@ from typing import Any
 
 from brokers.objects import ObjectStore
 from brokers.protocol import is_job_id
+from kubeml import summary_key
 from kubeml.errors import JobNotFound, ObjectExists, ObjectMissing
-from kubeml.job import EpochRow, JobEnd, JobSpec
+from kubeml.job import EpochRow, JobEnd, JobSpec, JobStatus
+from kubeml.summary_key import ended_status
 
 _ROW = re.compile(r"/(\d{6})\.json$")
 _LIFE = re.compile(r"/spec-(\d{6})\.json$")
 _GENERATION = re.compile(r"/gen-(\d{6})\.json$")
+
+#: As many as the connections of an ``ObjectStore``.
+PARALLEL_READS = 32
 
 
 class JobRecords:
@@ -120,7 +129,60 @@ class JobRecords:
 
     def deactivate(self, job_id: str) -> None:
         """Take a job that has ended (or never began) off the active list."""
+        # First: the summary of an earlier life may not stand for a job that is not active.
+        self.summarise(job_id)
         self._objects.delete([f"active/{job_id}"])
+
+    def summarise(self, job_id: str) -> None:
+        """Write the summary of a job's last life, if that has ended."""
+        try:
+            life = self.life(job_id)
+        except JobNotFound:
+            return
+        end = self.end(job_id, life)
+        if end is None:
+            return
+        spec, last = self.spec(job_id, life), self.last_row(job_id, end.epoch)
+        key = summary_key.to_key(ended_status(spec, end, last), life)
+        self._objects.put(key, b"")
+        if not self._objects.exists(_of_life(f"jobs/{job_id}/spec", life, "json")):
+            # Deleted meanwhile, after ``delete`` had looked for summaries for the last time.
+            self._objects.delete([key])
+        elif life:
+            # Earlier lives' alone: whoever comes late here may not remove a later one's.
+            there = [info.key for info in self._objects.list(summary_key.prefix(job_id))]
+            entries = {key: summary_key.from_key(key) for key in there}
+            self._objects.delete(key for key, entry in entries.items() if entry and entry[1] < life)
+
+    def finished(self) -> dict[str, JobStatus | None]:
+        """Jobs that have a summary or are active; None for those whose records must be read.
+
+        A job that was deleted this moment may be among them. Jobs that ended before there were
+        summaries are not.
+        """
+        # The active ones first: a job that is none of them has its last summary by now.
+        jobs: dict[str, JobStatus | None] = dict.fromkeys(self.active())
+        latest: dict[str, tuple[int, JobStatus | None]] = {}
+        for info in self._objects.list(summary_key.ROOT):
+            entry = summary_key.from_key(info.key)
+            if entry is None or entry[0] in jobs:
+                continue
+            job_id, life, job = entry
+            known, other = latest.get(job_id, (-1, None))
+            if life > known:
+                latest[job_id] = life, job
+            elif life == known and job != other:
+                # One of them is of a deleted job that had the same id: nobody knows which.
+                latest[job_id] = life, None
+        jobs |= {job_id: job for job_id, (_, job) in latest.items()}
+        cut = [job for job in jobs.values() if job and job.reason == summary_key.LEFT_OUT]
+        with ThreadPoolExecutor(PARALLEL_READS) as pool:
+            whole = pool.map(lambda job: self._with_reason(job, latest[job.id][0]), cut)
+            return jobs | dict(zip((job.id for job in cut), whole, strict=True))
+
+    def _with_reason(self, job: JobStatus, life: int) -> JobStatus | None:
+        end = self.end(job.id, life)
+        return None if end is None else ended_status(job.spec, end, job.last)
 
     def all_ids(self) -> list[str]:
         """Ids of every job there is a record of."""
@@ -149,6 +211,11 @@ class JobRecords:
             return EpochRow.from_wire(self._objects.get_json(f"history/{job_id}/{epoch:06d}.json"))
         except ObjectMissing:
             return None
+
+    def last_row(self, job_id: str, epoch: int) -> EpochRow | None:
+        """The row of an epoch, or of the one before if that one is under way."""
+        rows = (self.row(job_id, e) for e in (epoch, epoch - 1) if e >= 1)
+        return next((row for row in rows if row is not None), None)
 
     def rows(self, job_id: str) -> list[EpochRow]:
         """All rows of a job, by epoch."""
@@ -192,9 +259,14 @@ class JobRecords:
 
     def delete(self, job_id: str) -> None:
         """Remove everything of a job, its checkpoints included."""
-        for prefix in ("checkpoints", "history", "jobs"):
-            self._objects.delete_prefix(f"{prefix}/{job_id}/")
-        self._objects.delete([f"active/{job_id}"])
+        # The summary first: without it, what is left of the job is still listed. And last: whoever
+        # lists meanwhile may write it again.
+        self._objects.delete_prefix(summary_key.prefix(job_id))
+        prefixes = (f"{folder}/{job_id}/" for folder in ("checkpoints", "history", "jobs"))
+        keys = [info.key for prefix in prefixes for info in self._objects.list(prefix)]
+        # Some servers keep an empty folder for a while, which looks like a job without a spec.
+        self._objects.delete([*keys, f"active/{job_id}", f"jobs/{job_id}/"])
+        self._objects.delete_prefix(summary_key.prefix(job_id))
 
 
 def _of_life(stem: str, life: int, suffix: str) -> str:

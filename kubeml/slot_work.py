@@ -9,7 +9,7 @@ from brokers.protocol import Contribution
 from brokers.round_store import RoundStore, Work, new_id
 from kubeml import initial
 from kubeml.errors import ChunksMissing
-from kubeml.job_plans import epoch_plan, validation_plan
+from kubeml.job_plans import epoch_plan, shards_ahead, validation_plan
 from kubeml.overlap import RoundAhead
 from kubeml.plan import stream_seed
 from kubeml.wire import Wire
@@ -37,6 +37,11 @@ class SlotWork:
 
     def initialise(self, work: Work, warm: WarmJob) -> Contribution:
         """Hand in the network's initial weights."""
+        spec = warm.spec
+        # It will most likely train a slot in a moment, the first one if it is quick.
+        warm.prefetcher.ahead(
+            shards_ahead(spec, warm.manifest, epoch=1, num_slots=spec.parallelism)
+        )
         runtime = warm.runtime
         blob = initial.pack(runtime.layout, runtime.weights(), runtime.frozen())
         cid = new_id()
@@ -162,6 +167,13 @@ class SlotWork:
     ) -> "RoundResult":
         spec = warm.spec
         plan = epoch_plan(spec, warm.manifest, work.epoch, work.num_slots)
+        # This round's too: its rows may be in many shards, which come quicker side by side.
+        warm.prefetcher.ahead(
+            shards_ahead(
+                spec, warm.manifest, epoch=work.epoch, num_slots=work.num_slots,
+                round_index=work.round_index, slot=work.slot,
+            )
+        )  # fmt: skip
         return warm.runtime.train_round(
             epoch=work.epoch,
             slot=work.slot,

@@ -20,6 +20,7 @@ from kubeml.errors import (
     TimedOut,
 )
 from kubeml.job import EpochRow, JobEnd, JobSpec, JobStatus, State
+from kubeml.summary_key import ended_status
 
 if TYPE_CHECKING:
     import torch
@@ -63,10 +64,7 @@ class Job:
         if not snap.head or State(snap.state).is_final:
             end = self._records.end(self.id)
         if end is not None:
-            return JobStatus(
-                id=self.id, state=end.state, reason=end.reason, spec=self.spec, epoch=end.epoch,
-                last=self._last_row(end.epoch), end=end,
-            )  # fmt: skip
+            return ended_status(self.spec, end, self._records.last_row(self.id, end.epoch))
         epoch = snap.number("epoch")
         waiting = len(snap.tickets)
         return JobStatus(
@@ -81,7 +79,7 @@ class Job:
             parallelism=snap.number("slots"),
             num_workers=snap.num_live,
             waiting=waiting,
-            last=self._last_row(epoch),
+            last=self._records.last_row(self.id, epoch),
         )
 
     def history(self) -> list[EpochRow]:
@@ -280,10 +278,6 @@ class Job:
         except JobNotFound:
             return True
         return False
-
-    def _last_row(self, epoch: int) -> EpochRow | None:
-        rows = (self._records.row(self.id, e) for e in (epoch, epoch - 1) if e >= 1)
-        return next((row for row in rows if row is not None), None)
 
     def _follow(self, deadline: float | None, *, since: str = "0") -> Iterator[list[Event]]:
         """Batches of events until the end; an empty one about every second."""

@@ -15,6 +15,7 @@ from brokers.objects import ObjectStore
 from brokers.protocol import TensorRef
 from brokers.settings import Settings
 from brokers.shard_cache import ShardCache
+from brokers.shard_prefetch import ShardPrefetcher
 from brokers.shards import DatasetManifest, ShardReader
 from brokers.tensor_channel import Buffer, TensorChannel
 from kubeml.checkpoint import Checkpoints
@@ -52,6 +53,7 @@ class WarmJob:
         manifest: Its dataset.
         runtime: Its loaded function.
         log: Where ``self.logger`` writes.
+        prefetcher: Fetches the shards that it will train on soon.
         weights: Reference of the weights that the network holds or that were fetched last.
         blob: That weights blob.
         contribution: Memory of the last contribution, for the next one.
@@ -65,6 +67,7 @@ class WarmJob:
     manifest: DatasetManifest
     runtime: "FunctionRuntime"
     log: FunctionLog
+    prefetcher: ShardPrefetcher
     weights: TensorRef | None = None
     blob: bytearray | None = None
     contribution: bytearray | None = None
@@ -72,6 +75,11 @@ class WarmJob:
     local: SlotBlobs = field(default_factory=SlotBlobs)
     has_frozen: bool = False
     sha256: str = ""
+
+    def close(self) -> None:
+        """Forget the function and what was to be fetched."""
+        self.prefetcher.close()
+        self.runtime.close()
 
 
 class Worker:
@@ -119,14 +127,14 @@ class Worker:
             self._jobs[key] = self._load(job_id)
             while len(self._jobs) > _WARM_JOBS:
                 _, oldest = self._jobs.popitem(last=False)
-                oldest.runtime.close()
+                oldest.close()
         self._jobs.move_to_end(key)
         return self._jobs[key]
 
     def forget(self, job_id: str) -> None:
         """Drop a job's loaded function, so that the next use starts afresh."""
         for key in [key for key in self._jobs if key[0] == job_id]:
-            self._jobs.pop(key).runtime.close()
+            self._jobs.pop(key).close()
 
     def queue_length(self) -> int:
         """Messages waiting for workers of this kind; 0 while the broker does not answer."""
@@ -166,6 +174,7 @@ class Worker:
             spec.function_sha256, self.settings.cache_dir / "functions"
         )
         log = FunctionLog(self.name)
+        reader = ShardReader(manifest, objects=self.objects, cache=cache)
         runtime = FunctionRuntime.load(
             code,
             entry=spec.entry,
@@ -176,7 +185,7 @@ class Worker:
                 num_slots=spec.parallelism,
                 k=spec.k,
             ),
-            reader=ShardReader(manifest, objects=self.objects, cache=cache),
+            reader=reader,
             device="cuda" if spec.device == "gpu" else "cpu",
             logger=function_logger(job_id, log),
             init_seed=stream_seed(spec.seed, "init"),
@@ -184,4 +193,7 @@ class Worker:
         # Everywhere, not only where the job begins: init() may freeze or tie tensors.
         runtime.init()
         logger.info("job %s: function %s loaded", job_id, spec.function)
-        return WarmJob(spec=spec, manifest=manifest, runtime=runtime, log=log)
+        return WarmJob(
+            spec=spec, manifest=manifest, runtime=runtime, log=log,
+            prefetcher=ShardPrefetcher(reader),
+        )  # fmt: skip

@@ -1,6 +1,7 @@
 """``kubeml history``: what was trained, epoch by epoch."""
 
 from collections.abc import Sequence
+from typing import Annotated
 
 import typer
 
@@ -44,10 +45,16 @@ def get(by_id: JobIdArgument = None, job_id: JobIdOption = None, as_json: AsJson
 
 
 @app.command("list")
-def list_(as_json: AsJson = False, quiet: Quiet = False) -> None:
+def list_(
+    limit: Annotated[
+        int | None, typer.Option("--limit", "-n", min=1, help="The newest so many alone.")
+    ] = None,
+    as_json: AsJson = False,
+    quiet: Quiet = False,
+) -> None:
     """List every job there is a record of, newest first."""
     with connect() as client:
-        jobs = client.histories()
+        jobs = client.histories()[:limit]
     output.rows(
         jobs,
         ("ID", "FUNCTION", "DATASET", "STATE", "EPOCHS", "ACCURACY", "LOSS", "SUBMITTED"),

@@ -98,13 +98,16 @@ class FaultPool:
 
     # -- jobs --------------------------------------------------------------------------------
 
-    def submit(self, function: str = "slow", *, lease_s: float = 2.0, **changes: Any) -> Job:
+    def submit(
+        self, function: str = "slow", *, dataset: str = "points", lease_s: float = 2.0,
+        **changes: Any,
+    ) -> Job:  # fmt: skip
         """Submit a job of the usual shape."""
         folder = self.folder / "code" / function
         folder.mkdir(parents=True, exist_ok=True)
         put_function(self.client, function, folder)
         with_lease = Client(self.direct.with_changes(lease_s=lease_s))
-        job = with_lease.train(function, "points", **(OPTIONS | changes))
+        job = with_lease.train(function, dataset, **(OPTIONS | changes))
         with_lease.close()
         return self.client.job(job.id)
 

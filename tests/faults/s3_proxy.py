@@ -17,7 +17,7 @@ class Fault:
     Attributes:
         fits: (method, path) to whether the request is meant.
         how: ``error`` (503), ``slow`` (an extra second), ``short`` (half of the body, then the
-            connection ends), ``wrong`` (a byte of the body changed).
+            connection ends), ``wrong`` (a byte of the body changed), ``count`` (nothing).
         left: How many requests it is to hit.
         hit: How many it has hit.
     """

@@ -205,6 +205,7 @@ def test_prune_and_delete_ask_and_take_yes(ready: Cli, client: Client) -> None:
     assert pruned.code == 0
     assert job_id not in ready("task list --short").out.split()
     assert job_id in ready("history list -q").out.split()
+    assert ready("history list --limit 1 -q").out.split() == [job_id]
     assert ready(f"history delete --id {job_id}").code == 2
     assert ready(f"history delete --id {job_id} --yes").code == 0
     assert ready(f"history get --id {job_id}").code == 3

@@ -122,3 +122,27 @@ def test_permutation_is_frozen() -> None:
 @pytest.mark.parametrize("length", [0, 1, 1000])
 def test_permutation_holds_every_index_once(length: int) -> None:
     assert np.array_equal(np.sort(permutation(length, seed=3)), np.arange(length))
+
+
+@pytest.mark.parametrize("shuffle", [True, False])
+@pytest.mark.parametrize("num_slots", [1, 3])
+def test_shards_from_a_round_are_those_of_its_windows_by_first_need(
+    num_slots: int, *, shuffle: bool
+) -> None:
+    sizes = (7, 3, 9, 1, 5, 8, 2, 6, 4, 10)
+    plan = EpochPlan(
+        seed=1, epoch=1, shard_rows=sizes, num_slots=num_slots, k=2, batch_size=4,
+        shuffle=shuffle, window_shards=3,
+    )  # fmt: skip
+    shard_of = np.repeat(np.arange(len(sizes)), sizes)
+
+    for slot in range(num_slots):
+        whole = plan.shards_from(0, slot)
+        for round_index in range(plan.num_rounds):
+            rounds = range(round_index, plan.num_rounds)
+            needed = [set(shard_of[plan.rows(r, slot)].tolist()) for r in rounds]
+            ahead = plan.shards_from(round_index, slot)
+
+            assert set().union(*needed) <= set(ahead)
+            assert ahead == (whole[len(whole) - len(ahead) :] if ahead else [])
+            assert needed[0] <= set(ahead[: 6 if shuffle else len(needed[0])])
