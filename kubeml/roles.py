@@ -13,15 +13,21 @@ def exec_worker(settings: Settings, *, name: str = "", device: str = "") -> None
     """Become a training worker: one Celery worker with one process, for one device."""
     device = device or settings.device
     queues = f"{infer_queue(device)},{train_queue(device)}"
-    _become(settings, "worker", name, device, ["--queues", queues, "--concurrency", "1"])
+    options = ["--queues", queues, "--concurrency", "1"]
+    _become(settings, "worker", name, device, options, pool="prefork")
 
 
 def exec_control(settings: Settings, *, name: str = "") -> None:
-    """Become a control worker: it runs the scheduler's tasks."""
-    _become(settings, "control", name, "cpu", ["--queues", CONTROL_QUEUE, "--concurrency", "1"])
+    """Become a control worker: it runs the scheduler's tasks, in its one process.
+
+    They are short, and all they wait for has a time limit: a child of their own would only cost.
+    """
+    _become(settings, "control", name, "cpu", ["--queues", CONTROL_QUEUE], pool="solo")
 
 
-def _become(settings: Settings, role: str, name: str, device: str, options: list[str]) -> None:
+def _become(
+    settings: Settings, role: str, name: str, device: str, options: list[str], *, pool: str
+) -> None:
     node = name or f"{role}-{os.getpid()}"
     env = child_environment(settings)
     env |= {
@@ -33,7 +39,7 @@ def _become(settings: Settings, role: str, name: str, device: str, options: list
     }
     command = [
         sys.executable, "-P", "-m", "celery", "-A", "tasks.app", "worker",
-        "--pool", "prefork", "--hostname", f"{node}@%h", "--loglevel", settings.log_level,
+        "--pool", pool, "--hostname", f"{node}@%h", "--loglevel", settings.log_level,
         *_COMMON, *options,
     ]  # fmt: skip
     # Celery looks for its app in the current folder first, whose tasks.py may be another one.

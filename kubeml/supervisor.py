@@ -32,7 +32,7 @@ from kubeml.servers import (
     s3_command,
     s3_environment,
     valkey_command,
-    wait_for_s3,
+    wait_for_s3_apart,
     wait_for_valkey,
     write_private,
 )
@@ -99,7 +99,7 @@ class Supervisor:
             env=s3_environment(), cwd=self.home / "s3",
         )  # fmt: skip
         self._write_status()
-        for child, wait in ((valkey, wait_for_valkey), (s3, wait_for_s3)):
+        for child, wait in ((valkey, wait_for_valkey), (s3, wait_for_s3_apart)):
             wait(self.settings, within_s=_START_WITHIN_S, is_up=functools.partial(self._may, child))
             child.announced = True
 

@@ -71,13 +71,14 @@ def _withdraw(**_: Any) -> None:
         heart.stop()
 
 
+# In a control worker, which has no children, this is the process itself.
 @worker_process_init.connect
 def _warm_up(**_: Any) -> None:
-    # A child whose parent was killed would train on as an orphan.
-    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     role = os.environ.get("KUBEML_ROLE", "worker")
     fail_points.install(settings.fail, "scheduler" if role == "control" else role)
     if role == "worker":
+        # A child whose parent was killed would train on as an orphan.
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
         # In the child alone: torch's threads do not survive a fork.
         from tasks.process import warm_up
 
