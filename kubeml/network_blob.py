@@ -7,6 +7,7 @@ import torch
 from torch import nn
 from torch.nn.parameter import is_lazy
 
+from kubeml.device_copies import fetch, fill
 from kubeml.errors import InvalidFunction, LayoutMismatch
 from kubeml.layout import ITEM_BYTES, Kind, Layout, TensorSpec
 
@@ -77,23 +78,23 @@ class NetworkBlob:
     def contribution(self) -> bytearray:
         """A new contribution blob: every moving tensor in its own dtype."""
         blob = bytearray(self.layout.contribution_bytes)
-        for place in self._moving:
-            _view(blob, place.spec, place.spec.dtype, place.offset).copy_(place.tensor.detach())
+        for place, tensor in _fetched(self._moving):
+            _view(blob, place.spec, place.spec.dtype, place.offset).copy_(tensor)
         return blob
 
     def weights(self) -> bytearray:
         """A new weights blob: every moving tensor in its master dtype."""
         blob = bytearray(self.layout.weights_bytes)
-        for place in self._moving:
+        for place, tensor in _fetched(self._moving):
             target = _view(blob, place.spec, place.spec.master_dtype, place.master_offset)
-            target.copy_(place.tensor.detach())
+            target.copy_(tensor)
         return blob
 
     def frozen(self) -> bytearray:
         """A new blob of the frozen tensors."""
         blob = bytearray(self.layout.frozen_bytes)
-        for place in self._frozen:
-            _view(blob, place.spec, place.spec.dtype, place.offset).copy_(place.tensor.detach())
+        for place, tensor in _fetched(self._frozen):
+            _view(blob, place.spec, place.spec.dtype, place.offset).copy_(tensor)
         return blob
 
     @torch.no_grad()
@@ -106,14 +107,21 @@ class NetworkBlob:
         """
         data = _writable(weights, self.layout.weights_bytes)
         self.require_unchanged()  # an abandoned round may have left other buffers
-        for place in self._moving:
-            place.tensor.copy_(
-                _view(data, place.spec, place.spec.master_dtype, place.master_offset)
-            )
+        fill(
+            [place.tensor for place in self._moving],
+            [_view(data, p.spec, p.spec.master_dtype, p.master_offset) for p in self._moving],
+        )
         if frozen is not None:
             data = _writable(frozen, self.layout.frozen_bytes)
-            for place in self._frozen:
-                place.tensor.copy_(_view(data, place.spec, place.spec.dtype, place.offset))
+            fill(
+                [place.tensor for place in self._frozen],
+                [_view(data, p.spec, p.spec.dtype, p.offset) for p in self._frozen],
+            )
+
+
+def _fetched(places: list[_Place]) -> Iterator[tuple[_Place, torch.Tensor]]:
+    """Places with their tensors on the host."""
+    return zip(places, fetch([place.tensor for place in places]), strict=True)
 
 
 def _tensors(network: nn.Module) -> Iterator[tuple[torch.Tensor, TensorSpec]]:
