@@ -2,19 +2,36 @@
 
 import os
 import sys
+from collections.abc import Mapping
 
 from brokers.settings import Settings, child_environment
 from brokers.topology import CONTROL_QUEUE, infer_queue, train_queue
+from kubeml.gpus import pinned_environment, pinned_gpus
+from kubeml.worker_group import run_group
 
 _COMMON = ("--without-gossip", "--without-mingle", "--task-events")
 
 
-def exec_worker(settings: Settings, *, name: str = "", device: str = "") -> None:
-    """Become a training worker: one Celery worker with one process, for one device."""
-    device = device or settings.device
-    queues = f"{infer_queue(device)},{train_queue(device)}"
-    options = ["--queues", queues, "--concurrency", "1"]
-    _become(settings, "worker", name, device, options, pool="prefork")
+def exec_worker(settings: Settings, *, name: str = "", slots_given: bool = False) -> None:
+    """Become a training worker: one Celery worker with one process, for one device.
+
+    Where there is room for several on the GPUs, become their parent instead.
+
+    Args:
+        settings: With the device, and the slots on each GPU.
+        name: Name in the pool; made up if it is empty.
+        slots_given: See ``pinned_gpus``.
+
+    Raises:
+        Conflict, InvalidOption: See ``pinned_gpus``; nothing was started.
+    """
+    gpus = pinned_gpus(settings, os.environ, slots_given=slots_given)
+    if len(gpus) > 1:
+        sys.exit(run_group(settings, gpus, name=name))
+    device = settings.device
+    options = ["--queues", f"{infer_queue(device)},{train_queue(device)}", "--concurrency", "1"]
+    pinned = pinned_environment(gpus[0]) if gpus else {}
+    _become(settings, "worker", name, device, options, pool="prefork", extra=pinned)
 
 
 def exec_control(settings: Settings, *, name: str = "") -> None:
@@ -26,10 +43,17 @@ def exec_control(settings: Settings, *, name: str = "") -> None:
 
 
 def _become(
-    settings: Settings, role: str, name: str, device: str, options: list[str], *, pool: str
+    settings: Settings,
+    role: str,
+    name: str,
+    device: str,
+    options: list[str],
+    *,
+    pool: str,
+    extra: Mapping[str, str] | None = None,
 ) -> None:
     node = name or f"{role}-{os.getpid()}"
-    env = child_environment(settings)
+    env = child_environment(settings) | dict(extra or {})
     env |= {
         "KUBEML_ROLE": role,
         "KUBEML_WORKER_NAME": name,

@@ -54,7 +54,8 @@ def _log_to_stderr(**_: Any) -> None:
 def _announce(sender: Any, **_: Any) -> None:
     role = os.environ.get("KUBEML_ROLE", "worker")
     name = settings.worker_name or f"{role}-{socket.gethostname()}-{os.getpid()}"
-    heart = Heart(state_client(settings), name, role, device=settings.device)
+    gpu = os.environ.get("CUDA_VISIBLE_DEVICES", "") if settings.device == "gpu" else ""
+    heart = Heart(state_client(settings), name, role, device=settings.device, gpu=gpu)
     heart.start()
     _hearts.append(heart)
 

@@ -5,6 +5,7 @@ on. What the work needs is therefore imported where it is done: the parent is sm
 """
 
 import logging
+import os
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
@@ -37,4 +38,5 @@ def warm_up() -> None:
 
     torch.set_num_threads(settings.torch_threads)
     this_worker()
-    logger.info("ready for work")
+    gpu = os.environ.get("CUDA_VISIBLE_DEVICES", "none")
+    logger.info("ready for work on %s", "a CPU" if settings.device == "cpu" else f"GPU {gpu}")
