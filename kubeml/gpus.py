@@ -14,6 +14,9 @@ from kubeml.errors import Conflict, InvalidOption
 
 VISIBLE = "CUDA_VISIBLE_DEVICES"
 
+#: Says that a process was pinned by the one that started it.
+PINNED = "KUBEML_PINNED"
+
 _ASK_WITHIN_S = 20.0
 
 
@@ -33,7 +36,8 @@ def pinned_gpus(
         slots_given: Whether ``slots_per_gpu`` was asked for in so many words.
 
     Raises:
-        Conflict: There is no GPU.
+        Conflict: There is no GPU; or this process was pinned to one and sees more: starting workers
+            that see as many, and start as many, would never end.
         InvalidOption: More workers than room, or slots on the GPUs of a CPU worker.
     """
     if settings.device != "gpu":
@@ -51,6 +55,11 @@ def pinned_gpus(
             hint="use --device cpu, or see whether nvidia-smi finds one",
         )
     places = spread(gpus, settings.slots_per_gpu)
+    if PINNED in environ and len(places) > 1:
+        raise Conflict(
+            what=f"this worker was pinned to GPU {environ[PINNED]}, and sees {', '.join(gpus)}",
+            hint=f"something sets {VISIBLE} anew: a wrapper of Python, or a start-up file?",
+        )
     if workers is not None and workers > len(places):
         raise InvalidOption(
             option="--workers", got=str(workers),
@@ -67,7 +76,7 @@ def spread(gpus: Sequence[str], slots: int) -> tuple[str, ...]:
 
 def pinned_environment(gpu: str) -> dict[str, str]:
     """The variables by which a worker process has one GPU, for itself as far as it can tell."""
-    return {VISIBLE: gpu, "KUBEML_DEVICE": "gpu", "KUBEML_SLOTS_PER_GPU": "1"}
+    return {VISIBLE: gpu, PINNED: gpu, "KUBEML_DEVICE": "gpu", "KUBEML_SLOTS_PER_GPU": "1"}
 
 
 def visible_gpus(environ: Mapping[str, str], *, root: Path = Path("/")) -> tuple[str, ...]:

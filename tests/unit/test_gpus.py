@@ -134,6 +134,14 @@ def test_machine_without_a_gpu_is_told(machine: Path) -> None:
         pinned_gpus(settings(), {VISIBLE: ""})
 
 
+@pytest.mark.parametrize(("told", "slots"), [("0,1", 1), ("0", 2)])
+def test_pinned_worker_that_sees_more_starts_nothing(told: str, slots: int) -> None:
+    environment = pinned_environment("1") | {VISIBLE: told}
+
+    with pytest.raises(Conflict, match="was pinned to GPU 1"):
+        pinned_gpus(settings(slots_per_gpu=slots), environment)
+
+
 @pytest.mark.parametrize("slots", [0, -1])
 def test_no_slots_at_all_is_refused(slots: int) -> None:
     with pytest.raises(InvalidSetting, match="slots_per_gpu"):
