@@ -22,7 +22,10 @@ _FORGET_AFTER_S = 3600.0
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Node:
-    """One process of the pool: name, role (ps, control, worker), pid, device, host, last beat."""
+    """One process of the pool: name, role (ps, control, worker), pid, device, host, last beat.
+
+    ``gpu`` is the one that the worker is pinned to, as ``CUDA_VISIBLE_DEVICES`` names it.
+    """
 
     name: str
     role: str
@@ -30,13 +33,14 @@ class Node:
     device: str
     host: str
     at: float
+    gpu: str = ""
 
     def is_alive(self, now: float) -> bool:
         """Whether it was heard of lately; ``now`` in the server's Unix seconds."""
         return abs(now - self.at) < ALIVE_FOR_S
 
 
-def announce(client: "Redis", name: str, role: str, *, device: str = "cpu") -> None:
+def announce(client: "Redis", name: str, role: str, *, device: str = "cpu", gpu: str = "") -> None:
     """Say that this process is there (by the server's clock, so that clocks need not agree)."""
     with redis_errors("the state server"):
         clock: Any = client.time()
@@ -47,6 +51,8 @@ def announce(client: "Redis", name: str, role: str, *, device: str = "cpu") -> N
             "host": socket.gethostname(),
             "at": clock[0] + clock[1] / 1e6,
         }
+        if gpu:
+            value["gpu"] = gpu
         client.hset(NODES_KEY, name, json.dumps(value))
 
 
@@ -87,9 +93,12 @@ def _node(name: str, text: bytes) -> Node | None:
 class Heart(threading.Thread):
     """Announces this process from a daemon thread until it is stopped."""
 
-    def __init__(self, client: "Redis", name: str, role: str, *, device: str = "cpu") -> None:
+    def __init__(
+        self, client: "Redis", name: str, role: str, *, device: str = "cpu", gpu: str = ""
+    ) -> None:
         super().__init__(name="kubeml-heart", daemon=True)
-        self._client, self._node, self._role, self._device = client, name, role, device
+        self._client, self._node, self._role = client, name, role
+        self._device, self._gpu = device, gpu
         self._stop_asked = threading.Event()
 
     def run(self) -> None:
@@ -97,7 +106,7 @@ class Heart(threading.Thread):
         while not self._stop_asked.is_set():
             started = time.monotonic()
             try:
-                announce(self._client, self._node, self._role, device=self._device)
+                announce(self._client, self._node, self._role, device=self._device, gpu=self._gpu)
             except KubemlError:
                 # The loop itself is the retry; the servers' own clients report the outage.
                 started = time.monotonic()

@@ -46,6 +46,7 @@ class Settings:
         cache_dir: Workers' shard and function cache.
         cache_bytes: Upper bound of that cache, in bytes.
         device: ``cpu`` or ``gpu``: what this worker declares.
+        slots_per_gpu: Worker processes that share one GPU.
         worker_name: Name of this worker, unique in the pool; empty: made from host and pid.
         torch_threads: Threads per worker on CPU. A fixed number, since it may change the bits.
         lease_s: How long a slot stays with a worker that does not beat.
@@ -65,6 +66,7 @@ class Settings:
     cache_dir: Path = field(default=Path())
     cache_bytes: int = 10 * 2**30
     device: str = "cpu"
+    slots_per_gpu: int = 1
     worker_name: str = ""
     torch_threads: int = 1
     lease_s: float = 6.0
@@ -80,7 +82,14 @@ class Settings:
             object.__setattr__(self, "cache_dir", self.home / "cache")
         if self.device not in {"cpu", "gpu"}:
             raise InvalidSetting(setting="device", fault=f"{self.device!r} is not cpu or gpu")
-        for name in ("lease_s", "stall_s", "tick_s", "cache_bytes", "torch_threads"):
+        for name in (
+            "lease_s",
+            "stall_s",
+            "tick_s",
+            "cache_bytes",
+            "torch_threads",
+            "slots_per_gpu",
+        ):
             if getattr(self, name) <= 0:
                 raise InvalidSetting(setting=name, fault="must be more than zero")
         # What is sent through the broker is sent by kombu, which names a socket differently.
@@ -180,6 +189,7 @@ _PARSERS: dict[str, Callable[[Any], Any]] = {
     "s3_secret_key": Secret,
     "cache_bytes": int,
     "torch_threads": int,
+    "slots_per_gpu": int,
     "lease_s": float,
     "stall_s": float,
     "tick_s": float,

@@ -9,8 +9,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import psutil
-
 from kubeml.processes import ProcessInfo, kill_group
 
 #: What ends is started again after this long, doubled each time up to the maximum.
@@ -25,13 +23,15 @@ class Child:
 
     Attributes:
         name, role: What the status says of it.
-        command, env, cwd, log: What to start, where, and the file its output is appended to.
+        command, env, cwd, log: What to start, where, and the file its output is appended to;
+            None leaves it where this process's goes.
         process: The process of now; None once its end was noted.
-        started_at: Start time of the last one, by the kernel.
+        started_at: Start time of the last one, by the kernel; our clock's without psutil.
         restarts: How often it had to be started again.
         backoff_s: How long it waited for the last restart.
         start_again_at: When it may start again, by the supervisor's monotonic clock.
         announced: Whether it has answered since its last start.
+        device: Of a training worker, see ``ProcessInfo``.
     """
 
     name: str
@@ -39,13 +39,14 @@ class Child:
     command: list[str]
     env: dict[str, str]
     cwd: Path
-    log: Path
+    log: Path | None
     process: subprocess.Popen[bytes] | None = None
     started_at: float = 0.0
     restarts: int = 0
     backoff_s: float = _BACKOFF_S
     start_again_at: float = 0.0
     announced: bool = False
+    device: str = ""
 
     @property
     def is_up(self) -> bool:
@@ -59,7 +60,7 @@ class Child:
         pid = self.process.pid if self.process and up else 0
         return ProcessInfo(
             name=self.name, role=self.role, pid=pid, started_at=self.started_at,
-            state=state, restarts=self.restarts,
+            state=state, restarts=self.restarts, device=self.device,
         )  # fmt: skip
 
     def start(self) -> None:
@@ -68,13 +69,14 @@ class Child:
         Raises:
             OSError: It cannot be started.
         """
-        with self.log.open("ab") as log:
+        with contextlib.ExitStack() as stack:
+            log = stack.enter_context(self.log.open("ab")) if self.log else None
             self.process = subprocess.Popen(  # noqa: S603 - our own command line
                 self.command, env=self.env, cwd=self.cwd,
                 stdin=subprocess.DEVNULL, stdout=log, stderr=log,
                 start_new_session=True, preexec_fn=_die_with_parent,  # noqa: PLW1509 - one thread
             )  # fmt: skip
-        self.started_at = psutil.Process(self.process.pid).create_time()
+        self.started_at = _start_time(self.process.pid)
         self.announced = False
 
     def note_end(self) -> tuple[int | None, float]:
@@ -87,6 +89,15 @@ class Child:
         calm = time.time() - self.started_at > _CALM_AFTER_S
         self.backoff_s = _BACKOFF_S if calm else min(_MAX_BACKOFF_S, self.backoff_s * 2)
         return code, self.backoff_s
+
+
+def _start_time(pid: int) -> float:
+    try:
+        # Comes with the extra `local`; only the embedded stack looks for its processes by it.
+        import psutil
+    except ImportError:
+        return time.time()
+    return float(psutil.Process(pid).create_time())
 
 
 def _die_with_parent() -> None:

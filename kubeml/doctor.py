@@ -3,6 +3,7 @@
 import platform
 import shutil
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from importlib.metadata import PackageNotFoundError, version
@@ -10,7 +11,7 @@ from typing import Any
 
 from brokers.connections import broker_client, state_client
 from brokers.errors import redis_errors
-from brokers.nodes import alive_nodes
+from brokers.nodes import Node, alive_nodes
 from brokers.objects import ObjectStore
 from brokers.refusals import refusals
 from brokers.round_store import new_id
@@ -181,13 +182,20 @@ def _pool(settings: Settings) -> Iterator[Finding]:
         ("control", "planning epochs"),
         ("worker", "training"),
     ):
-        count = sum(1 for node in nodes if node.role == role)
+        there = [node for node in nodes if node.role == role]
+        count = len(there)
         yield Finding(
             check=f"{role} processes",
             level="ok" if count else "bad",
-            found=str(count),
+            found=f"{count} ({_devices(there)})" if count and role == "worker" else str(count),
             hint=f"needed for {needed_for}: kubeml up, or kubeml {role}",
         )
+
+
+def _devices(nodes: list[Node]) -> str:
+    """What the workers have, e.g. ``1 on cpu, 2 on gpu 0``."""
+    counts = Counter(f"{node.device} {node.gpu}".rstrip() for node in nodes)
+    return ", ".join(f"{count} on {device}" for device, count in sorted(counts.items()))
 
 
 def _refused(settings: Settings) -> Iterator[Finding]:

@@ -7,6 +7,7 @@ import torch
 from torch import nn
 from torch.nn.parameter import is_lazy
 
+from kubeml.device_copies import fetch, fill
 from kubeml.errors import InvalidFunction, LayoutMismatch
 from kubeml.layout import ITEM_BYTES, Kind, Layout, TensorSpec
 from kubeml.wire import Wire
@@ -90,29 +91,29 @@ class NetworkBlob:
         blob = into if into is not None and len(into) == length else bytearray(length)
         old = _writable(base, self.layout.weights_bytes) if wire.is_delta and base else bytearray()
         offset = 0
-        for place in self._moving:
+        for place, tensor in _fetched(self._moving):
             spec, dtype = place.spec, wire.dtype(place.spec)
-            tensor = place.tensor.detach()
             if wire.sends_delta(spec):
                 before = _view(old, spec, spec.master_dtype, place.offset)
-                tensor = torch.sub(tensor, before.to(tensor.device))
-            _view(blob, spec, dtype, offset).copy_(tensor)
+                _view(blob, spec, dtype, offset).copy_(torch.sub(tensor, before))
+            else:
+                _view(blob, spec, dtype, offset).copy_(tensor)
             offset += spec.num_elements * ITEM_BYTES[dtype]
         return blob
 
     def weights(self) -> bytearray:
         """A new weights blob: every moving tensor in its master dtype."""
         blob = bytearray(self.layout.weights_bytes)
-        for place in self._moving:
+        for place, tensor in _fetched(self._moving):
             target = _view(blob, place.spec, place.spec.master_dtype, place.offset)
-            target.copy_(place.tensor.detach())
+            target.copy_(tensor)
         return blob
 
     def frozen(self) -> bytearray:
         """A new blob of the frozen tensors."""
         blob = bytearray(self.layout.frozen_bytes)
-        for place in self._frozen:
-            _view(blob, place.spec, place.spec.dtype, place.offset).copy_(place.tensor.detach())
+        for place, tensor in _fetched(self._frozen):
+            _view(blob, place.spec, place.spec.dtype, place.offset).copy_(tensor)
         return blob
 
     @torch.no_grad()
@@ -125,12 +126,21 @@ class NetworkBlob:
         """
         data = _writable(weights, self.layout.weights_bytes)
         self.require_unchanged()  # an abandoned round may have left other buffers
-        for place in self._moving:
-            place.tensor.copy_(_view(data, place.spec, place.spec.master_dtype, place.offset))
+        fill(
+            [place.tensor for place in self._moving],
+            [_view(data, p.spec, p.spec.master_dtype, p.offset) for p in self._moving],
+        )
         if frozen is not None:
             data = _writable(frozen, self.layout.frozen_bytes)
-            for place in self._frozen:
-                place.tensor.copy_(_view(data, place.spec, place.spec.dtype, place.offset))
+            fill(
+                [place.tensor for place in self._frozen],
+                [_view(data, p.spec, p.spec.dtype, p.offset) for p in self._frozen],
+            )
+
+
+def _fetched(places: list[_Place]) -> Iterator[tuple[_Place, torch.Tensor]]:
+    """Places with their tensors on the host."""
+    return zip(places, fetch([place.tensor for place in places]), strict=True)
 
 
 def _tensors(network: nn.Module) -> Iterator[tuple[torch.Tensor, TensorSpec]]:

@@ -12,6 +12,7 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load, save
 
+from kubeml.device_copies import fetch
 from kubeml.errors import MalformedMessage, UserCodeError
 
 
@@ -23,7 +24,7 @@ def encode(optimizer: torch.optim.Optimizer) -> bytes:
     """
     parts: dict[str, list[torch.Tensor]] = {}
     structure = _Flattener(parts).flatten(optimizer.state_dict()["state"], "state")
-    tensors = {dtype: torch.cat(flat) for dtype, flat in parts.items()}
+    tensors = {dtype: torch.cat(fetch(flat)) for dtype, flat in parts.items()}
     return save(tensors, metadata={"structure": json.dumps(structure)})
 
 
@@ -73,7 +74,7 @@ class _Flattener:
         dtype = str(tensor.dtype).removeprefix("torch.")
         offset = self._lengths.get(dtype, 0)
         self._lengths[dtype] = offset + tensor.numel()
-        self._parts.setdefault(dtype, []).append(tensor.detach().cpu().reshape(-1))
+        self._parts.setdefault(dtype, []).append(tensor.detach().reshape(-1))
         return [dtype, offset, list(tensor.shape)]
 
 

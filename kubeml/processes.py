@@ -29,6 +29,7 @@ class ProcessInfo:
         started_at: Unix seconds, as the kernel has it: with the pid it identifies the process.
         state: ``running``, ``starting`` or ``down``.
         restarts: How often it had to be started again.
+        device: Of a training worker: ``cpu``, or e.g. ``gpu 0``.
     """
 
     name: str
@@ -37,6 +38,7 @@ class ProcessInfo:
     started_at: float
     state: str
     restarts: int
+    device: str = ""
 
 
 def is_alive(info: ProcessInfo) -> bool:

@@ -2,28 +2,58 @@
 
 import os
 import sys
+from collections.abc import Mapping
 
 from brokers.settings import Settings, child_environment
 from brokers.topology import CONTROL_QUEUE, infer_queue, train_queue
+from kubeml.gpus import pinned_environment, pinned_gpus
+from kubeml.worker_group import run_group
 
 _COMMON = ("--without-gossip", "--without-mingle", "--task-events")
 
 
-def exec_worker(settings: Settings, *, name: str = "", device: str = "") -> None:
-    """Become a training worker: one Celery worker with one process, for one device."""
-    device = device or settings.device
-    queues = f"{infer_queue(device)},{train_queue(device)}"
-    _become(settings, "worker", name, device, ["--queues", queues, "--concurrency", "1"])
+def exec_worker(settings: Settings, *, name: str = "", slots_given: bool = False) -> None:
+    """Become a training worker: one Celery worker with one process, for one device.
+
+    Where there is room for several on the GPUs, become their parent instead.
+
+    Args:
+        settings: With the device, and the slots on each GPU.
+        name: Name in the pool; made up if it is empty.
+        slots_given: See ``pinned_gpus``.
+
+    Raises:
+        Conflict, InvalidOption: See ``pinned_gpus``; nothing was started.
+    """
+    gpus = pinned_gpus(settings, os.environ, slots_given=slots_given)
+    if len(gpus) > 1:
+        sys.exit(run_group(settings, gpus, name=name))
+    device = settings.device
+    options = ["--queues", f"{infer_queue(device)},{train_queue(device)}", "--concurrency", "1"]
+    pinned = pinned_environment(gpus[0]) if gpus else {}
+    _become(settings, "worker", name, device, options, pool="prefork", extra=pinned)
 
 
 def exec_control(settings: Settings, *, name: str = "") -> None:
-    """Become a control worker: it runs the scheduler's tasks."""
-    _become(settings, "control", name, "cpu", ["--queues", CONTROL_QUEUE, "--concurrency", "1"])
+    """Become a control worker: it runs the scheduler's tasks, in its one process.
+
+    They are short, and all they wait for has a time limit: a child of their own would only cost.
+    """
+    _become(settings, "control", name, "cpu", ["--queues", CONTROL_QUEUE], pool="solo")
 
 
-def _become(settings: Settings, role: str, name: str, device: str, options: list[str]) -> None:
+def _become(
+    settings: Settings,
+    role: str,
+    name: str,
+    device: str,
+    options: list[str],
+    *,
+    pool: str,
+    extra: Mapping[str, str] | None = None,
+) -> None:
     node = name or f"{role}-{os.getpid()}"
-    env = child_environment(settings)
+    env = child_environment(settings) | dict(extra or {})
     env |= {
         "KUBEML_ROLE": role,
         "KUBEML_WORKER_NAME": name,
@@ -33,7 +63,7 @@ def _become(settings: Settings, role: str, name: str, device: str, options: list
     }
     command = [
         sys.executable, "-P", "-m", "celery", "-A", "tasks.app", "worker",
-        "--pool", "prefork", "--hostname", f"{node}@%h", "--loglevel", settings.log_level,
+        "--pool", pool, "--hostname", f"{node}@%h", "--loglevel", settings.log_level,
         *_COMMON, *options,
     ]  # fmt: skip
     # Celery looks for its app in the current folder first, whose tasks.py may be another one.

@@ -20,7 +20,8 @@ from kubeml.layout import Layout
 from kubeml.model import KubeModel
 from kubeml.network_blob import NetworkBlob
 from kubeml.slot_optimizers import SlotOptimizers
-from kubeml.user_code import as_number, as_predictions, seed_everything, user_code
+from kubeml.tally import Tally
+from kubeml.user_code import as_predictions, seed_everything, user_code
 from kubeml.wire import FP32, Wire
 
 Rows = NDArray[np.int64]
@@ -233,7 +234,8 @@ class FunctionRuntime:
             epoch, slot, optimizer_state_policy, optimizer_state
         )
         seed_everything(seed)
-        total = data_s = compute_s = 0.0
+        loss = Tally("train()")
+        data_s = compute_s = 0.0
         steps = seen = 0
         mark = time.perf_counter()
         with user_code("train()"):
@@ -241,14 +243,16 @@ class FunctionRuntime:
                 started = time.perf_counter()
                 data_s += started - mark
                 self._model.batch_size = size
-                loss = self._model.train(batch, index)
-                total += as_number(loss, "train()") * size
+                loss.add(self._model.train(batch, index), size)
                 steps += 1
                 seen += size
                 mark = time.perf_counter()
                 compute_s += mark - started
                 on_batch(index)
+            # On an accelerator this waits for its last batch.
+            total = loss.total()
         trained = time.perf_counter()
+        compute_s += trained - mark
         self._blob.require_unchanged()
         contribution = self._blob.contribution(wire, base, into=into)
         state = self._optimizers.end(slot, optimizer_state_policy)
@@ -285,18 +289,19 @@ class FunctionRuntime:
         self._network.eval()
         seed_everything(seed)
         dataset = self._load_rows("test", rows)
-        accuracy = loss = 0.0
+        accuracy, loss = Tally("validate()"), Tally("validate()")
         seen = 0
         with user_code("validate()"):
             for index, (size, batch) in enumerate(batches(dataset, batch_size, self._model.device)):
                 self._model.batch_size = size
                 batch_accuracy, batch_loss = self._model.validate(batch, index)
-                accuracy += as_number(batch_accuracy, "validate()") * size
-                loss += as_number(batch_loss, "validate()") * size
+                accuracy.add(batch_accuracy, size)
+                loss.add(batch_loss, size)
                 seen += size
                 on_batch(index)
-        count = max(1, seen)
-        return ValidationResult(num_samples=len(rows), accuracy=accuracy / count, loss=loss / count)
+            totals = accuracy.total(), loss.total()
+        mean_accuracy, mean_loss = (total / max(1, seen) for total in totals)
+        return ValidationResult(num_samples=len(rows), accuracy=mean_accuracy, loss=mean_loss)
 
     @torch.no_grad()
     def infer(self, data: list[Any]) -> Any:

@@ -15,7 +15,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -57,13 +57,23 @@ class StackStatus:
     s3: str = ""
     processes: list[ProcessInfo] = field(default_factory=list)
 
+    @property
+    def device(self) -> str:
+        """What the workers have: ``cpu`` or ``gpu``."""
+        return next((p.device.split()[0] for p in self.processes if p.device), "cpu")
+
     def to_wire(self) -> dict[str, Any]:
         """The status as JSON-able values."""
         return asdict(self)
 
 
-def up(settings: Settings, *, workers: int) -> tuple[StackStatus, bool]:
+def up(settings: Settings, *, workers: int, gpus: Sequence[str] = ()) -> tuple[StackStatus, bool]:
     """Start the stack and return when everything answers.
+
+    Args:
+        settings: Its home and tunables.
+        workers: How many training workers.
+        gpus: The GPU of each of them; none on CPUs. See ``kubeml.gpus``.
 
     Returns:
         Its status, and whether this call started it (rather than finding it running).
@@ -78,7 +88,10 @@ def up(settings: Settings, *, workers: int) -> tuple[StackStatus, bool]:
         return _wait_until_ready(settings.home, started=None)
     with (settings.home / "logs" / "supervisor.log").open("ab") as log:
         supervisor = subprocess.Popen(  # noqa: S603 - our own interpreter and module
-            [sys.executable, "-m", "kubeml.supervisor", "--workers", str(workers)],
+            [
+                sys.executable, "-m", "kubeml.supervisor",
+                "--workers", str(workers), "--gpus", ",".join(gpus),
+            ],
             env=_supervisor_environment(settings), stdin=subprocess.DEVNULL,
             stdout=log, stderr=log, start_new_session=True,
             # `-m` looks for modules in the current directory first: not in the user's, where a

@@ -14,7 +14,7 @@ import sys
 import threading
 import time
 import uuid
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
@@ -25,6 +25,7 @@ from brokers.nodes import alive_nodes
 from brokers.settings import PROFILE_NAME, Secret, Settings, mask_url
 from kubeml.child import Child, end_all
 from kubeml.errors import KubemlError
+from kubeml.gpus import pinned_environment
 from kubeml.processes import RUN_MARK, ProcessInfo
 from kubeml.servers import (
     ServerPlan,
@@ -32,7 +33,7 @@ from kubeml.servers import (
     s3_command,
     s3_environment,
     valkey_command,
-    wait_for_s3,
+    wait_for_s3_apart,
     wait_for_valkey,
     write_private,
 )
@@ -51,9 +52,10 @@ _DRAIN_S, _SERVER_STOP_S = 25.0, 10.0
 class Supervisor:
     """Keeps the children of one home running."""
 
-    def __init__(self, settings: Settings, *, workers: int) -> None:
+    def __init__(self, settings: Settings, *, workers: int, gpus: Sequence[str] = ()) -> None:
         self.home = settings.home
         self._workers = workers
+        self._gpus = list(gpus)
         self._run_id = uuid.uuid4().hex
         self._plan = _load_plan(self.home)
         self.settings = self._plan.settings(settings, directory=self.home / "valkey")
@@ -99,7 +101,7 @@ class Supervisor:
             env=s3_environment(), cwd=self.home / "s3",
         )  # fmt: skip
         self._write_status()
-        for child, wait in ((valkey, wait_for_valkey), (s3, wait_for_s3)):
+        for child, wait in ((valkey, wait_for_valkey), (s3, wait_for_s3_apart)):
             wait(self.settings, within_s=_START_WITHIN_S, is_up=functools.partial(self._may, child))
             child.announced = True
 
@@ -113,7 +115,13 @@ class Supervisor:
         self._add("control", "control", [*kubeml, "control", "--name", "control"])
         for number in range(1, self._workers + 1):
             name = f"worker-{number}"
-            self._add(name, "worker", [*kubeml, "worker", "--name", name])
+            command = [*kubeml, "worker", "--name", name]
+            if self._gpus:
+                gpu = self._gpus[number - 1]
+                env = self._environment() | pinned_environment(gpu)
+                self._add(name, "worker", command, env=env, device=f"gpu {gpu}")
+            else:
+                self._add(name, "worker", command, device="cpu")
         self._write_status()
 
     def _add(
@@ -124,17 +132,21 @@ class Supervisor:
         *,
         env: Mapping[str, str] | None = None,
         cwd: Path | None = None,
+        device: str = "",
     ) -> Child:
-        # By environment, so that no kubeml.toml points a child at other servers.
-        env = os.environ | self.settings.environment() if env is None else env
+        env = self._environment() if env is None else env
         child = Child(
             name=name, role=role, command=command,
             env={**env, RUN_MARK: self._run_id}, cwd=cwd or self.home,
-            log=self.home / "logs" / f"{name}.log",
+            log=self.home / "logs" / f"{name}.log", device=device,
         )  # fmt: skip
         self._children.append(child)
         child.start()
         return child
+
+    def _environment(self) -> dict[str, str]:
+        # By environment, so that no kubeml.toml points a child at other servers.
+        return os.environ | self.settings.environment()
 
     def _look_and_go_on(self) -> None:
         try:
@@ -223,6 +235,7 @@ def main(arguments: list[str]) -> int:
     """Supervise a home until SIGTERM."""
     parser = argparse.ArgumentParser(prog="kubeml.supervisor")
     parser.add_argument("--workers", type=int, required=True)
+    parser.add_argument("--gpus", default="", help="of each worker, by commas")
     options = parser.parse_args(arguments)
     settings = Settings.load()
     logging.basicConfig(
@@ -236,7 +249,8 @@ def main(arguments: list[str]) -> int:
     left = clean_up(settings.home)
     if left:
         logger.warning("killed %d processes that a supervisor before had left", left)
-    supervisor = Supervisor(settings, workers=options.workers)
+    gpus = options.gpus.split(",") if options.gpus else []
+    supervisor = Supervisor(settings, workers=options.workers, gpus=gpus)
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: supervisor.stop())
     try:

@@ -54,7 +54,8 @@ def _log_to_stderr(**_: Any) -> None:
 def _announce(sender: Any, **_: Any) -> None:
     role = os.environ.get("KUBEML_ROLE", "worker")
     name = settings.worker_name or f"{role}-{socket.gethostname()}-{os.getpid()}"
-    heart = Heart(state_client(settings), name, role, device=settings.device)
+    gpu = os.environ.get("CUDA_VISIBLE_DEVICES", "") if settings.device == "gpu" else ""
+    heart = Heart(state_client(settings), name, role, device=settings.device, gpu=gpu)
     heart.start()
     _hearts.append(heart)
 
@@ -71,13 +72,14 @@ def _withdraw(**_: Any) -> None:
         heart.stop()
 
 
+# In a control worker, which has no children, this is the process itself.
 @worker_process_init.connect
 def _warm_up(**_: Any) -> None:
-    # A child whose parent was killed would train on as an orphan.
-    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     role = os.environ.get("KUBEML_ROLE", "worker")
     fail_points.install(settings.fail, "scheduler" if role == "control" else role)
     if role == "worker":
+        # A child whose parent was killed would train on as an orphan.
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
         # In the child alone: torch's threads do not survive a fork.
         from tasks.process import warm_up
 

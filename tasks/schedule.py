@@ -1,20 +1,21 @@
 """The scheduling task: plan the next epoch and dispatch what is under way."""
 
 from functools import lru_cache
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from brokers.topology import SCHEDULE
-from kubeml.scheduler import Scheduler
 from tasks.app import app, settings
 from tasks.graph import send_stage
 from tasks.refuse import hint_or_none
+
+if TYPE_CHECKING:
+    from kubeml.scheduler import Scheduler
 
 
 @app.task(
     name=SCHEDULE,
     acks_late=True,
     ignore_result=True,
-    time_limit=300,
     autoretry_for=(Exception,),
     max_retries=2,
     default_retry_delay=1,
@@ -26,5 +27,8 @@ def schedule(wire: dict[str, Any]) -> None:
 
 
 @lru_cache(maxsize=1)
-def _scheduler() -> Scheduler:
+def _scheduler() -> "Scheduler":
+    # Here: a training worker knows this task too, and needs nothing of it.
+    from kubeml.scheduler import Scheduler
+
     return Scheduler(settings)

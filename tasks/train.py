@@ -3,7 +3,6 @@
 from typing import Any
 
 from brokers.topology import TRAIN
-from kubeml.participant import participate
 from tasks.app import app, is_draining
 from tasks.process import this_worker
 from tasks.refuse import hint_or_none
@@ -12,5 +11,7 @@ from tasks.refuse import hint_or_none
 @app.task(name=TRAIN, acks_late=False, ignore_result=True)
 def train(wire: dict[str, Any], stage: str = "train") -> None:
     """Lend this process to a job until it wants no more. Lost or doubled: nothing breaks."""
+    from kubeml.participant import participate  # not in the parent, see tasks.process
+
     if hint := hint_or_none(wire):
         participate(this_worker(), hint, stage, is_draining=is_draining)

@@ -3,7 +3,6 @@
 from typing import Any
 
 from brokers.topology import VALIDATE
-from kubeml.participant import participate
 from tasks.app import app, is_draining
 from tasks.process import this_worker
 from tasks.refuse import hint_or_none
@@ -12,5 +11,7 @@ from tasks.refuse import hint_or_none
 @app.task(name=VALIDATE, acks_late=False, ignore_result=True)
 def validate(wire: dict[str, Any]) -> None:
     """Lend this process to a job's validation. Lost or doubled: nothing breaks."""
+    from kubeml.participant import participate  # not in the parent, see tasks.process
+
     if hint := hint_or_none(wire):
         participate(this_worker(), hint, "validate", is_draining=is_draining)

@@ -9,6 +9,10 @@ if TYPE_CHECKING:
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print names or ids alone.")]
+SlotsPerGpu = Annotated[
+    int | None,
+    typer.Option("--slots-per-gpu", min=1, help="Worker processes on each GPU. [default: 1]"),
+]
 Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")]
 JobIdOption = Annotated[str | None, typer.Option("--id", help="Job id, as `train` printed it.")]
 JobIdArgument = Annotated[str | None, typer.Argument(metavar="ID", show_default=False)]

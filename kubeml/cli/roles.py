@@ -6,6 +6,8 @@ from typing import Annotated
 
 import typer
 
+from kubeml.cli.options import SlotsPerGpu
+
 Name = Annotated[str, typer.Option("--name", help="Name of this process, unique in the pool.")]
 _PANEL = "Processes of a pool (kubeml up starts them)"
 
@@ -20,13 +22,14 @@ def register(app: typer.Typer) -> None:
 def worker(
     name: Name = "",
     device: Annotated[str, typer.Option("--device", help="What it has: cpu or gpu.")] = "",
+    slots_per_gpu: SlotsPerGpu = None,
 ) -> None:
-    """Become a training worker: one process for one device, until SIGTERM."""
+    """Become a training worker until SIGTERM: one process, or one for each slot of each GPU."""
     from brokers.settings import Settings
     from kubeml.roles import exec_worker
 
-    settings = Settings.load({"device": device or None})
-    exec_worker(settings, name=name, device=settings.device)
+    settings = Settings.load({"device": device or None, "slots_per_gpu": slots_per_gpu})
+    exec_worker(settings, name=name, slots_given=slots_per_gpu is not None)
 
 
 def control(name: Name = "") -> None:

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from kubeml.cli import output
-from kubeml.cli.options import AsJson, Quiet
+from kubeml.cli.options import AsJson, Quiet, SlotsPerGpu
 
 Home = Annotated[
     Path | None, typer.Option("--home", help="Its directory. [default: $KUBEML_HOME or ~/.kubeml]")
@@ -28,9 +28,17 @@ def up(
     workers: Annotated[
         int | None,
         typer.Option(
-            "--workers", "-w", min=1, max=64, help="Training workers. [default: cores, 4 at most]"
+            "--workers",
+            "-w",
+            min=1,
+            max=64,
+            help="Training workers. [default: cores, 4 at most; on GPUs: one for each slot]",
         ),
     ] = None,
+    device: Annotated[
+        str, typer.Option("--device", help="What the workers have: cpu or gpu. [default: cpu]")
+    ] = "",
+    slots_per_gpu: SlotsPerGpu = None,
     home: Home = None,
     as_json: AsJson = False,
     quiet: Quiet = False,
@@ -38,10 +46,15 @@ def up(
     """Start a whole stack on this machine: Valkey, S3, parameter server, scheduler, workers."""
     from brokers.settings import Settings, mask_url
     from kubeml import stack
+    from kubeml.gpus import pinned_gpus
 
     started_at = time.monotonic()
-    settings = Settings.load({"home": home})
-    now, is_new = stack.up(settings, workers=workers or min(4, os.cpu_count() or 1))
+    settings = Settings.load(
+        {"home": home, "device": device or None, "slots_per_gpu": slots_per_gpu}
+    )
+    gpus = pinned_gpus(settings, os.environ, workers=workers, slots_given=slots_per_gpu is not None)
+    count = len(gpus) or workers or min(4, os.cpu_count() or 1)
+    now, is_new = stack.up(settings, workers=count, gpus=gpus)
     if as_json:
         output.as_json(now.to_wire())
     elif not quiet:
@@ -49,6 +62,8 @@ def up(
         output.say(f"kubeml is {took}: {now.workers} workers, home {now.home}")
         if not is_new and workers and workers != now.workers:
             output.warn(f"it has {now.workers} workers, not {workers}: kubeml down, then up again")
+        if not is_new and device and now.device != device:
+            output.warn(f"its workers have a {now.device}: kubeml down, then up again")
     elsewhere = mask_url(Settings.load({"home": home}).broker_url)
     if elsewhere != now.redis:
         output.warn(f"KUBEML_BROKER_URL or a kubeml.toml leads commands to {elsewhere} instead")
@@ -79,11 +94,12 @@ def status(home: Home = None, as_json: AsJson = False) -> int:
         output.fields([("home", now.home), ("redis", now.redis), ("s3", now.s3)])
         output.line("")
         output.table(
-            ("NAME", "ROLE", "PID", "STATE", "SINCE", "RESTARTS"),
+            ("NAME", "ROLE", "DEVICE", "PID", "STATE", "SINCE", "RESTARTS"),
             [
                 (
                     p.name,
                     p.role,
+                    p.device or "-",
                     str(p.pid or "-"),
                     p.state,
                     output.age(p.started_at),

@@ -26,8 +26,6 @@ def main() -> int:
     # However it is ended: as Ctrl-C, so that its processes are stopped, too.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     report = benchmarks[options.name].run(options)
-    if report is None:
-        return 0
     report.show(Console())
     for path in report.write(options.out):
         print(path)

@@ -1,8 +1,10 @@
-"""Throughput on one GPU: kubeml over plain PyTorch and DDP with NCCL, on the same card."""
+"""Throughput on one GPU: kubeml with 1, 2 and 4 slots over plain PyTorch and DDP, one card."""
 
 import argparse
 import os
+import sys
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 from kubeml.client import Client
@@ -18,24 +20,34 @@ NETWORKS = {
     "resnet18": (("network", "model", "resnet", "residual"), 128, 16),
 }
 
-WORKERS = 2
+#: Slots of kubeml's jobs; the stack has a worker on the card for each of the most of them.
+SLOTS = (1, 2, 4)
+
+#: DDP's contestants: name to processes and backend.
+DDP = {"DDP x 1, NCCL": (1, "nccl"), "DDP x 2, gloo": (2, "gloo")}
 
 COUNTED = (
     "rows of an epoch over its training time, without the first epoch: plain and DDP from its"
     " first batch to its last, kubeml `duration_s` of the history rows, with all merges",
-    "all on the first card: plain is one process, and so is DDP, since NCCL refuses two on a card:"
-    " it shows what DDP itself costs; kubeml N=2 is two workers that share the card",
+    "all on the first card: plain is one process; kubeml N=2 and N=4 are two and four workers that"
+    f" share the card (`kubeml up --device gpu --slots-per-gpu {max(SLOTS)}`, all {max(SLOTS)} up"
+    " all the time)",
+    "NCCL refuses two processes on a card: DDP x 1 shows what DDP itself costs, DDP x 2 is two"
+    " processes that share the card and reduce over gloo, by way of the host",
+    "batch per process (slot), so that twice as many train twice as large a batch in all",
     "float32, the loss read after every step, batches gathered on the CPU in the training thread",
 )
 
 
-def run(options: argparse.Namespace) -> Report | None:
-    """Take turns; None where there is no GPU."""
+def run(options: argparse.Namespace) -> Report:
+    """Take turns; where there is no GPU, end with a message and exit code 1."""
     import torch
 
     if not torch.cuda.is_available():
-        print("no GPU here: nothing to measure")
-        return None
+        why = (
+            "" if torch.version.cuda else f" (and torch {torch.__version__} is built without CUDA)"
+        )
+        sys.exit(f"no GPU here{why}: nothing to measure")
     card = torch.cuda.get_device_name(0)
     os.environ["CUDA_VISIBLE_DEVICES"] = os.environ.get("CUDA_VISIBLE_DEVICES", "0").split(",")[0]
     return compare(options, device="gpu", facts={"GPU": card})
@@ -47,7 +59,7 @@ def compare(options: argparse.Namespace, *, device: str, facts: dict[str, str]) 
     epochs, repeat = (3, 1) if options.quick else (5, 5)
     values: dict[str, list[float]] = {}
     with (
-        pool.embedded_stack(workers=WORKERS, device=device) as client,
+        pool.embedded_stack(workers=max(SLOTS), device=device, slots_per_gpu=max(SLOTS)) as client,
         tempfile.TemporaryDirectory() as folder,
     ):
         pool.put_digits(client, digits)
@@ -55,23 +67,17 @@ def compare(options: argparse.Namespace, *, device: str, facts: dict[str, str]) 
         for name, (files, _, _) in NETWORKS.items():
             pool.put_function(client, name, *files)
             # Once for nothing: the workers load torch, the shards, and the GPU's libraries.
-            kubeml(client, name, epochs=2, slots=WORKERS, device=device)
+            kubeml(client, name, epochs=2, slots=max(SLOTS), device=device)
         for _ in range(options.repeat or repeat):
             for name in NETWORKS:
-                measured = {
-                    "plain": pytorch(data, name, epochs, device=device, is_ddp=False),
-                    "kubeml N=1": kubeml(client, name, epochs=epochs, slots=1, device=device),
-                    "DDP x 1": pytorch(data, name, epochs, device=device, is_ddp=True),
-                    "kubeml N=2": kubeml(client, name, epochs=epochs, slots=2, device=device),
-                }
-                for contestant, rate in measured.items():
+                for contestant, rate in turn(client, data, name, epochs, device=device):
                     values.setdefault(f"{name}, {contestant}", []).append(rate)
     rates = {name: Series(name=name, unit="samples/s", values=v) for name, v in values.items()}
     ratios = [
         ratio(f"{name}, {ours} / {other}", rates[f"{name}, {ours}"], rates[f"{name}, {other}"])
         for name in NETWORKS
-        for ours in ("kubeml N=1", "kubeml N=2")
-        for other in ("plain", "DDP x 1")
+        for ours in (f"kubeml N={slots}" for slots in SLOTS)
+        for other in ("plain", *DDP)
     ]
     return Report(
         name="gpu", counted=COUNTED, series=[*rates.values(), *ratios],
@@ -79,18 +85,34 @@ def compare(options: argparse.Namespace, *, device: str, facts: dict[str, str]) 
     )  # fmt: skip
 
 
-def pytorch(data: Path, name: str, epochs: int, *, device: str, is_ddp: bool) -> float:
-    """Samples per second of one process of PyTorch, as it is or under DDP."""
+def turn(
+    client: Client, data: Path, name: str, epochs: int, *, device: str
+) -> Iterator[tuple[str, float]]:
+    """Every contestant once, with its samples per second."""
+    yield "plain", pytorch(data, name, epochs, device=device)
+    for slots in SLOTS:
+        yield f"kubeml N={slots}", kubeml(client, name, epochs=epochs, slots=slots, device=device)
+    for contestant, (world, backend) in DDP.items():
+        yield contestant, pytorch(data, name, epochs, device=device, world=world, backend=backend)
+
+
+def pytorch(
+    data: Path, name: str, epochs: int, *, device: str, world: int = 0, backend: str = "gloo"
+) -> float:
+    """Samples per second of PyTorch: one process as it is, or so many under DDP."""
     _, batch, _ = NETWORKS[name]
-    where = ("cuda", "nccl") if device == "gpu" else ("cpu", "gloo")
     arguments = (
         data, "--network", name, "--batch", batch, "--lr", pool.LR, "--epochs", epochs,
-        "--device", where[0], "--backend", where[1],
+        "--device", "cuda" if device == "gpu" else "cpu",
+        "--backend", backend if device == "gpu" else "gloo",
     )  # fmt: skip
     with tempfile.TemporaryDirectory() as folder:
-        ddp = ("--rendezvous", Path(folder) / "rendezvous") if is_ddp else ()
-        (result,) = race([Contestant("sgd", *arguments, *ddp)])
-    return result["samples"] * (epochs - 1) / sum(result["seconds"][1:])
+        ddp = ("--world", world, "--rendezvous", Path(folder) / "rendezvous") if world else ()
+        results = race(
+            [Contestant("sgd", *arguments, *ddp, "--rank", rank) for rank in range(world or 1)]
+        )
+    slowest = max(sum(result["seconds"][1:]) for result in results)
+    return sum(result["samples"] for result in results) * (epochs - 1) / slowest
 
 
 def kubeml(client: Client, name: str, *, epochs: int, slots: int, device: str) -> float:

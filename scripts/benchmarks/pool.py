@@ -14,6 +14,7 @@ from brokers.settings import Settings
 from kubeml import stack
 from kubeml.client import Client
 from kubeml.errors import JobStopped
+from kubeml.gpus import pinned_gpus
 from kubeml.job import EpochRow
 from kubeml.training_job import Job
 from scripts.benchmarks.digits import Digits
@@ -30,16 +31,26 @@ DATASET, LR = "digits", 0.01
 
 @contextmanager
 def embedded_stack(
-    *, workers: int = 2, device: str = "cpu", lease_s: float | None = None
+    *,
+    workers: int = 2,
+    device: str = "cpu",
+    slots_per_gpu: int = 1,
+    lease_s: float | None = None,
 ) -> Iterator[Client]:
-    """What ``kubeml up`` starts, in a temporary home; stopped and removed afterwards."""
+    """What ``kubeml up`` starts, in a temporary home; stopped and removed afterwards.
+
+    On GPUs there is a worker for each slot of each of them, whatever ``workers`` says.
+    """
     for name in list(os.environ):
         if name.startswith(("KUBEML_", "AWS_")):
             del os.environ[name]
     with tempfile.TemporaryDirectory(prefix="kubeml-bench-") as folder:
         home = Path(folder)
         os.environ["KUBEML_HOME"] = folder
-        stack.up(Settings.load({"home": home, "device": device}), workers=workers)
+        wanted = {"home": home, "device": device, "slots_per_gpu": slots_per_gpu}
+        settings = Settings.load(wanted)
+        gpus = pinned_gpus(settings, os.environ)
+        stack.up(settings, workers=len(gpus) or workers, gpus=gpus)
         try:
             with Client(Settings.load({"home": home, "lease_s": lease_s})) as client:
                 yield client

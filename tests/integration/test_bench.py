@@ -39,3 +39,16 @@ def test_bench_refuses_an_unknown_name_and_says_which_there_are() -> None:
 
     assert ran.returncode == 2
     assert "scaling" in ran.stderr
+
+
+def test_bench_on_a_gpu_ends_clearly_where_there_is_none(tmp_path: Path) -> None:
+    import torch
+
+    if torch.cuda.is_available():
+        pytest.skip("there is one here")
+    ran = bench("gpu", "--quick", "--out", str(tmp_path / "results"))
+
+    assert ran.returncode == 1
+    assert ran.stderr.startswith("no GPU here")
+    assert ran.stderr.count("\n") == 1
+    assert not (tmp_path / "results").exists()

@@ -58,6 +58,7 @@ def test_up_starts_everything_and_down_leaves_nothing(cli: Cli) -> None:
         for p in everything
         for c in psutil.Process(p.pid).children(recursive=True)
     ]
+    control = psutil.Process(process(cli, "control").pid).children(recursive=True)
     doctor = cli("doctor --json")
 
     down = cli("down")
@@ -66,6 +67,7 @@ def test_up_starts_everything_and_down_leaves_nothing(cli: Cli) -> None:
     roles = sorted(p["role"] for p in first["processes"])
     assert roles == ["control", "ps", "s3", "supervisor", "valkey", "worker"]
     assert all(p["state"] == "running" for p in first["processes"])
+    assert control == []
     assert again.code == 0
     assert "running already" in again.err
     assert doctor.code == 0, doctor.out
