@@ -37,7 +37,7 @@ class TensorRef:
         key: Its chunks are ``{key}:{i}``.
         num_chunks: How many there are.
         num_bytes: Length of the blob.
-        crc: CRC-32 of the blob.
+        crc: Checksum of the blob; see ``brokers.tensor_channel.checksum``.
     """
 
     key: str

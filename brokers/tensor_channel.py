@@ -9,8 +9,11 @@ from the memory of the parameter server that merged them, or from the last check
 """
 
 import hashlib
+import struct
+import threading
 import zlib
 from collections.abc import Callable
+from queue import SimpleQueue
 from typing import TYPE_CHECKING, Any, Self
 
 from brokers import bulk, fail_points
@@ -28,10 +31,33 @@ _SET_PASSING = (
 )
 _SHA = hashlib.sha1(_SET_PASSING.encode()).hexdigest()  # noqa: S324 - Redis' name of a script
 
+#: Chunks received ahead of the one in hand; of blobs that have fewer, nothing is.
+_READ_AHEAD = 4
+
 #: An orphan (a dead worker's push, a superseded merge) is gone after this long.
 TTL_S = 900
 
 Buffer = bytes | bytearray | memoryview
+
+
+def checksum(chunk: Buffer, before: int = 0) -> int:
+    """The checksum of a blob up to and with this chunk.
+
+    CRC-32 of what the chunk comes to: the sum and the exclusive or of its 64-bit little-endian
+    words, and the bytes that are left. It finds changed, missing and exchanged chunks, in a third
+    of the time of the CRC of every byte. Two words of a chunk that change places go unnoticed.
+
+    Args:
+        chunk: At most ``CHUNK_BYTES``.
+        before: The checksum of the chunks before it.
+    """
+    import numpy as np  # not at the top: the parents of workers do without
+
+    view = memoryview(chunk)
+    whole = len(view) // 8 * 8
+    words = np.frombuffer(view[:whole], "<u8")
+    brief = struct.pack("<QQ", int(words.sum()), int(np.bitwise_xor.reduce(words)))
+    return zlib.crc32(brief + view[whole:], before)
 
 
 class TensorChannel:
@@ -94,8 +120,42 @@ class TensorChannel:
         Raises:
             ChunksMissing, Corrupted: As ``pull``; pieces may have been fed already.
         """
+        if ref.num_chunks >= _READ_AHEAD:
+            self._read_ahead(ref, feed)
+            return
         piece = memoryview(bytearray(min(CHUNK_BYTES, ref.num_bytes)))
         self._read(ref, lambda _, length: piece[:length], feed)
+
+    def _read_ahead(self, ref: TensorRef, feed: Callable[[memoryview], None]) -> None:
+        """Receive the next pieces in a thread while ``feed`` is at work."""
+        free: SimpleQueue[memoryview | None] = SimpleQueue()
+        full: SimpleQueue[memoryview | BaseException | None] = SimpleQueue()
+        for _ in range(_READ_AHEAD):
+            free.put(memoryview(bytearray(CHUNK_BYTES)))
+
+        def place(_index: int, length: int) -> memoryview:
+            if (memory := free.get()) is None:
+                raise InterruptedError
+            return memory[:length]
+
+        def receive() -> None:
+            try:
+                self._read(ref, place, full.put)
+                full.put(None)
+            except BaseException as err:  # noqa: BLE001 - raised again by who feeds
+                full.put(err)
+
+        thread = threading.Thread(target=receive, name="kubeml-read", daemon=True)
+        thread.start()
+        try:
+            while (piece := full.get()) is not None:
+                if isinstance(piece, BaseException):
+                    raise piece
+                feed(piece)
+                free.put(memoryview(piece.obj))
+        finally:
+            free.put(None)
+            thread.join()
 
     def _read(
         self,
@@ -118,7 +178,7 @@ class TensorChannel:
 
         def done(_index: int) -> None:
             nonlocal crc
-            crc = zlib.crc32(view, crc)
+            crc = checksum(view, crc)
             feed(view)
 
         if ref.num_chunks != max(1, -(-ref.num_bytes // CHUNK_BYTES)):
@@ -203,7 +263,7 @@ class Staging:
         with redis_errors(self._where):
             while self._sent < ready:
                 self._sender.send(*self._command(self._sent))
-                self._crc = zlib.crc32(self._chunk(self._sent), self._crc)
+                self._crc = checksum(self._chunk(self._sent), self._crc)
                 self._sent += 1
                 if self._sent % bulk.IN_FLIGHT == 0 or self._sent == self._num_chunks:
                     fail_points.reach("pushed", index=self._sent - 1)

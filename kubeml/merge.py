@@ -85,8 +85,9 @@ class Merger:
             self._sums = [run.empty_sums() for run in self._runs]
         is_first = not self._folded
 
-        def take(run: _Run, index: int, first: int, array: NDArray[Any]) -> None:
+        def take(run: _Run, index: int, first: int, array: NDArray[Any]) -> int:
             run.fold(self._sums[index], first, array, num_samples, slot, is_first=is_first)
+            return 0
 
         def close() -> None:
             self._folded.append(slot)
@@ -126,17 +127,15 @@ class Merger:
             raise ValueError(f"weights are {len(into)} bytes")
         total = self._samples + num_samples
         step = OuterStep(outer, self._trained(), outer_state)
-        feed: Feed
 
-        def take(run: _Run, index: int, first: int, array: NDArray[Any]) -> None:
+        def take(run: _Run, index: int, first: int, array: NDArray[Any]) -> int:
             sums = self._sums[index][first : first + len(array)] if self._folded else None
             at = run.master_offset + first * run.master.itemsize
             target = np.frombuffer(into, run.master, len(array), at)
             run.finish(sums, array, target, num_samples, total, slot, step, first)
-            feed.num_ready = at + target.nbytes
+            return at + target.nbytes
 
-        feed = Feed(self._runs, slot, take, self.begin)
-        return feed
+        return Feed(self._runs, slot, take, self.begin)
 
     def require_finite(self, slot: int) -> "Feed":
         """Look for NaN and infinite values in one contribution.
@@ -145,10 +144,11 @@ class Merger:
             Takes the contribution's pieces, and raises ``NonFinite``.
         """
 
-        def take(run: _Run, _index: int, first: int, array: NDArray[Any]) -> None:
+        def take(run: _Run, _index: int, first: int, array: NDArray[Any]) -> int:
             if run.is_float and not (good := np.isfinite(run.numbers(array))).all():
                 at = first + int(np.flatnonzero(~good)[0])
                 raise NonFinite(slot=slot, tensor=run.name_at(at))
+            return 0
 
         return Feed(self._runs, slot, take, lambda: None)
 
@@ -179,7 +179,7 @@ class Feed:
         self,
         runs: "list[_Run]",
         slot: int,
-        take: "Callable[[_Run, int, int, NDArray[Any]], None]",
+        take: "Callable[[_Run, int, int, NDArray[Any]], int]",
         close: Callable[[], None],
     ) -> None:
         self._runs, self._slot, self._take, self._close = runs, slot, take, close
@@ -202,7 +202,7 @@ class Feed:
                 self._tail = bytes(piece[at:])
                 return
             array = np.frombuffer(piece, run.dtype, count, at)
-            self._take(run, self._index, self._element, array)
+            self.num_ready = self._take(run, self._index, self._element, array)
             at += count * run.item_bytes
             self._element += count
             if self._element == run.count:
