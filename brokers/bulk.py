@@ -34,7 +34,7 @@ def read_values(
         client: Whose connections to use.
         keys: The keys.
         place: From a key's index and its value's length (-1: it does not exist) to where the
-            value is to lie: a view of that length. It must raise for -1, and may at any time.
+            value is to lie: a view of that length. It may raise to end the reading.
         done: Called with the index when a value is there; may raise to end the reading.
 
     Raises:
@@ -67,7 +67,9 @@ def _values(
         wire = _Wire(link)
         for index in range(first, len(keys)):
             length = wire.length()
-            wire.receive(place(index, length))
+            view = place(index, length)
+            if length >= 0:
+                wire.receive(view)
             if asked < len(keys):
                 link.send_packed_command(link.pack_command("GET", keys[asked]), check_health=False)
                 asked += 1

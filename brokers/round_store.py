@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from brokers.answers import Leave, Wait, Work
 from brokers.connections import stream_entries
 from brokers.errors import redis_errors
 from brokers.job_index import ENDED_KEY, ENDED_TTL_S, JOBS_KEY
@@ -20,53 +21,6 @@ from brokers.scripts import registered
 
 if TYPE_CHECKING:
     from redis import Redis
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Work:
-    """TAKE's answer: train (or validate, or initialise) this slot of this round.
-
-    Attributes:
-        slot, rid, epoch, round_index: What, and the round's uuid.
-        version: Number of the weights to start from.
-        weights: Where they lie; None before the first version.
-        num_slots: N.
-        attempt: How often the slot was begun in this round, from 1.
-        optimizer: Reference to the slot's optimizer state; "" if there is none.
-        local: Reference to what the slot contributed to the last merge, if it is to train on from
-            that (``--overlap``) rather than from the merged weights; "" otherwise.
-    """
-
-    slot: int
-    rid: str
-    epoch: int
-    round_index: int
-    version: int
-    weights: TensorRef | None
-    num_slots: int
-    attempt: int
-    optimizer: str
-    local: str = ""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Wait:
-    """TAKE's answer: nothing to do until the bell rings after this id.
-
-    Attributes:
-        bell: The id.
-        is_complete: Whether every slot has contributed: a parameter server is to merge them.
-    """
-
-    bell: str
-    is_complete: bool = False
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Leave:
-    """TAKE's answer: give the worker back (``why``: doubled, surplus, yield, end, gone)."""
-
-    why: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -290,17 +244,24 @@ class RoundStore:
 
     # -- parameter server --------------------------------------------------------------------
 
-    def wait_for_knock(self, after: str, *, block_ms: int) -> str:
-        """Wait until something was handed in after the given id; returns the id to go on from."""
+    def wait_for_knock(self, after: str, *, block_ms: int) -> tuple[str, int]:
+        """Wait until something was handed in after the given id.
+
+        Returns:
+            The id to go on from, and how many slots were left to hand in then; -1 for no news.
+        """
         with redis_errors(self._where):
             answer: Any = self._client.xread({self._knock_key: after}, count=100, block=block_ms)
-        return stream_entries(answer)[-1][0].decode() if answer else after
+        if not answer:
+            return after, -1
+        entry, fields = stream_entries(answer)[-1]
+        return entry.decode(), int(fields.get(b"left", 0))
 
     def knock(self) -> None:
         """Wake the parameter servers that wait."""
         with redis_errors(self._where):
             pipe = self._client.pipeline(transaction=False)
-            pipe.xadd(self._knock_key, {"s": ""}, maxlen=16, approximate=True)
+            pipe.xadd(self._knock_key, {"left": 0}, maxlen=16, approximate=True)
             # The job may have ended meanwhile.
             pipe.expire(self._knock_key, ENDED_TTL_S)
             pipe.execute()

@@ -1,4 +1,4 @@
-"""Blobs of tensors through the state server: chunks of 1 MiB, in flight, checksummed, expiring.
+"""Blobs of tensors through the state server: chunks of 2 MiB, in flight, checksummed, expiring.
 
 Chunks beat one large value four times over, and stay far below Redis' 512 MB limit.
 
@@ -12,18 +12,19 @@ import hashlib
 import struct
 import threading
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from queue import SimpleQueue
 from typing import TYPE_CHECKING, Any, Self
 
 from brokers import bulk, fail_points
-from brokers.errors import ChunksMissing, Corrupted, redis_errors
+from brokers.errors import ChunksMissing, Corrupted, MalformedMessage, redis_errors
 from brokers.protocol import TensorRef
 
 if TYPE_CHECKING:
     from redis import Redis
 
-CHUNK_BYTES = 2**20
+CHUNK_BYTES = 2**21
 
 #: SET for what passes: KEYS[1] is the chunk, ARGV its bytes and its seconds to live.
 _SET_PASSING = (
@@ -125,6 +126,39 @@ class TensorChannel:
             return
         piece = memoryview(bytearray(min(CHUNK_BYTES, ref.num_bytes)))
         self._read(ref, lambda _, length: piece[:length], feed)
+
+    def pull_small(self, references: Sequence[str]) -> dict[str, memoryview]:
+        """Read blobs of one chunk together, which takes hardly longer than one of them.
+
+        Args:
+            references: Their text forms; also of larger blobs, and of what is no reference.
+
+        Returns:
+            Reference to blob, as far as they are small and there and right; who reads the others
+            one by one hears what is wrong with them.
+        """
+        refs: list[tuple[str, TensorRef]] = []
+        for text in references:
+            with suppress(MalformedMessage):
+                ref = TensorRef.from_json(text)
+                if ref.num_chunks == 1 and ref.num_bytes <= CHUNK_BYTES:
+                    refs.append((text, ref))
+        found: dict[str, memoryview] = {}
+        read: list[memoryview] = []
+
+        def place(_index: int, length: int) -> memoryview:
+            read.append(memoryview(bytearray(max(0, length))))
+            return read[-1]
+
+        def done(index: int) -> None:
+            text, ref = refs[index]
+            blob = read[-1]
+            if len(blob) == ref.num_bytes and checksum(blob) == ref.crc:
+                found[text] = blob
+
+        with redis_errors(self._where):
+            bulk.read_values(self._client, [ref.chunk_keys()[0] for _, ref in refs], place, done)
+        return found
 
     def _read_ahead(self, ref: TensorRef, feed: Callable[[memoryview], None]) -> None:
         """Receive the next pieces in a thread while ``feed`` is at work."""

@@ -94,12 +94,15 @@ class JobKeeper:
         """Whether this process looks after the job, as far as it knows."""
         return time.monotonic() < self._owned_until
 
-    def wait_for_knock(self, timeout_s: float) -> bool:
-        """Wait until a slot's work was handed in; whether that, or the end of the time, came."""
-        block_ms = max(1, int(timeout_s * 1000))
-        before = self._knock
-        self._knock = self._store.wait_for_knock(before, block_ms=block_ms)
-        return self._knock != before
+    def wait_for_knock(self, timeout_s: float) -> None:
+        """Wait until there is something to merge, or for so long."""
+        deadline = time.monotonic() + timeout_s
+        left = 1
+        while left > 0:
+            block_ms = max(1, int((deadline - time.monotonic()) * 1000))
+            self._knock, left = self._store.wait_for_knock(self._knock, block_ms=block_ms)
+            if self._merger.folds_early:
+                return
 
     def knock(self) -> None:
         """End the wait of the thread that is in ``wait_for_knock``."""
@@ -160,7 +163,7 @@ class JobKeeper:
             return True
         if state in {State.INIT, State.RUN} and snap.is_complete:
             return self._commit(snap)
-        if state is State.RUN and snap.contributions:
+        if state is State.RUN and snap.contributions and self._merger.folds_early:
             self._merger.fold_early(snap, self.spec)
         if state is State.END or (state is State.VAL and snap.is_complete):
             self._finish_epoch(snap)

@@ -9,7 +9,8 @@ import time
 from collections import deque
 from dataclasses import dataclass, field
 
-from brokers.round_store import RoundStore, Work
+from brokers.answers import Work
+from brokers.round_store import RoundStore
 from brokers.streams import JobStreams
 from kubeml.errors import Abandoned, KubemlError
 from kubeml.function_log import FunctionLog

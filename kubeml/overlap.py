@@ -15,8 +15,8 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, TypeGuard
 
 from brokers import fail_points
+from brokers.answers import Leave, Wait, Work
 from brokers.protocol import Contribution
-from brokers.round_store import Leave, Wait, Work
 from kubeml.errors import Abandoned, KubemlError
 from kubeml.function_log import FunctionLog
 

@@ -11,9 +11,10 @@ from collections.abc import Callable
 from contextlib import suppress
 
 from brokers import fail_points
+from brokers.answers import Leave, Wait, Work
 from brokers.connections import MAX_BLOCK_MS
 from brokers.protocol import Contribution, Hint, TensorRef
-from brokers.round_store import Leave, RoundStore, Wait, Work, new_id
+from brokers.round_store import RoundStore, new_id
 from brokers.streams import JobStreams
 from kubeml.errors import (
     Abandoned,

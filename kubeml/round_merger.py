@@ -10,7 +10,7 @@ from brokers.protocol import Contribution, TensorRef
 from brokers.refusals import note_refused
 from brokers.round_store import RoundStore, Snapshot, new_id
 from brokers.streams import JobStreams
-from brokers.tensor_channel import TensorChannel
+from brokers.tensor_channel import CHUNK_BYTES, TensorChannel
 from kubeml import initial
 from kubeml.checkpoint import Checkpoint, Checkpoints
 from kubeml.contributions import require_layout
@@ -73,6 +73,8 @@ class RoundMerger:
         self._merger: tuple[str, Merger] | None = None
         #: What is in the merger's sums: the round, and slot to contribution.
         self._folded: tuple[str, dict[int, str]] = ("", {})
+        #: Contributions that were read together, by their references.
+        self._small: dict[str, memoryview] = {}
         #: The checkpoint of epoch 0, once it was read or written.
         self.origin: Checkpoint | None = None
 
@@ -125,6 +127,11 @@ class RoundMerger:
         ref = self._channel.push(self._store.key("w", new_id()), first)
         return Staged(weights=ref, blob=first, outer_state=None)
 
+    @property
+    def folds_early(self) -> bool:
+        """Whether contributions are large enough to be folded before the round is complete."""
+        return self.origin is not None and self.layout().weights_bytes > CHUNK_BYTES
+
     def fold_early(self, snap: Snapshot, spec: JobSpec) -> None:
         """Fold what is in of a round that is not complete, as far as its order allows.
 
@@ -147,6 +154,8 @@ class RoundMerger:
         if any(folded[c.slot] != c.cid for c in contributions if c.slot in folded):
             self._begin(snap)  # one of them was kicked, and there is another now
         left = [c for c in contributions if c.slot not in self._folded_of(snap)]
+        if not self.folds_early:
+            self._small = self._channel.pull_small([c.tensors for c in left])
         for contribution in left[:-1]:
             if not self._fold(snap, contribution, spec):
                 return None
@@ -224,7 +233,11 @@ class RoundMerger:
         try:
             layout = self.layout()
             require_layout(contribution, layout, Wire(spec.wire).num_bytes(layout))
-            self._channel.read(contribution.ref, take)
+            small = self._small.pop(contribution.tensors, None)
+            if small is not None:
+                take(small)
+            else:
+                self._channel.read(contribution.ref, take)
             feed.close()
             fail_points.reach("aggregating", slot=contribution.slot)
         except (ChunksMissing, Corrupted, MalformedMessage, MergeRefused) as err:

@@ -22,12 +22,14 @@ class _SlotOptimizer:
         groups: Its hyper-parameters then, by parameter group.
         state: Its state then: empty but for optimizers that fill it when they are made (Adagrad
             in older releases of torch).
+        held: The encoded state that it holds, untouched since; None if it was used, or cleared.
     """
 
     epoch: int
     optimizer: torch.optim.Optimizer
     groups: list[dict[str, Any]]
     state: dict[Any, Any]
+    held: bytes | None = None
 
 
 class SlotOptimizers:
@@ -40,6 +42,7 @@ class SlotOptimizers:
     def __init__(self, configure: Callable[[], Any]) -> None:
         self._configure = configure
         self._slots: dict[int, _SlotOptimizer] = {}
+        self._last: _SlotOptimizer | None = None
 
     def begin(
         self, epoch: int, slot: int, policy: str, state: bytes | None
@@ -61,7 +64,8 @@ class SlotOptimizers:
                 _put(kept.optimizer, old.state_dict()["state"])
         for group, original in zip(kept.optimizer.param_groups, kept.groups, strict=True):
             group.update(copy.deepcopy(original))
-        if policy == "local":
+        held, kept.held = kept.held, None
+        if policy == "local" or (held is not None and held is state):
             return kept.optimizer
         kept.optimizer.state.clear()
         if policy == "carry" and state is not None:
@@ -72,12 +76,19 @@ class SlotOptimizers:
 
     def end(self, slot: int, policy: str) -> bytes | None:
         """Return the state to carry to the slot's next round; None unless the policy says so."""
-        optimizer = self._slots[slot].optimizer
-        state = state_codec.encode(optimizer) if policy == "carry" else None
-        if policy != "local":
+        kept = self._slots[slot]
+        if policy == "local":
+            return None
+        if self._last is not None and self._last is not kept:
             # A process may serve many slots: it need not hold the momentum of each.
-            optimizer.state.clear()
-        return state
+            self._last.optimizer.state.clear()
+            self._last.held = None
+        self._last = kept
+        if policy == "carry":
+            kept.held = state_codec.encode(kept.optimizer)
+        else:
+            kept.optimizer.state.clear()
+        return kept.held
 
     def _make(self, epoch: int) -> _SlotOptimizer:
         with user_code("configure_optimizers()"):

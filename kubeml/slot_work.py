@@ -5,8 +5,9 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from brokers import fail_points
+from brokers.answers import Work
 from brokers.protocol import Contribution
-from brokers.round_store import RoundStore, Work, new_id
+from brokers.round_store import RoundStore, new_id
 from kubeml import initial
 from kubeml.errors import ChunksMissing
 from kubeml.job_plans import epoch_plan, shards_ahead, validation_plan

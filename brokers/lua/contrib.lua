@@ -19,6 +19,6 @@ else
   put_lease(slot, record)
   redis.call('ZADD', P, now(), ARGV[2])
   -- A parameter server waits here: quicker than a message, and as dispensable.
-  redis.call('XADD', K, 'MAXLEN', '~', 16, '*', 's', slot)
+  redis.call('XADD', K, 'MAXLEN', '~', 16, '*', 'left', want - redis.call('HLEN', C))
 end
 return {'OK', tostring(redis.call('HLEN', C)), tostring(want)}

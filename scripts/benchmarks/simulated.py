@@ -10,8 +10,9 @@ import uuid
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
+from brokers.answers import Leave, Wait, Work
 from brokers.protocol import Contribution
-from brokers.round_store import Leave, RoundStore, Wait, Work, new_id
+from brokers.round_store import RoundStore, new_id
 from brokers.tensor_channel import TensorChannel
 from kubeml import initial
 from kubeml.client import Client

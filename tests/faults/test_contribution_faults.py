@@ -6,9 +6,10 @@ from typing import Any
 
 import pytest
 
+from brokers.answers import Work
 from brokers.connections import state_client
 from brokers.protocol import Contribution, TensorRef
-from brokers.round_store import RoundStore, Work, new_id
+from brokers.round_store import RoundStore, new_id
 from brokers.tensor_channel import TensorChannel
 from kubeml.errors import JobFailed
 from kubeml.job import State

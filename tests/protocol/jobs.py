@@ -4,8 +4,9 @@ import json
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from brokers.answers import Leave, Wait, Work
 from brokers.protocol import Contribution
-from brokers.round_store import Leave, RoundStore, Wait, Work, new_id
+from brokers.round_store import RoundStore, new_id
 from brokers.scripts import script_sources
 from brokers.tensor_channel import TensorChannel
 from tests.protocol.script_variants import clocked, install

@@ -10,9 +10,10 @@ from collections.abc import Callable, Generator
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from brokers.answers import Leave, Wait, Work
 from brokers.errors import ChunksMissing
 from brokers.protocol import Contribution, TensorRef
-from brokers.round_store import Leave, Snapshot, Wait, Work
+from brokers.round_store import Snapshot
 from kubeml.dispatch_watch import STAGE, DispatchWatch
 from kubeml.job import State
 from tests.protocol.sim_referee import Violation, cid_of, require_whole

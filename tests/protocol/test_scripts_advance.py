@@ -1,7 +1,8 @@
 """ADVANCE: the only way to a new version, and only with everything in place."""
 
+from brokers.answers import Wait, Work
 from brokers.protocol import TensorRef
-from brokers.round_store import Wait, Work, new_id
+from brokers.round_store import new_id
 from tests.protocol.jobs import ScriptedJob
 
 

@@ -2,7 +2,8 @@
 
 import pytest
 
-from brokers.round_store import Work, new_id
+from brokers.answers import Work
+from brokers.round_store import new_id
 from brokers.scripts import script_sources
 from tests.protocol.jobs import LEASE_MS, ScriptedJob
 from tests.protocol.script_variants import clocked

@@ -4,7 +4,8 @@ import time
 
 import pytest
 
-from brokers.round_store import Leave, Wait, Work, new_id
+from brokers.answers import Leave, Wait, Work
+from brokers.round_store import new_id
 from tests.protocol.jobs import MAX_ERRORS, ScriptedJob, make_contribution
 
 
@@ -360,14 +361,19 @@ def test_the_bell_ends_a_wait(job: ScriptedJob) -> None:
 def test_contrib_knocks_once_for_parameter_servers(job: ScriptedJob) -> None:
     job.begin_planned(slots=2)
     work = job.join("a")
-    assert job.store.wait_for_knock("0-0", block_ms=1) == "0-0"
+    other = job.join("b")
+    assert job.store.wait_for_knock("0-0", block_ms=1) == ("0-0", -1)
 
     job.contribute("a", work, "mine")
-    knock = job.store.wait_for_knock("0-0", block_ms=60_000)
+    knock, left = job.store.wait_for_knock("0-0", block_ms=60_000)
     job.contribute("a", work, "mine")  # its reply was lost
 
     assert knock != "0-0"
-    assert job.store.wait_for_knock(knock, block_ms=1) == knock
+    assert left == 1
+    assert job.store.wait_for_knock(knock, block_ms=1) == (knock, -1)
+
+    job.contribute("b", other, "theirs")
+    assert job.store.wait_for_knock(knock, block_ms=60_000)[1] == 0
 
 
 def test_wait_says_whether_the_round_is_complete(job: ScriptedJob) -> None:

@@ -1,6 +1,7 @@
 """The hash of local weights: what slots of a job with ``--overlap`` go on from."""
 
-from brokers.round_store import Work, new_id
+from brokers.answers import Work
+from brokers.round_store import new_id
 from tests.protocol.jobs import ScriptedJob
 
 

@@ -2,7 +2,8 @@
 
 import pytest
 
-from brokers.round_store import Leave, Wait, Work, new_id
+from brokers.answers import Leave, Wait, Work
+from brokers.round_store import new_id
 from tests.protocol.jobs import MAX_LOST, ScriptedJob
 
 

@@ -64,7 +64,7 @@ def test_a_buffer_of_numbers_is_pushed_as_its_bytes(channel: TensorChannel, key:
     assert channel.pull(ref) == numbers.tobytes()
 
 
-def test_no_chunk_is_larger_than_a_mebibyte(
+def test_no_chunk_is_larger_than_two_mebibytes(
     channel: TensorChannel, client: Redis, key: str
 ) -> None:
     ref = channel.push(key, blob_of(3 * CHUNK_BYTES + 7))

@@ -7,8 +7,8 @@ from dataclasses import dataclass, field, replace
 import pytest
 
 from brokers import fail_points
+from brokers.answers import Leave, Wait, Work
 from brokers.protocol import Contribution
-from brokers.round_store import Leave, Wait, Work
 from kubeml.errors import Abandoned, BackendUnreachable
 from kubeml.function_log import FunctionLog, function_logger
 from kubeml.overlap import Calls, RoundAhead, following
