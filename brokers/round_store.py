@@ -32,6 +32,8 @@ class Snapshot:
         contributions: Slot to the contribution's JSON text.
         num_live: Participants seen within a lease.
         tickets: Unanswered dispatches, with the server time (ms) each was sent.
+        optimizer: Slot to the reference of its optimizer state.
+        local: Slot to the reference of its local weights (``--overlap``).
         now_ms: The server's clock.
     """
 
@@ -39,6 +41,8 @@ class Snapshot:
     contributions: Mapping[int, str]
     num_live: int
     tickets: Mapping[str, float]
+    optimizer: Mapping[int, str]
+    local: Mapping[int, str]
     now_ms: float
 
     def number(self, field: str) -> int:
@@ -218,8 +222,13 @@ class RoundStore:
         """Renew the lease. OK, LOST, STOP or GONE."""
         return self._run("beat", gen, token, slot, rid)[0]
 
-    def contribute(self, gen: str, rid: str, contribution: Contribution) -> tuple[str, int, int]:
-        """Hand in a slot's work: (OK, STALE, DUPLICATE, LOST or GONE; how many of; how many)."""
+    def contribute(self, gen: str, rid: str, contribution: Contribution) -> tuple[str, Wait | None]:
+        """Hand in a slot's work.
+
+        Returns:
+            OK, STALE, DUPLICATE, LOST or GONE; and what TAKE would answer now, if this was the
+            last slot of the round.
+        """
         answer = self._run(
             "contrib",
             gen,
@@ -229,9 +238,8 @@ class RoundStore:
             contribution.cid,
             contribution.to_json(),
         )
-        if answer[0] != "OK":
-            return answer[0], 0, 0
-        return "OK", int(answer[1]), int(answer[2])
+        is_last = answer[0] == "OK" and answer[3] != ""
+        return answer[0], Wait(bell=answer[3], is_complete=True) if is_last else None
 
     def kick(self, gen: str, rid: str, *, slot: int, who: str, kind: str, why: str) -> str:
         """Drop a contribution (kind bad, who = cid) or a lease (error, drain; who = token)."""
@@ -315,8 +323,10 @@ class RoundStore:
             pipe.hgetall(self._keys[2])
             pipe.zrange(self._keys[3], 0, -1, withscores=True)
             pipe.zrange(self._keys[4], 0, -1, withscores=True)
+            pipe.hgetall(self._keys[5])
+            pipe.hgetall(self._keys[9])
             pipe.time()
-            head, contributions, seen, tickets, clock = pipe.execute()
+            head, contributions, seen, tickets, optimizer, local, clock = pipe.execute()
         fields = {key.decode(): value.decode() for key, value in head.items()}
         now_ms = clock[0] * 1000 + clock[1] // 1000
         oldest = now_ms - float(fields.get("lease_ms") or 0)
@@ -325,6 +335,8 @@ class RoundStore:
             contributions={int(slot): text.decode() for slot, text in contributions.items()},
             num_live=sum(1 for _, at in seen if at >= oldest),
             tickets={ticket.decode(): at for ticket, at in tickets},
+            optimizer={int(slot): text.decode() for slot, text in optimizer.items()},
+            local={int(slot): text.decode() for slot, text in local.items()},
             now_ms=now_ms,
         )
 

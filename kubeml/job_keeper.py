@@ -193,8 +193,6 @@ class JobKeeper:
     ) -> bool:
         weights, outer = staged.weights, staged.outer_state
         fail_points.reach("after_stage")
-        replaced = self._replaced_optimizer_states(contributions)
-        left_behind = self._store.local_refs() if self.spec.overlap else {}
         answer, state = self._store.advance(
             snap.gen,
             snap.rid,
@@ -212,7 +210,8 @@ class JobKeeper:
             return answer in {"MORE", "CHANGED", "STALE"}
         fail_points.reach("after_advance")
         self._merger.remember(weights, staged.blob)
-        stale = [TensorRef.from_json(text) for text in left_behind.values()] + replaced
+        replaced = [snap.optimizer.get(c.slot, "") for c in contributions if c.optimizer]
+        stale = [TensorRef.from_json(t) for t in (*snap.local.values(), *replaced) if t]
         if not (self.spec.overlap and state == State.RUN):  # else slots go on from them
             stale += [c.ref for c in contributions]
         stale += [ref for ref in (snap.weights, snap.outer_state) if ref]
@@ -247,16 +246,6 @@ class JobKeeper:
             version=snap.number("ver") + 1,
             workers=len({c.worker for c in contributions}),
         )
-
-    def _replaced_optimizer_states(self, contributions: Sequence[Contribution]) -> list[TensorRef]:
-        if not any(c.optimizer for c in contributions):
-            return []
-        current = self._store.optimizer_refs()
-        return [
-            TensorRef.from_json(current[c.slot])
-            for c in contributions
-            if c.optimizer and c.slot in current
-        ]
 
     # -- epochs and the end ------------------------------------------------------------------
 
@@ -337,9 +326,7 @@ class JobKeeper:
     def _references(self, snap: Snapshot) -> list[TensorRef]:
         """Blobs without which the job cannot go on: weights, optimizer states, local weights."""
         refs = [ref for ref in (snap.weights, snap.outer_state) if ref]
-        texts = [*self._store.optimizer_refs().values()]
-        if self.spec.overlap:
-            texts += self._store.local_refs().values()
+        texts = (*snap.optimizer.values(), *snap.local.values())
         return refs + [TensorRef.from_json(text) for text in texts]
 
     def _revive(self, *, why: str, seen: str = "") -> bool:

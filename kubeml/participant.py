@@ -78,6 +78,8 @@ class Participant:
         self._told = ""
         self._preferred: list[int] = []
         self._started = self._idle_since = time.monotonic()
+        #: What TAKE would answer, if that is known.
+        self._wait: Wait | None = None
         #: What the slot served last would train next, if this process may begin with it ahead.
         self._next: Work | None = None
         self._streams = JobStreams(worker.client, store.job_id)
@@ -91,7 +93,8 @@ class Participant:
         self._lease.start()
         try:
             while not self._is_draining():
-                answer: Work | Wait | Leave | None = self._take(stage)
+                answer: Work | Wait | Leave | None = self._wait or self._take(stage)
+                self._wait = None
                 ahead = None
                 if isinstance(answer, Wait):
                     if self._next is None:
@@ -208,7 +211,7 @@ class Participant:
         self._lease.forward()  # before the round can end: the job's log is closed with it
         if fail_points.reach("before_contrib") == "dup":
             self._store.contribute(self._gen, work.rid, contribution)
-        answer, _, _ = self._store.contribute(self._gen, work.rid, contribution)
+        answer, self._wait = self._store.contribute(self._gen, work.rid, contribution)
         fail_points.reach("after_contrib")
         if answer != "OK":
             logger.info("job %s: slot %d: %s", self._store.job_id, work.slot, answer)

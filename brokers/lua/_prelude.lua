@@ -56,6 +56,11 @@ local function bell()
   redis.call('XADD', X, 'MAXLEN', '~', 16, '*', 'r', head('rid') or '')
 end
 
+local function last_bell()
+  local last = redis.call('XREVRANGE', X, '+', '-', 'COUNT', 1)
+  return last[1] and last[1][1] or '0-0'
+end
+
 local function lease(slot)
   local text = redis.call('HGET', S, slot)
   return text and cjson.decode(text) or {t = '', dl = 0, at = 0, n = 0, e = 0, l = 0}

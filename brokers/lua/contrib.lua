@@ -1,5 +1,5 @@
 -- CONTRIB(gen, token, rid, slot, cid, contribution): hands in a slot's work.
--- -> OK how-many of-how-many | STALE | DUPLICATE | LOST | GONE
+-- -> OK how-many of-how-many bell-if-that-is-all | STALE | DUPLICATE | LOST | GONE
 if gone() then return {'GONE'} end
 if head('rid') ~= ARGV[3] then return {'STALE'} end
 if #ARGV[6] > 100000 then return {'LOST'} end
@@ -21,4 +21,5 @@ else
   -- A parameter server waits here: quicker than a message, and as dispensable.
   redis.call('XADD', K, 'MAXLEN', '~', 16, '*', 'left', want - redis.call('HLEN', C))
 end
-return {'OK', tostring(redis.call('HLEN', C)), tostring(want)}
+local there_are = redis.call('HLEN', C)
+return {'OK', tostring(there_are), tostring(want), there_are >= want and last_bell() or ''}

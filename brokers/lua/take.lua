@@ -74,5 +74,4 @@ for slot = 0, want - 1 do
 end
 
 redis.call('ZADD', P, at, token)
-local last = redis.call('XREVRANGE', X, '+', '-', 'COUNT', 1)
-return {'WAIT', last[1] and last[1][1] or '0-0', redis.call('HLEN', C) >= want and '1' or '0'}
+return {'WAIT', last_bell(), redis.call('HLEN', C) >= want and '1' or '0'}

@@ -59,14 +59,14 @@ class Participant(threading.Thread):
             blob = self._blob = self._channel.pull(work.weights, into=self._blob)
         cid = new_id()
         ref = self._channel.push(self._store.key("c", cid), blob, is_passing=True)
-        _, num_in, want = self._store.contribute(
+        _, wait = self._store.contribute(
             gen, work.rid,
             Contribution(
                 cid=cid, token=self._token, slot=work.slot, worker=self.name, num_samples=1,
                 num_steps=1, attempt=work.attempt, tensors=ref.to_json(), layout=self._layout.hash,
             ),
         )  # fmt: skip
-        if num_in >= want > 0:
+        if wait is not None:
             self._client.dispatcher.hint(self._store.job_id)
 
 

@@ -125,13 +125,13 @@ class _Participant:
         )
         if self.world.happens("slow worker"):
             yield self.rng.randrange(2000, 9000)
-        answer, num_in, want = yield lambda: self.store.contribute(self.gen, work.rid, made)
+        answer, last = yield lambda: self.store.contribute(self.gen, work.rid, made)
         if answer == "OK":
             self.made = made.tensors
         if answer in {"LOST", "DUPLICATE"} or (answer != "OK" and not self.world.spec.overlap):
             # Not the optimizer state: the call may have been repeated, and the first one counted.
             yield lambda: self.channel.drop(tensors)
-        elif num_in >= want:
+        elif last is not None:
             self.world.hint()
 
     def _kick(self, work: Work, kind: str) -> Callable[[], Any]:

@@ -3,6 +3,7 @@
 from brokers.answers import Wait, Work
 from brokers.protocol import TensorRef
 from brokers.round_store import new_id
+from brokers.tensor_channel import CHUNK_BYTES
 from tests.protocol.jobs import ScriptedJob
 
 
@@ -99,7 +100,7 @@ def test_advance_says_when_the_contributions_have_changed(job: ScriptedJob) -> N
 def test_advance_says_when_staged_chunks_are_missing(job: ScriptedJob) -> None:
     job.begin_planned(slots=1)
     cids = job.fill()
-    weights = job.channel.push(job.store.key("w", new_id()), b"x" * (2**20 + 1))
+    weights = job.channel.push(job.store.key("w", new_id()), b"x" * (CHUNK_BYTES + 1))
     job.client.delete(weights.chunk_keys()[1])
     before = job.everything()
 

@@ -8,6 +8,7 @@ from kubeml.errors import LayoutMismatch
 from kubeml.layout import Layout
 from kubeml.local_weights import corrected, widened
 from kubeml.network_blob import NetworkBlob
+from kubeml.wire import FP32
 
 
 def make_network(value: float, dtype: torch.dtype = torch.float32) -> nn.Sequential:
@@ -25,8 +26,8 @@ def make_blobs(
     return (
         layout,
         NetworkBlob(make_network(merged, dtype)).weights(),
-        NetworkBlob(make_network(start, dtype)).contribution(),
-        NetworkBlob(make_network(end, dtype)).contribution(),
+        NetworkBlob(make_network(start, dtype)).contribution(FP32),
+        NetworkBlob(make_network(end, dtype)).contribution(FP32),
     )
 
 

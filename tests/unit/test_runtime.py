@@ -14,7 +14,13 @@ from kubeml import optimizer_state
 from kubeml.batches import batches
 from kubeml.context import JobArgs
 from kubeml.dataset import KubeDataset
-from kubeml.errors import InvalidFunction, LayoutMismatch, MalformedMessage, UserCodeError
+from kubeml.errors import (
+    Abandoned,
+    InvalidFunction,
+    LayoutMismatch,
+    MalformedMessage,
+    UserCodeError,
+)
 from kubeml.runtime import FunctionRuntime, RoundResult
 
 HEAD = """
@@ -399,13 +405,49 @@ def main():
     assert (validated.num_samples, validated.accuracy, validated.loss) == (40, 50.0, 1.0)
 
 
-@pytest.mark.parametrize("policy", ["reset", "carry"])
-def test_momentum_of_a_slot_takes_no_memory_between_its_rounds(tmp_path: Path, policy: str) -> None:
+def test_only_the_slot_served_last_holds_its_momentum(tmp_path: Path) -> None:
+    runtime = load(tmp_path)
+    train(runtime, optimizer_state_policy="carry", slot=0)
+    first = runtime._model.optimizer
+    assert first.state
+
+    train(runtime, optimizer_state_policy="carry", slot=1)
+
+    assert first.state == {}
+    assert runtime._model.optimizer.state
+
+
+def test_reset_holds_no_momentum_between_rounds(tmp_path: Path) -> None:
     runtime = load(tmp_path)
 
-    train(runtime, optimizer_state_policy=policy)
+    train(runtime, optimizer_state_policy="reset")
 
     assert runtime._model.optimizer.state == {}
+
+
+def test_an_abandoned_round_leaves_nothing_in_a_carried_state(tmp_path: Path) -> None:
+    runtime = load(tmp_path)
+    first = train(runtime, optimizer_state_policy="carry")
+    results = []
+    for is_abandoned in (False, True):
+        second = {"optimizer_state_policy": "carry", "optimizer_state": first.optimizer_state}
+        train(runtime, **second)
+        runtime.load_weights(memoryview(bytes(first.contribution)))
+        # As handed in and given back: the very bytes that the optimizer holds.
+        held = {**second, "optimizer_state": train(runtime, **second).optimizer_state}
+        runtime.load_weights(memoryview(bytes(first.contribution)))
+        if is_abandoned:
+            with pytest.raises(Abandoned):
+                train(runtime, **held, on_batch=_abandon)
+            runtime.load_weights(memoryview(bytes(first.contribution)))
+        results.append(train(runtime, **held))
+
+    assert results[0].contribution == results[1].contribution
+    assert results[0].optimizer_state == results[1].optimizer_state
+
+
+def _abandon(_index: int) -> None:
+    raise Abandoned
 
 
 @pytest.mark.parametrize(
