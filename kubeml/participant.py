@@ -176,7 +176,9 @@ class Participant:
             # Deleted meanwhile: nothing here is ours to do.
             self._give_back(work, "drain", str(err))
             raise Drained from err
-        except BackendUnreachable:
+        except BackendUnreachable as err:
+            if err.backend == "s3":  # the state server answers: nobody need wait for the lease
+                self._give_back(work, "drain", str(err))
             raise
         except KubemlError as err:
             self._report(work, str(err) + (f"\nhint: {err.hint}" if err.hint else ""))

@@ -46,6 +46,20 @@ def test_rounds_are_merged_as_soon_as_they_are_complete(client: Client, submit: 
     assert statistics.median(pauses) < 0.25
 
 
+def test_differences_in_bfloat16_learn_as_well_and_give_the_same_bits(submit: Submit) -> None:
+    # Three slots on two workers: who trains what is another matter in each job.
+    jobs = [submit(epochs=3, k=4, parallelism=3, seed=1, wire="bf16") for _ in range(2)]
+    plain = submit(epochs=3, k=4, parallelism=3, seed=1)
+
+    ends = [job.wait(90) for job in (*jobs, plain)]
+
+    assert ends[0].weights_sha256 == ends[1].weights_sha256
+    assert ends[0].weights_sha256 != ends[2].weights_sha256
+    assert ends[0].accuracy is not None
+    assert ends[2].accuracy is not None
+    assert ends[0].accuracy > ends[2].accuracy - 1
+
+
 def test_weights_survive_the_job(client: Client, submit: Submit) -> None:
     # The original deleted them from its tensor store when the job ended.
     job = submit(epochs=1)

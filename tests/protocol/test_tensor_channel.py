@@ -1,6 +1,8 @@
 """Blobs through the state server arrive whole or not at all."""
 
 import random
+import threading
+from typing import Any
 
 import pytest
 from redis import Redis
@@ -9,7 +11,7 @@ from redis.retry import Retry
 
 from brokers.errors import BackendUnreachable, ChunksMissing, Corrupted
 from brokers.protocol import TensorRef
-from brokers.tensor_channel import CHUNK_BYTES, TTL_S, TensorChannel
+from brokers.tensor_channel import CHUNK_BYTES, TTL_S, TensorChannel, checksum
 
 
 @pytest.fixture
@@ -165,3 +167,134 @@ def test_a_server_that_is_not_there_is_named() -> None:
 
         with pytest.raises(BackendUnreachable, match="nowhere:1"):
             channel.push("kml:{x}:w:0", b"abcd")
+
+
+@pytest.mark.parametrize("num_bytes", [0, 5, CHUNK_BYTES, 9 * CHUNK_BYTES + 5])
+@pytest.mark.parametrize("is_passing", [False, True])
+def test_pieces_come_in_order_and_are_the_blob(
+    channel: TensorChannel, key: str, num_bytes: int, is_passing: bool
+) -> None:
+    ref = channel.push(key, blob_of(num_bytes), is_passing=is_passing)
+    pieces: list[bytes] = []
+
+    channel.read(ref, lambda piece: pieces.append(bytes(piece)))
+
+    assert b"".join(pieces) == blob_of(num_bytes)
+
+
+@pytest.mark.parametrize("num_chunks", [2, 9], ids=["read in turn", "read ahead"])
+def test_who_is_fed_may_end_the_reading(channel: TensorChannel, key: str, num_chunks: int) -> None:
+    ref = channel.push(key, blob_of(num_chunks * CHUNK_BYTES))
+    seen = []
+
+    def feed(piece: memoryview) -> None:
+        seen.append(len(piece))
+        raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        channel.read(ref, feed)
+
+    assert seen == [CHUNK_BYTES]
+    assert channel.pull(ref) == blob_of(num_chunks * CHUNK_BYTES)  # its connections are in order
+    assert not [t for t in threading.enumerate() if t.name == "kubeml-read"]
+
+
+@pytest.mark.parametrize("num_chunks", [2, 9], ids=["read in turn", "read ahead"])
+def test_a_chunk_that_is_missed_while_reading_is_told(
+    channel: TensorChannel, client: Redis, key: str, num_chunks: int
+) -> None:
+    ref = channel.push(key, blob_of(num_chunks * CHUNK_BYTES))
+    client.delete(ref.chunk_keys()[-1])
+    seen: list[int] = []
+
+    with pytest.raises(ChunksMissing, match=f"1 of {num_chunks}"):
+        channel.read(ref, lambda piece: seen.append(len(piece)))
+
+    assert len(seen) == num_chunks - 1
+
+
+def test_memory_is_used_again_if_it_fits(channel: TensorChannel, key: str) -> None:
+    ref = channel.push(key, b"abcd")
+    memory = bytearray(4)
+
+    assert channel.pull(ref, into=memory) is memory
+    assert channel.pull(ref, into=bytearray(5)) == b"abcd"
+
+
+def test_small_blobs_are_read_together_and_others_left(
+    channel: TensorChannel, client: Redis, key: str
+) -> None:
+    small = [channel.push(f"{key}{n}", blob_of(10 + n)) for n in range(3)]
+    large = channel.push(f"{key}large", blob_of(CHUNK_BYTES + 1))
+    gone, changed = small[1], small[2]
+    client.delete(*gone.chunk_keys())
+    client.set(changed.chunk_keys()[0], b"0123456789ab")
+
+    found = channel.pull_small([*(ref.to_json() for ref in [*small, large]), "no reference"])
+
+    assert found == {small[0].to_json(): blob_of(10)}
+
+
+def test_passing_blobs_survive_a_server_that_forgot_its_scripts(
+    channel: TensorChannel, client: Redis, key: str
+) -> None:
+    blob = blob_of(40 * CHUNK_BYTES)
+    client.script_flush()
+
+    ref = channel.push(key, blob, is_passing=True)
+
+    assert channel.pull(ref) == blob
+
+
+def test_passing_blobs_are_not_in_the_servers_file(channel: TensorChannel, client: Redis) -> None:
+    def written(*, is_passing: bool) -> int:
+        info: Any = client.info("persistence")
+        channel.push(f"kml:{{size}}:{is_passing}", blob_of(CHUNK_BYTES), is_passing=is_passing)
+        after: Any = client.info("persistence")
+        return int(after["aof_current_size"]) - int(info["aof_current_size"])
+
+    assert written(is_passing=False) > CHUNK_BYTES
+    assert written(is_passing=True) < 10_000
+
+
+def test_what_is_staged_is_what_the_memory_holds_when_it_is_sent(
+    channel: TensorChannel, key: str
+) -> None:
+    blob = bytearray(3 * CHUNK_BYTES)
+    with channel.stage(key, blob) as staging:
+        for index in range(3):
+            memoryview(blob)[index * CHUNK_BYTES : index * CHUNK_BYTES + 4] = b"made"
+            staging.send((index + 1) * CHUNK_BYTES)
+        ref = staging.finish()
+
+    assert channel.pull(ref) == blob
+
+
+def test_a_push_whose_connection_breaks_is_sent_again(
+    channel: TensorChannel, client: Redis, key: str
+) -> None:
+    blob = blob_of(5 * CHUNK_BYTES)
+    with channel.stage(key, blob, is_passing=True) as staging:
+        staging.send(2 * CHUNK_BYTES)
+        client.client_kill_filter(_type="normal", skipme=True)
+        ref = staging.finish()
+
+    assert channel.pull(ref) == blob
+
+
+def test_abandoned_blobs_are_gone(channel: TensorChannel, client: Redis, key: str) -> None:
+    with channel.stage(key, blob_of(3 * CHUNK_BYTES)) as staging:
+        staging.send(2 * CHUNK_BYTES)
+        staging.abandon()
+
+    assert not client.exists(*(f"{key}:{i}" for i in range(3)))
+
+
+@pytest.mark.parametrize("place", [0, 7, 8, 1000, CHUNK_BYTES - 1])
+def test_any_changed_byte_changes_the_checksum(place: int) -> None:
+    chunk = bytearray(blob_of(CHUNK_BYTES))
+    before = checksum(chunk)
+    chunk[place] ^= 1
+
+    assert checksum(chunk) != before
+    assert checksum(chunk, before=1) != checksum(chunk)

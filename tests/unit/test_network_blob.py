@@ -5,8 +5,10 @@ import torch
 from torch import nn
 
 from kubeml.errors import InvalidFunction, LayoutMismatch
+from kubeml.merge import Merger
 from kubeml.network_blob import NetworkBlob
-from kubeml.wire import FP32
+from kubeml.outer import Outer
+from kubeml.wire import FP32, Wire
 
 
 class Tied(nn.Module):
@@ -79,6 +81,34 @@ def test_half_precision_is_sent_as_it_is_and_kept_as_float32(dtype: torch.dtype)
     master = torch.frombuffer(weights, dtype=torch.float32)
     assert torch.equal(native, network.weight.detach().flatten())
     assert torch.equal(master, network.weight.detach().float().flatten())
+
+
+def test_bfloat16_differences_are_of_the_weights_that_the_round_began_with() -> None:
+    network = nn.BatchNorm1d(3)
+    blob = NetworkBlob(network)
+    base = blob.weights()
+    with torch.no_grad():
+        network.weight += torch.tensor([0.0, 2.0**-20, -3.0])
+        network.running_mean += 5.0
+        network.num_batches_tracked += 7
+
+    sent = blob.contribution(Wire("bf16"), base)
+
+    assert len(sent) == Wire("bf16").num_bytes(blob.layout) == 8 + 2 * 3 * 4 + 2 * 3 * 2
+    into = bytearray(base)
+    merger = Merger(blob.layout, Wire("bf16"))
+    feed = merger.finish(0, 1, into=into, outer=Outer(), outer_state=None)
+    feed(sent)
+    feed.close()
+    assert into == blob.weights()
+
+
+def test_memory_for_a_contribution_is_used_again_if_it_fits() -> None:
+    blob = NetworkBlob(nn.Linear(2, 2))
+    first = blob.contribution(FP32)
+
+    assert blob.contribution(FP32, into=first) is first
+    assert blob.contribution(FP32, into=bytearray(3)) == first
 
 
 def test_half_precision_rounds_a_master_as_torch_does() -> None:
