@@ -44,6 +44,10 @@ logger = logging.getLogger(__name__)
 OWNER_TTL_MS = 1500
 
 
+#: What is secured before a stack is stopped waits so long for it to be started again.
+_SECURED_S = 7 * 24 * 3600
+
+
 @dataclass(frozen=True, kw_only=True)
 class Services:
     """What a keeper works with; shared by all keepers of a process."""
@@ -107,6 +111,22 @@ class JobKeeper:
     def knock(self) -> None:
         """End the wait of the thread that is in ``wait_for_knock``."""
         self._store.knock()
+
+    def secure(self) -> None:
+        """Before this process ends: have the state server keep in its file what else it forgets.
+
+        The servers may be stopped next. It is what the job cannot go on without: the weights, and
+        with ``--overlap`` the slots' own.
+        """
+        if not self.is_owner:
+            return
+        snap = self._store.snapshot()
+        if State(snap.state or State.DONE).is_final or snap.weights is None:
+            return
+        self._channel.push(snap.weights.key, self._merger.weights(snap), ttl_s=_SECURED_S)
+        for text in snap.local.values():
+            ref = TensorRef.from_json(text)
+            self._channel.push(ref.key, self._channel.pull(ref), ttl_s=_SECURED_S)
 
     def reconcile(self, *, is_tick: bool) -> bool:
         """Do whatever the job needs now.

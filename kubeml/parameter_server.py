@@ -104,6 +104,11 @@ class KeeperThread(threading.Thread):
                 logger.exception("job %s: again in %.1f s", self._keeper.job_id, backoff)
                 if faults >= _MAX_FAULTS:
                     self._give_up(err)
+        try:
+            self._keeper.secure()
+        except KubemlError as err:
+            # What cannot be kept is made again, from the last checkpoint.
+            logger.warning("job %s: its weights are not in the file: %s", self._keeper.job_id, err)
 
     def _wait(self, timeout_s: float, *, patiently: bool) -> None:
         """Return on a hint, or when the time is over, or (unless patiently) on a knock."""
