@@ -19,6 +19,7 @@ from scripts.benchmarks.measures import Series, Target, ratio
 from scripts.benchmarks.race import Contestant, race
 from scripts.benchmarks.report import Report
 from scripts.benchmarks.round_watch import RoundTimes, RoundWatch
+from scripts.benchmarks.simulated import seconds_per_round
 from scripts.benchmarks.stamps import Stamps
 
 SLOTS, MB = 2, 10**6
@@ -40,7 +41,8 @@ COUNTED = (
     "whole: from the last slot's last batch to the last slot's first batch, with packing and push",
     "gloo: all-reduce of as many bytes of float32 between two processes, one thread each, the"
     " slower one, in turns with the jobs",
-    "parameter server: its RSS before the job, and the most of it, sampled every 20 ms",
+    "parameter server: its RSS before the job, and the most of it, sampled every 20 ms; with N=16,"
+    " participants are threads that hand in what they fetched",
 )
 
 
@@ -66,7 +68,9 @@ def run(options: argparse.Namespace) -> Report:
                     measured[f"{arm} {what}", unit] = value
             for key, value in measured.items():
                 values.setdefault(key, []).append(value)
+    values["parameter server, N=16, most", "MiB"] = [many_slots_mib(num_bytes, rounds=3)]
     series = {name: Series(name=name, unit=unit, values=v) for (name, unit), v in values.items()}
+    allowed_mib = 3 * num_bytes / 2**20 + 150
     targets, ratios = [], []
     for arm, (_, at_most) in ARMS.items():
         compared = ratio(f"{arm} round / gloo", series[f"{arm} round"], series["gloo"])
@@ -78,10 +82,25 @@ def run(options: argparse.Namespace) -> Report:
                 for what in ("push", "whole")
             ),
         ]
+    targets.append(Target(series=series["parameter server, N=16, most"], at_most=allowed_mib))
     return Report(
         name="large", counted=COUNTED, series=[*series.values(), *ratios], targets=targets,
         facts={"model": f"{num_bytes / MB:,.0f} MB of float32, N={SLOTS}, {rounds} rounds a job"},
     )  # fmt: skip
+
+
+def many_slots_mib(num_bytes: int, *, rounds: int, slots: int = 16) -> float:
+    """The most memory of a parameter server that merges so many slots."""
+    with pool.embedded_stack(workers=0, lease_s=300.0) as client:
+        rows = np.zeros((slots * (rounds + 2), 1), np.uint8)
+        client.datasets.create(
+            pool.DATASET, train_data=rows, train_labels=rows[:, 0], test_data=rows[:slots],
+            test_labels=rows[:slots, 0],
+        )  # fmt: skip
+        pool.put_function(client, "large", "stamping", "large", constants="NUM_BYTES = 4\n")
+        with sampled_rss(pool.processes(client, "ps")) as sizes:
+            seconds_per_round(client, slots=slots, num_bytes=num_bytes, rounds=rounds)
+    return max(sizes)
 
 
 def put_rows(client: Client, rounds: int) -> None:
