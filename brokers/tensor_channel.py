@@ -67,6 +67,8 @@ class TensorChannel:
     def __init__(self, client: "Redis", *, where: str = "the state server") -> None:
         self._client = client
         self._where = where
+        #: Memory to read ahead into: taken once, since every thread would take its own else.
+        self._pieces: list[memoryview] = []
 
     def push(
         self, key: str, blob: Buffer, *, ttl_s: int = TTL_S, is_passing: bool = False
@@ -164,8 +166,10 @@ class TensorChannel:
         """Receive the next pieces in a thread while ``feed`` is at work."""
         free: SimpleQueue[memoryview | None] = SimpleQueue()
         full: SimpleQueue[memoryview | BaseException | None] = SimpleQueue()
-        for _ in range(_READ_AHEAD):
-            free.put(memoryview(bytearray(CHUNK_BYTES)))
+        pieces, self._pieces = self._pieces, []
+        pieces = pieces or [memoryview(bytearray(CHUNK_BYTES)) for _ in range(_READ_AHEAD)]
+        for memory in pieces:
+            free.put(memory)
 
         def place(_index: int, length: int) -> memoryview:
             if (memory := free.get()) is None:
@@ -190,6 +194,7 @@ class TensorChannel:
         finally:
             free.put(None)
             thread.join()
+            self._pieces = pieces
 
     def _read(
         self,
