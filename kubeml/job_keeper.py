@@ -291,6 +291,7 @@ class JobKeeper:
             self._ask_for_plan(row.epoch + 1)
 
     def _stop(self, snap: Snapshot) -> None:
+        self._merger.rest()
         if snap.weights is not None:
             layout = self._merger.layout()
             self._recorder.record_stop(

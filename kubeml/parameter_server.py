@@ -81,7 +81,8 @@ class KeeperThread(threading.Thread):
     def run(self) -> None:
         """Reconcile until the job has ended; an error is reported and tried again, more slowly."""
         backoff, faults = 0.0, 0
-        due = time.monotonic() + self._tick_s
+        # The first look is a tick: who has not taken the job on hears nothing of contributions.
+        due = time.monotonic()
         while not self._stopped.is_set():
             try:
                 self._wait(backoff or due - time.monotonic(), patiently=backoff > 0)
