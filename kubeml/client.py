@@ -186,6 +186,8 @@ class Client:
         with suppress(BackendUnreachable):
             Generations(self.settings, self.redis, self.objects).begin(spec)
             self.dispatcher.schedule(Hint(job_id=spec.id), label=f"{spec.id}-e0-schedule")
+            # Else a parameter server finds the job up to half a second later.
+            self.dispatcher.hint(spec.id)
         return Job(spec.id, self)
 
     def job(self, job_id: str) -> "Job":
