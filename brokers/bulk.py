@@ -6,8 +6,8 @@ and sent from where it lies, with several commands in flight each way.
 """
 
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import closing, contextmanager
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -47,9 +47,11 @@ def read_values(
     failures = 0
     while finished < len(keys):
         try:
-            for index in _values(client, keys, finished, place):
-                done(index)
-                finished, failures = index + 1, 0
+            # Closed at once, also if `done` raises: its connection is cut and given back then.
+            with closing(_values(client, keys, finished, place)) as values:
+                for index in values:
+                    done(index)
+                    finished, failures = index + 1, 0
         except (Broken, Late):
             # What is there stays there: go on with the next value, on another connection.
             failures += 1
@@ -60,7 +62,7 @@ def read_values(
 
 def _values(
     client: "Redis", keys: Sequence[str], first: int, place: Callable[[int, int], memoryview]
-) -> Iterator[int]:
+) -> Generator[int, None, None]:
     with _connection(client) as link:
         asked = min(first + IN_FLIGHT, len(keys))
         link.send_packed_command(link.pack_commands([("GET", key) for key in keys[first:asked]]))

@@ -170,15 +170,23 @@ class TensorChannel:
         pieces = pieces or [memoryview(bytearray(CHUNK_BYTES)) for _ in range(_READ_AHEAD)]
         for memory in pieces:
             free.put(memory)
+        in_hand: memoryview | None = None
 
         def place(_index: int, length: int) -> memoryview:
-            if (memory := free.get()) is None:
+            nonlocal in_hand
+            # A piece whose connection broke comes again, into the memory that was taken for it.
+            if in_hand is None and (in_hand := free.get()) is None:
                 raise InterruptedError
-            return memory[:length]
+            return in_hand[:length]
+
+        def hand_over(piece: memoryview) -> None:
+            nonlocal in_hand
+            in_hand = None
+            full.put(piece)
 
         def receive() -> None:
             try:
-                self._read(ref, place, full.put)
+                self._read(ref, place, hand_over)
                 full.put(None)
             except BaseException as err:  # noqa: BLE001 - raised again by who feeds
                 full.put(err)

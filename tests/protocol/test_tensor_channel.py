@@ -213,6 +213,23 @@ def test_a_chunk_that_is_missed_while_reading_is_told(
     assert len(seen) == num_chunks - 1
 
 
+@pytest.mark.parametrize("num_chunks", [3, 40], ids=["read in turn", "read ahead"])
+def test_a_blob_is_read_to_its_end_though_connections_break_again_and_again(
+    channel: TensorChannel, client: Redis, key: str, num_chunks: int
+) -> None:
+    ref = channel.push(key, blob_of(num_chunks * CHUNK_BYTES))
+    pieces: list[bytes] = []
+
+    def feed(piece: memoryview) -> None:
+        pieces.append(bytes(piece))
+        if len(pieces) % 2:
+            client.client_kill_filter(_type="normal", skipme=True)
+
+    channel.read(ref, feed)
+
+    assert b"".join(pieces) == blob_of(num_chunks * CHUNK_BYTES)
+
+
 def test_memory_is_used_again_if_it_fits(channel: TensorChannel, key: str) -> None:
     ref = channel.push(key, b"abcd")
     memory = bytearray(4)
