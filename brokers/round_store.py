@@ -346,19 +346,6 @@ class RoundStore:
             raw: Mapping[bytes, bytes] = self._client.hgetall(self._keys[7])  # type: ignore[assignment]
         return Ledger.from_hash(raw)
 
-    def optimizer_refs(self) -> dict[int, str]:
-        """Slot to the reference of its optimizer state."""
-        return self._slot_refs(self._keys[5])
-
-    def local_refs(self) -> dict[int, str]:
-        """Slot to the reference of its local weights; empty without ``--overlap``."""
-        return self._slot_refs(self._keys[9])
-
-    def _slot_refs(self, key: str) -> dict[int, str]:
-        with redis_errors(self._where):
-            raw: Mapping[bytes, bytes] = self._client.hgetall(key)  # type: ignore[assignment]
-        return {int(slot): text.decode() for slot, text in raw.items()}
-
     def _run(self, script: str, gen: object, *args: object, keys: Sequence[str] = ()) -> list[str]:
         with redis_errors(self._where):
             answer: Any = registered(self._client, script)(

@@ -63,7 +63,6 @@ class EpochRecorder:
             return written
         live = self._store.ledger()
         ledger = _parsed(live.merged)
-        states = self._store.optimizer_refs()
         if self._store.head().get("rid") != snap.rid:
             # What was read may be another round's, or gone with a lost Redis.
             return None
@@ -80,7 +79,7 @@ class EpochRecorder:
         row = self._records.add_row(spec.id, row, book)
         # The checkpoint last: a job that is rebuilt goes on after it, so its row must be there.
         if self._checkpoints.at(spec.id, epoch) is None:
-            self._write(snap, layout, origin, weights, epoch, states=states)
+            self._write(snap, layout, origin, weights, epoch)
         if row.accuracy is not None:
             self._streams.emit("validated", epoch=epoch, accuracy=row.accuracy, loss=row.val_loss)
         self._streams.emit("checkpoint", epoch=epoch, row=row.to_wire())
@@ -93,8 +92,7 @@ class EpochRecorder:
         epoch = snap.number("epoch")
         last = self._checkpoints.latest(self._store.job_id)
         if last is None or last.version != snap.number("ver"):
-            states = self._store.optimizer_refs()
-            self._write(snap, layout, origin, weights, "stop", epoch=epoch, states=states)
+            self._write(snap, layout, origin, weights, "stop", epoch=epoch)
 
     def conclude(self, spec: JobSpec, snap: Snapshot) -> JobEnd:
         """Write how the job ended, and its log."""
@@ -140,7 +138,6 @@ class EpochRecorder:
         weights: Buffer,
         name: int | str,
         *,
-        states: Mapping[int, str],
         epoch: int | None = None,
     ) -> Checkpoint:
         job_id = self._store.job_id
@@ -152,7 +149,7 @@ class EpochRecorder:
             slot: self._checkpoints.put_blob(
                 job_id, f"optimizer-{slot}", self._channel.pull(TensorRef.from_json(text))
             )
-            for slot, text in states.items()
+            for slot, text in snap.optimizer.items()
         }
         checkpoint = Checkpoint(
             job_id=job_id,

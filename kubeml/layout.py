@@ -90,11 +90,6 @@ class Layout:
         return tuple(t for t in self.tensors if t.kind == "frozen")
 
     @cached_property
-    def contribution_bytes(self) -> int:
-        """Length of a contribution blob that travels as it is."""
-        return sum(t.num_bytes for t in self.moving)
-
-    @cached_property
     def weights_bytes(self) -> int:
         """Length of a weights blob."""
         return sum(t.master_bytes for t in self.moving)

@@ -15,6 +15,7 @@ import torch
 
 from kubeml.errors import LayoutMismatch
 from kubeml.layout import Layout
+from kubeml.wire import FP32
 
 Buffer = bytes | bytearray
 
@@ -36,8 +37,8 @@ def corrected(layout: Layout, *, merged: Buffer, start: Buffer, end: bytearray) 
         LayoutMismatch: A blob has another length than the layout's.
     """
     _require_length(merged, layout.weights_bytes)
-    _require_length(start, layout.contribution_bytes)
-    _require_length(end, layout.contribution_bytes)
+    _require_length(start, FP32.num_bytes(layout))
+    _require_length(end, FP32.num_bytes(layout))
     for run in _runs(layout):
         if run.native.is_floating_point:
             base = run.of_weights(merged)
@@ -52,8 +53,8 @@ def widened(layout: Layout, contribution: Buffer) -> Buffer:
     Raises:
         LayoutMismatch: It has another length than the layout's.
     """
-    _require_length(contribution, layout.contribution_bytes)
-    if layout.weights_bytes == layout.contribution_bytes:
+    _require_length(contribution, FP32.num_bytes(layout))
+    if layout.weights_bytes == FP32.num_bytes(layout):
         return contribution
     weights = bytearray(layout.weights_bytes)
     for run in _runs(layout):

@@ -92,22 +92,18 @@ def run(options: argparse.Namespace) -> Report:
 def many_slots_mib(num_bytes: int, *, rounds: int, slots: int = 16) -> float:
     """The most memory of a parameter server that merges so many slots."""
     with pool.embedded_stack(workers=0, lease_s=300.0) as client:
-        rows = np.zeros((slots * (rounds + 2), 1), np.uint8)
-        client.datasets.create(
-            pool.DATASET, train_data=rows, train_labels=rows[:, 0], test_data=rows[:slots],
-            test_labels=rows[:slots, 0],
-        )  # fmt: skip
+        put_rows(client, rounds + 2, slots=slots)
         pool.put_function(client, "large", "stamping", "large", constants="NUM_BYTES = 4\n")
         with sampled_rss(pool.processes(client, "ps")) as sizes:
             seconds_per_round(client, slots=slots, num_bytes=num_bytes, rounds=rounds)
     return max(sizes)
 
 
-def put_rows(client: Client, rounds: int) -> None:
+def put_rows(client: Client, rounds: int, *, slots: int = SLOTS) -> None:
     """As many rows as there are steps."""
-    rows = np.zeros((SLOTS * rounds, 1), np.uint8)
+    rows = np.zeros((slots * rounds, 1), np.uint8)
     client.datasets.create(
-        pool.DATASET, train_data=rows, train_labels=rows[:, 0], test_data=rows[:SLOTS],
+        pool.DATASET, train_data=rows, train_labels=rows[:, 0], test_data=rows[:slots],
         test_labels=rows[:SLOTS, 0],
     )  # fmt: skip
 

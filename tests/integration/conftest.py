@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from brokers.settings import Settings
 from kubeml.client import Client
@@ -46,12 +47,17 @@ def submit(client: Client, tmp_path_factory: pytest.TempPathFactory) -> Submit:
     return submit
 
 
-def put_points(client: Client, *, rows: int = 1200, name: str = "points") -> None:
+def make_points(count: int) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
     """A separable set of points in 8 dimensions and 3 classes."""
     rng = np.random.default_rng(0)
     centres = rng.normal(0, 1.5, (3, 8))
-    labels = rng.integers(0, 3, rows + 300)
-    data = (centres[labels] + rng.normal(0, 0.5, (rows + 300, 8))).astype(np.float32)
+    labels = rng.integers(0, 3, count)
+    return (centres[labels] + rng.normal(0, 0.5, (count, 8))).astype(np.float32), labels
+
+
+def put_points(client: Client, *, rows: int = 1200, name: str = "points") -> None:
+    """The points, the last 300 as test set."""
+    data, labels = make_points(rows + 300)
     client.datasets.create(
         name,
         train_data=data[:rows],

@@ -7,7 +7,7 @@ from kubeml.client import Client
 from kubeml.plan import EpochPlan, stream_seed
 from kubeml.user_code import seed_everything
 from tests.functions import tiny
-from tests.integration.conftest import Submit
+from tests.integration.conftest import Submit, make_points
 
 Weights = dict[str, torch.Tensor]
 
@@ -30,10 +30,7 @@ def test_two_slots_end_with_the_bits_of_the_algorithm_by_hand(
 def cocod(client: Client, *, epochs: int) -> Weights:
     """arXiv:1906.12043 on the same rows and seeds, without kubeml's runtime, merge or transport."""
     torch.set_num_threads(1)
-    rng = np.random.default_rng(0)
-    centres = rng.normal(0, 1.5, (3, 8))
-    labels = rng.integers(0, 3, 1500)
-    data = (centres[labels] + rng.normal(0, 0.5, (1500, 8))).astype(np.float32)
+    data, labels = make_points(1500)
     seed_everything(stream_seed(SEED, "init"))
     net = tiny.Net()
     for p in net.parameters():

@@ -1,13 +1,12 @@
 """N=1 is plain local training, bit for bit: through the whole pipeline and by hand."""
 
-import numpy as np
 import torch
 
 from kubeml.client import Client
 from kubeml.plan import EpochPlan, stream_seed
 from kubeml.user_code import seed_everything
 from tests.functions import tiny
-from tests.integration.conftest import Submit
+from tests.integration.conftest import Submit, make_points
 
 
 def test_one_slot_ends_with_the_bits_of_a_plain_loop_over_the_same_plan(
@@ -31,10 +30,7 @@ def plain_loop(
     """The same network, rows and seeds, without kubeml's runtime, merge or transport."""
     torch.set_num_threads(1)
     manifest = client.datasets.show("points")
-    rng = np.random.default_rng(0)
-    centres = rng.normal(0, 1.5, (3, 8))
-    labels = rng.integers(0, 3, 1500)
-    data = (centres[labels] + rng.normal(0, 0.5, (1500, 8))).astype(np.float32)
+    data, labels = make_points(1500)
     seed_everything(stream_seed(seed, "init"))
     net = tiny.Net()
     for p in net.parameters():

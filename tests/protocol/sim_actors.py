@@ -219,10 +219,8 @@ class _Keeper:
     def _are_tensors_lost(self, snap: Snapshot) -> Callable[[], bool]:
         def look() -> bool:
             keys = snap.weights.chunk_keys() if snap.weights else []
-            refs = self.store.optimizer_refs() | {
-                f"local {slot}": text for slot, text in self.store.local_refs().items()
-            }
-            for text in refs.values():
+            now = self.store.snapshot()
+            for text in (*now.optimizer.values(), *now.local.values()):
                 keys += TensorRef.from_json(text).chunk_keys()
             return bool(keys) and self.store._client.exists(*keys) < len(keys)
 
@@ -284,8 +282,7 @@ class _Keeper:
         key, new_rid = self.store.key("w", self.world.new_id()), self.world.new_id()
         blob, cids = json.dumps(parts).encode(), [c.cid for c in read]
         weights = yield lambda: self.channel.push(key, blob)
-        replaced = yield self.store.optimizer_refs
-        left_behind = yield self.store.local_refs
+        replaced, left_behind = snap.optimizer, snap.local
         if self.world.happens("expire"):
             self.channel.drop(weights)
         if self.world.happens("slow merge"):
@@ -318,10 +315,9 @@ class _Keeper:
         if (yield lambda: epoch in self.objects.checkpoints) is False:
             parts = json.loads((yield partial(self._pull_weights, snap)))
             require_whole([tuple(p) for p in parts], epochs=epoch)
-            states = yield self.store.optimizer_refs
             if (yield self.store.head).get("rid") != snap.rid:
                 return  # what was read just now is of another state than the weights
-            made_with = [[slot, cid_of(text)] for slot, text in states.items()]
+            made_with = [[slot, cid_of(text)] for slot, text in snap.optimizer.items()]
             record = {"parts": parts, "ver": snap.number("ver"), "o": made_with}
             # The row first: a checkpoint without its row would be built upon after a loss.
             yield lambda: self.objects.rows.setdefault(epoch, validated)

@@ -219,7 +219,7 @@ class Referee:
     def _require_optimizers(self, store: RoundStore, parts: Sequence[Part]) -> None:
         """Each slot's optimizer state is the one that was made with the merged contribution."""
         latest = {part[2]: part[3] for part in parts}
-        for slot, text in store.optimizer_refs().items():
+        for slot, text in store.snapshot().optimizer.items():
             made_with = cid_of(text)
             if made_with != latest.get(slot):
                 raise Violation(
@@ -228,7 +228,7 @@ class Referee:
                 )
         if parts:
             last = parts[-1][:2]
-            missing = {p[2] for p in parts if p[:2] == last} - set(store.optimizer_refs())
+            missing = {p[2] for p in parts if p[:2] == last} - set(store.snapshot().optimizer)
             if missing:
                 raise Violation(f"I2: slots {sorted(missing)} have no optimizer state")
 

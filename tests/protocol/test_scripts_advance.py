@@ -141,13 +141,13 @@ def test_advance_switches_the_optimizer_states_with_the_weights(job: ScriptedJob
     job.begin_planned(slots=2, rounds=2)
     job.client.hset(job.store.key("o"), mapping={"0": "old-0", "1": "old-1"})
     job.contribute("a", job.join("a"), "a", optimizer="new-0")
-    before = job.store.optimizer_refs()
+    before = job.store.snapshot().optimizer
     job.contribute("b", job.join("b"), "b", optimizer="")
 
     job.advance(["a", "b"])
 
     assert before == {0: "old-0", 1: "old-1"}
-    assert job.store.optimizer_refs() == {0: "new-0", 1: "old-1"}
+    assert job.store.snapshot().optimizer == {0: "new-0", 1: "old-1"}
     taken = job.take("a")
     assert isinstance(taken, Work)
     assert taken.optimizer == "new-0"

@@ -13,7 +13,7 @@ def test_init_builds_a_head(job: ScriptedJob) -> None:
 
     assert built
     assert job.head.items() >= {"gen": "1", "state": "INIT", "want": "1", "birth": "b"}.items()
-    assert job.store.optimizer_refs() == {0: "ref-0", 11: "ref-11"}
+    assert job.store.snapshot().optimizer == {0: "ref-0", 11: "ref-11"}
     assert job.store.job_id in live_jobs(job.client)
 
 
@@ -147,7 +147,7 @@ def test_plan_forgets_the_optimizer_states_of_slots_that_went(job: ScriptedJob) 
 
     job.plan(slots=2)
 
-    assert job.store.optimizer_refs() == {0: "a", 1: "b"}
+    assert job.store.snapshot().optimizer == {0: "a", 1: "b"}
 
 
 def test_plan_forgets_the_ledger_of_the_epoch_before(job: ScriptedJob) -> None:

@@ -8,16 +8,16 @@ from tests.protocol.jobs import ScriptedJob
 def test_advance_keeps_what_each_slot_contributed_for_the_next_round(job: ScriptedJob) -> None:
     job.begin_planned(slots=2, rounds=3, overlap=1)
     first = job.fill()
-    before = job.store.local_refs()
+    before = job.store.snapshot().local
 
     job.advance(first)
-    after_one = job.store.local_refs()
+    after_one = job.store.snapshot().local
     second = job.fill()
     job.advance(second)
 
     assert before == {}
     assert after_one == {slot: f"tensors-{cid}" for slot, cid in enumerate(first)}
-    assert job.store.local_refs() == {slot: f"tensors-{cid}" for slot, cid in enumerate(second)}
+    assert job.store.snapshot().local == {slot: f"tensors-{cid}" for slot, cid in enumerate(second)}
 
 
 def test_advance_keeps_no_local_weights_without_overlap(job: ScriptedJob) -> None:
@@ -25,7 +25,7 @@ def test_advance_keeps_no_local_weights_without_overlap(job: ScriptedJob) -> Non
 
     job.advance(job.fill())
 
-    assert job.store.local_refs() == {}
+    assert job.store.snapshot().local == {}
 
 
 def test_advance_repeated_keeps_the_same_local_weights(job: ScriptedJob) -> None:
@@ -43,12 +43,12 @@ def test_advance_of_the_last_round_forgets_the_local_weights(job: ScriptedJob) -
     # Nothing overlaps across epochs: checkpoints need nothing but merged weights.
     job.begin_planned(slots=2, rounds=2, vslots=2, overlap=1)
     job.advance(job.fill())
-    assert len(job.store.local_refs()) == 2
+    assert len(job.store.snapshot().local) == 2
 
     job.advance(job.fill())
 
     assert job.state == "VAL"
-    assert job.store.local_refs() == {}
+    assert job.store.snapshot().local == {}
 
 
 def test_advance_of_initial_weights_leaves_no_local_ones(job: ScriptedJob) -> None:
@@ -56,7 +56,7 @@ def test_advance_of_initial_weights_leaves_no_local_ones(job: ScriptedJob) -> No
 
     job.advance(job.fill(stage="init"))
 
-    assert job.store.local_refs() == {}
+    assert job.store.snapshot().local == {}
 
 
 def test_take_hands_out_the_slots_own_local_weights(job: ScriptedJob) -> None:
@@ -92,7 +92,7 @@ def test_plan_and_init_begin_without_local_weights(job: ScriptedJob) -> None:
     job.client.hset(job.store.key("l"), "0", "of an earlier epoch")
 
     job.plan(slots=1, rounds=2)
-    after_plan = job.store.local_refs()
+    after_plan = job.store.snapshot().local
     work = job.join("a")
     job.client.hset(job.store.key("l"), "0", "of an earlier generation")
     job.store.init(2, birth=new_id(), fields=job.fields(), seen="1")
@@ -100,7 +100,7 @@ def test_plan_and_init_begin_without_local_weights(job: ScriptedJob) -> None:
     assert after_plan == {}
     assert isinstance(work, Work)
     assert work.local == ""
-    assert job.store.local_refs() == {}
+    assert job.store.snapshot().local == {}
 
 
 def test_the_end_of_a_job_forgets_the_local_weights(job: ScriptedJob) -> None:
@@ -109,4 +109,4 @@ def test_the_end_of_a_job_forgets_the_local_weights(job: ScriptedJob) -> None:
 
     job.store.finish(job.gen, job.rid, "", to="FAILED", reason="test")
 
-    assert job.store.local_refs() == {}
+    assert job.store.snapshot().local == {}

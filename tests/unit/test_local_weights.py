@@ -71,7 +71,7 @@ def test_one_slot_alone_comes_back_but_for_rounding() -> None:
     # Then what is merged is what it handed in: the correction does nothing.
     torch.manual_seed(0)
     layout = NetworkBlob(make_network(0)).layout
-    size = layout.contribution_bytes
+    size = FP32.num_bytes(layout)
     count = (size - 8) // 4
     start, end = bytearray(size), bytearray(size)
     torch.frombuffer(start, dtype=torch.float32, count=count, offset=8).normal_()
