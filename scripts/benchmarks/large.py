@@ -104,7 +104,7 @@ def put_rows(client: Client, rounds: int, *, slots: int = SLOTS) -> None:
     rows = np.zeros((slots * rounds, 1), np.uint8)
     client.datasets.create(
         pool.DATASET, train_data=rows, train_labels=rows[:, 0], test_data=rows[:slots],
-        test_labels=rows[:SLOTS, 0],
+        test_labels=rows[:slots, 0],
     )  # fmt: skip
 
 
