@@ -19,7 +19,13 @@ IN_FLIGHT = 16
 #: Times that a reading is taken up again after the connection broke, and the pause before it.
 _RETRIES, _PAUSE_S = 3, 0.1
 
-_MAX_LINE = 512
+#: Of a reply, so much is received at once; longer values are received where they are to lie.
+_BUFFER_BYTES = 16 * 1024
+
+#: Replies of one line, by their first byte: what they come to.
+_OTHER: dict[bytes, Callable[[bytes], Any]] = {
+    b"+": bytes, b"_": lambda _: None, b"#": lambda text: text == b"t", b",": float,
+}  # fmt: skip
 
 
 def read_values(
@@ -66,7 +72,7 @@ def _values(
     with _connection(client) as link:
         asked = min(first + IN_FLIGHT, len(keys))
         link.send_packed_command(link.pack_commands([("GET", key) for key in keys[first:asked]]))
-        wire = _Wire(link)
+        wire = _Replies(link)
         for index in range(first, len(keys)):
             length = wire.length()
             view = place(index, length)
@@ -76,6 +82,36 @@ def _values(
                 link.send_packed_command(link.pack_command("GET", keys[asked]), check_health=False)
                 asked += 1
             yield index
+
+
+def exchange(client: "Redis", commands: Sequence[Sequence[Any]]) -> list[Any]:
+    """Send commands in one go, and read their replies. One of them may block.
+
+    The server takes up a connection's next command when it has answered the one before: a command
+    behind one that blocks is carried out the moment that it does not block any more, without
+    another trip. All must be safe to repeat: they are sent again when the connection breaks.
+
+    Returns:
+        The replies, undecoded; a refusal (``ResponseError``) is one.
+
+    Raises:
+        redis.exceptions.RedisError: The server does not answer.
+    """
+    from redis.exceptions import ConnectionError as Broken
+    from redis.exceptions import TimeoutError as Late
+
+    failures = 0
+    while True:
+        try:
+            with _connection(client) as link:
+                link.send_packed_command(link.pack_commands(commands))
+                replies = _Replies(link)
+                return [replies.read() for _ in commands]
+        except (Broken, Late):
+            failures += 1
+            if failures > _RETRIES:
+                raise
+            time.sleep(_PAUSE_S * failures)
 
 
 @contextmanager
@@ -104,6 +140,8 @@ class Sender:
         self._link: Any = None
         self._unanswered = 0
         self._is_broken = False
+        #: The last reply that was read.
+        self.reply: Any = None
 
     def send(self, *command: Any) -> None:
         """Send a command, large values from where they lie.
@@ -141,7 +179,7 @@ class Sender:
 
     def _answers(self, at_most: int) -> None:
         while self._unanswered > at_most:
-            self._link.read_response()
+            self.reply = self._link.read_response(disable_decoding=True)
             self._unanswered -= 1
 
     def _attempt(self, action: Callable[[], None]) -> None:
@@ -170,46 +208,93 @@ class Sender:
             self._link = None
 
 
-class _Wire:
-    """Reads bulk replies from a connection's socket. Nothing else may be on its way there."""
+class _Replies:
+    """Reads replies from a connection's socket, large values into memory of their own.
+
+    Nothing else may be on its way there, and all that was asked for has to be read.
+    """
 
     def __init__(self, link: Any) -> None:
+        self._link = link
         # redis-py's own parsers take it from there, too.
         self._socket = link._sock  # noqa: SLF001
+        self._memory = bytearray(_BUFFER_BYTES)
+        self._start = self._end = 0
+
+    def read(self) -> Any:
+        """One reply: bytes, int, float, bool, None, or a list of such (maps in turn); an error."""
+        kind, rest = self._header()
+        if kind in b"$=":
+            return self._value(int(rest))
+        if kind in b"*~%":
+            return [self.read() for _ in range(int(rest) * (1 + (kind == b"%")))]
+        if kind in b":(":
+            return int(rest)
+        if kind == b"-":
+            return self._link._parser.parse_error(rest.decode("utf-8", "replace"))  # noqa: SLF001
+        if kind == b">":
+            # Something that nobody asked for.
+            for _ in range(int(rest)):
+                self.read()
+            return self.read()
+        return _OTHER[kind](rest)
 
     def length(self) -> int:
         """The header of a bulk reply: the value's length, or -1 for none."""
-        from redis.exceptions import ConnectionError as Broken
-        from redis.exceptions import ResponseError
-
-        line = self._line()
-        if line[:1] == b"$" and line[1:].lstrip(b"-").isdigit():
-            return int(line[1:])
-        if line == b"_":
+        kind, rest = self._header()
+        if kind == b"$":
+            return int(rest)
+        if kind == b"_":
             return -1
-        if line[:1] == b"-":
-            raise ResponseError(line[1:].decode("utf-8", "replace"))
-        raise Broken(f"unexpected reply {line[:40]!r}")
+        if kind == b"-":
+            raise self._link._parser.parse_error(rest.decode("utf-8", "replace"))  # noqa: SLF001
+        raise self._broken(f"unexpected reply {(kind + rest)[:40]!r}")
 
     def receive(self, view: memoryview) -> None:
-        """The value itself, and the end of the line that follows it."""
+        """The value that ``length`` announced, and the end of the line that follows it."""
+        there = min(len(view), self._end - self._start)
+        view[:there] = memoryview(self._memory)[self._start : self._start + there]
+        self._start += there
+        view = view[there:]
         while len(view):
             view = view[self._receive_into(view) :]
         self._line()
 
+    def _value(self, length: int) -> bytes | bytearray | None:
+        if length < 0:
+            return None
+        if length + 2 <= self._end - self._start:
+            value = bytes(memoryview(self._memory)[self._start : self._start + length])
+            self._start += length + 2
+            return value
+        value_there = bytearray(length)
+        self.receive(memoryview(value_there))
+        # Small ones are names and numbers, and hashable.
+        return bytes(value_there) if length < _BUFFER_BYTES else value_there
+
+    def _header(self) -> tuple[bytes, bytes]:
+        line = self._line()
+        if not line:
+            raise self._broken("unexpected empty reply")
+        return line[:1], line[1:]
+
     def _line(self) -> bytes:
-        # Byte by byte, since what comes after it belongs elsewhere; lines are a few bytes long.
-        line = bytearray()
-        byte = memoryview(bytearray(1))
-        while not line.endswith(b"\r\n"):
-            self._receive_into(byte)
-            line += byte
-            if len(line) > _MAX_LINE:
-                line += b"\r\n"
-        return bytes(line[:-2])
+        while (found := self._memory.find(b"\r\n", self._start, self._end)) < 0:
+            if self._end - self._start == len(self._memory):
+                raise self._broken("a reply without end")
+            self._refill()
+        line = bytes(memoryview(self._memory)[self._start : found])
+        self._start = found + 2
+        return line
+
+    def _refill(self) -> None:
+        if self._start:
+            there = self._end - self._start
+            self._memory[:there] = self._memory[self._start : self._end]
+            self._start, self._end = 0, there
+        self._end += self._receive_into(memoryview(self._memory)[self._end :])
 
     def _receive_into(self, view: memoryview) -> int:
-        from redis.exceptions import ConnectionError as Broken
         from redis.exceptions import TimeoutError as Late
 
         try:
@@ -217,7 +302,12 @@ class _Wire:
         except TimeoutError as err:
             raise Late("no reply in time") from err
         except (OSError, AttributeError) as err:  # AttributeError: it was closed meanwhile
-            raise Broken(str(err)) from err
+            raise self._broken(str(err)) from err
         if not count:
-            raise Broken("connection closed by server")
+            raise self._broken("connection closed by server")
         return count
+
+    def _broken(self, why: str) -> Exception:
+        from redis.exceptions import ConnectionError as Broken
+
+        return Broken(why)

@@ -8,80 +8,21 @@ names and types.
 import time
 import uuid
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from brokers.answers import Leave, Wait, Work
-from brokers.connections import stream_entries
 from brokers.errors import redis_errors
 from brokers.job_index import ENDED_KEY, ENDED_TTL_S, JOBS_KEY
+from brokers.knock import Knock
 from brokers.ledger import Ledger
 from brokers.protocol import Contribution, TensorRef
-from brokers.scripts import registered
+from brokers.scripts import as_texts, command, run_together
+from brokers.snapshot import Snapshot
 
 if TYPE_CHECKING:
     from redis import Redis
 
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Snapshot:
-    """A job's head and contributions at one moment.
-
-    Attributes:
-        head: Field to value, as text; empty if there is no head.
-        contributions: Slot to the contribution's JSON text.
-        num_live: Participants seen within a lease.
-        tickets: Unanswered dispatches, with the server time (ms) each was sent.
-        optimizer: Slot to the reference of its optimizer state.
-        local: Slot to the reference of its local weights (``--overlap``).
-        now_ms: The server's clock.
-    """
-
-    head: Mapping[str, str]
-    contributions: Mapping[int, str]
-    num_live: int
-    tickets: Mapping[str, float]
-    optimizer: Mapping[int, str]
-    local: Mapping[int, str]
-    now_ms: float
-
-    def number(self, field: str) -> int:
-        """A field of the head as a whole number; 0 if it is missing."""
-        return int(float(self.head.get(field) or 0))
-
-    @property
-    def state(self) -> str:
-        """The job's state; "" if there is no head."""
-        return self.head.get("state", "")
-
-    @property
-    def gen(self) -> str:
-        """The job's generation."""
-        return self.head.get("gen", "")
-
-    @property
-    def rid(self) -> str:
-        """The round's uuid."""
-        return self.head.get("rid", "")
-
-    @property
-    def is_complete(self) -> bool:
-        """Whether every slot of the round has contributed."""
-        return len(self.contributions) >= self.number("want") > 0
-
-    @property
-    def weights(self) -> TensorRef | None:
-        """The last merged weights."""
-        return self._ref("w")
-
-    @property
-    def outer_state(self) -> TensorRef | None:
-        """The outer optimizer's state that goes with them."""
-        return self._ref("m")
-
-    def _ref(self, field: str) -> TensorRef | None:
-        text = self.head.get(field)
-        return TensorRef.from_json(text) if text else None
+    from brokers.parcel import Parcel
 
 
 class RoundStore:
@@ -189,8 +130,10 @@ class RoundStore:
         held_ms: int = 0,
         idle_ms: int = 0,
         worker: str = "",
+        after: str = "",
+        block_ms: int = 0,
     ) -> Work | Wait | Leave:
-        """Ask what to do; see ``take.lua``.
+        """Ask what to do, at once or when the bell has rung; see ``take.lua``.
 
         Args:
             gen: Generation the participant joined.
@@ -202,10 +145,15 @@ class RoundStore:
             held_ms: For how long it has held its worker.
             idle_ms: For how long it has had nothing to do.
             worker: Name of the worker, for people and the ledger.
+            after: Ask when the bell has rung after this id, or the time is over.
+            block_ms: How long to wait for it.
         """
-        slots = ",".join(map(str, preferred))
-        times = (queue_length, held_ms, idle_ms)
-        answer = self._run("take", gen, token, ticket, stage, slots, *times, worker)
+        answer = self._run(
+            "take",
+            gen, token, ticket, stage, ",".join(map(str, preferred)), queue_length, held_ms,
+            idle_ms, worker,
+            first=[_wait(self.bell_key, after, block_ms)] if after else (),
+        )  # fmt: skip
         if answer[0] == "SLOT":
             return Work(
                 slot=int(answer[1]), rid=answer[2], epoch=int(answer[3]),
@@ -222,24 +170,31 @@ class RoundStore:
         """Renew the lease. OK, LOST, STOP or GONE."""
         return self._run("beat", gen, token, slot, rid)[0]
 
-    def contribute(self, gen: str, rid: str, contribution: Contribution) -> tuple[str, Wait | None]:
+    def contribute(
+        self, gen: str, rid: str, contribution: Contribution, *, parcel: "Parcel | None" = None
+    ) -> tuple[str, Wait | None]:
         """Hand in a slot's work.
 
+        Args:
+            gen: Generation the participant joined.
+            rid: The round.
+            contribution: The work.
+            parcel: The blobs it refers to, on their way: all of it goes in one trip.
+
         Returns:
-            OK, STALE, DUPLICATE, LOST or GONE; and what TAKE would answer now, if this was the
-            last slot of the round.
+            OK, STALE, DUPLICATE, LOST, MISSING or GONE; and what TAKE would answer now, if that is
+            to wait.
         """
         answer = self._run(
             "contrib",
-            gen,
-            contribution.token,
-            rid,
-            contribution.slot,
-            contribution.cid,
+            gen, contribution.token, rid, contribution.slot, contribution.cid,
             contribution.to_json(),
-        )
-        is_last = answer[0] == "OK" and answer[3] != ""
-        return answer[0], Wait(bell=answer[3], is_complete=True) if is_last else None
+            keys=parcel.chunk_keys() if parcel else (),
+            parcel=parcel,
+        )  # fmt: skip
+        if answer[0] != "OK" or not answer[3]:
+            return answer[0], None
+        return answer[0], Wait(bell=answer[3], is_complete=int(answer[1]) >= int(answer[2]))
 
     def kick(self, gen: str, rid: str, *, slot: int, who: str, kind: str, why: str) -> str:
         """Drop a contribution (kind bad, who = cid) or a lease (error, drain; who = token)."""
@@ -252,18 +207,20 @@ class RoundStore:
 
     # -- parameter server --------------------------------------------------------------------
 
-    def wait_for_knock(self, after: str, *, block_ms: int) -> tuple[str, int]:
+    def wait_for_knock(
+        self, after: str, *, block_ms: int, first: Sequence[Sequence[Any]] = ()
+    ) -> Knock:
         """Wait until something was handed in after the given id.
 
-        Returns:
-            The id to go on from, and how many slots were left to hand in then; -1 for no news.
+        Args:
+            after: The last knock that the caller has heard.
+            block_ms: How long to wait.
+            first: Commands to be carried out before, in the same trip.
         """
+        wait = _wait(self._knock_key, after, block_ms, count=64)
         with redis_errors(self._where):
-            answer: Any = self._client.xread({self._knock_key: after}, count=100, block=block_ms)
-        if not answer:
-            return after, -1
-        entry, fields = stream_entries(answer)[-1]
-        return entry.decode(), int(fields.get(b"left", 0))
+            answer = run_together(self._client, *first, wait)[-1]
+        return Knock.from_answer(answer, after)
 
     def knock(self) -> None:
         """Wake the parameter servers that wait."""
@@ -284,19 +241,28 @@ class RoundStore:
         outer_state: TensorRef | None,
         cids: Sequence[str],
         ledger: str,
+        parcel: "Parcel | None" = None,
     ) -> tuple[str, str]:
-        """Commit a merge: (OK, STALE, MORE, CHANGED, MISSING or GONE; the state after it)."""
+        """Commit a merge: (OK, STALE, MORE, CHANGED, MISSING or GONE; the state after it).
+
+        Args:
+            gen: The job's generation.
+            rid: The round that was merged.
+            new_rid: The next round's.
+            weights: The new weights, staged.
+            outer_state: The outer optimizer's state that goes with them.
+            cids: The contributions that were merged, in slot order.
+            ledger: The round's entry in the ledger.
+            parcel: The staged blobs, if they are still on their way: all of it goes in one trip.
+        """
+        staged = weights.chunk_keys() + (outer_state.chunk_keys() if outer_state else [])
+        outer = outer_state.to_json() if outer_state else ""
         answer = self._run(
             "advance",
-            gen,
-            rid,
-            new_rid,
-            weights.to_json(),
-            outer_state.to_json() if outer_state else "",
-            ",".join(cids),
-            ledger,
-            keys=weights.chunk_keys() + (outer_state.chunk_keys() if outer_state else []),
-        )
+            gen, rid, new_rid, weights.to_json(), outer, ",".join(cids), ledger,
+            keys=staged,
+            parcel=parcel,
+        )  # fmt: skip
         return answer[0], answer[1] if len(answer) > 1 else ""
 
     def acquire(self, gen: str, owner: str, *, ttl_ms: int) -> bool:
@@ -315,30 +281,20 @@ class RoundStore:
             raw: Mapping[bytes, bytes] = self._client.hgetall(self._keys[0])  # type: ignore[assignment]
         return {key.decode(): value.decode() for key, value in raw.items()}
 
-    def snapshot(self) -> Snapshot:
-        """Head, contributions, participants and tickets, read together."""
+    def snapshot(
+        self, *, first: Sequence[Sequence[Any]] = (), chunks: Sequence[str] = ()
+    ) -> Snapshot:
+        """Head, contributions, participants and tickets, read together.
+
+        Args:
+            first: Commands to be carried out before, in the same trip.
+            chunks: Keys of contributions to be read along with it.
+        """
+        look = command(self._client, "look", self._keys, ("",))
+        gets = [["GET", key] for key in chunks]
         with redis_errors(self._where):
-            pipe = self._client.pipeline(transaction=True)
-            pipe.hgetall(self._keys[0])
-            pipe.hgetall(self._keys[2])
-            pipe.zrange(self._keys[3], 0, -1, withscores=True)
-            pipe.zrange(self._keys[4], 0, -1, withscores=True)
-            pipe.hgetall(self._keys[5])
-            pipe.hgetall(self._keys[9])
-            pipe.time()
-            head, contributions, seen, tickets, optimizer, local, clock = pipe.execute()
-        fields = {key.decode(): value.decode() for key, value in head.items()}
-        now_ms = clock[0] * 1000 + clock[1] // 1000
-        oldest = now_ms - float(fields.get("lease_ms") or 0)
-        return Snapshot(
-            head=fields,
-            contributions={int(slot): text.decode() for slot, text in contributions.items()},
-            num_live=sum(1 for _, at in seen if at >= oldest),
-            tickets={ticket.decode(): at for ticket, at in tickets},
-            optimizer={int(slot): text.decode() for slot, text in optimizer.items()},
-            local={int(slot): text.decode() for slot, text in local.items()},
-            now_ms=now_ms,
-        )
+            answers = run_together(self._client, *first, look, *gets)[len(first) :]
+        return Snapshot.from_answer(answers[0], dict(zip(chunks, answers[1:], strict=True)))
 
     def ledger(self) -> Ledger:
         """The ledger of the epoch that was planned last."""
@@ -346,12 +302,25 @@ class RoundStore:
             raw: Mapping[bytes, bytes] = self._client.hgetall(self._keys[7])  # type: ignore[assignment]
         return Ledger.from_hash(raw)
 
-    def _run(self, script: str, gen: object, *args: object, keys: Sequence[str] = ()) -> list[str]:
+    def _run(
+        self,
+        script: str,
+        *args: object,
+        keys: Sequence[str] = (),
+        first: Sequence[Sequence[Any]] = (),
+        parcel: "Parcel | None" = None,
+    ) -> list[str]:
+        """Run a script, behind other commands or behind the blobs that it refers to."""
+        call = command(self._client, script, [*self._keys, *keys], args)
+        if parcel is not None:
+            return as_texts(parcel.deliver(call))
         with redis_errors(self._where):
-            answer: Any = registered(self._client, script)(
-                keys=[*self._keys, *keys], args=[str(gen), *map(str, args)]
-            )
-        return [part.decode() if isinstance(part, bytes) else str(part) for part in answer]
+            return as_texts(run_together(self._client, *first, call)[-1])
+
+
+def _wait(stream: str, after: str, block_ms: int, *, count: int = 1) -> list[Any]:
+    """The command that waits for entries of a stream."""
+    return ["XREAD", "COUNT", count, "BLOCK", block_ms, "STREAMS", stream, after]
 
 
 def new_id() -> str:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from brokers.connections import MAX_BLOCK_MS, stream_entries
 from brokers.errors import redis_errors
+from brokers.scripts import run_together
 
 if TYPE_CHECKING:
     from redis import Redis
@@ -68,13 +69,17 @@ class JobStreams:
     def emit(self, kind: str, **fields: Any) -> None:
         """Add a progress event."""
         with redis_errors(self._where):
-            self._client.xadd(
-                self._events,
-                {"kind": kind, "fields": json.dumps(fields)},
-                maxlen=MAX_EVENTS,
-                approximate=True,
-            )
-            self._client.expire(self._events, STREAM_TTL_S, nx=True)
+            run_together(self._client, *self.event(kind, **fields))
+
+    def event(self, kind: str, **fields: Any) -> list[list[Any]]:
+        """The commands that add a progress event."""
+        return [
+            [
+                "XADD", self._events, "MAXLEN", "~", MAX_EVENTS, "*",
+                "kind", kind, "fields", json.dumps(fields),
+            ],
+            ["EXPIRE", self._events, STREAM_TTL_S, "NX"],
+        ]  # fmt: skip
 
     def log(self, lines: list[dict[str, Any]]) -> None:
         """Add log lines (``LogLine.to_wire`` form) in one round trip."""

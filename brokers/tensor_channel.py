@@ -1,64 +1,28 @@
 """Blobs of tensors through the state server: chunks of 2 MiB, in flight, checksummed, expiring.
 
-Chunks beat one large value four times over, and stay far below Redis' 512 MB limit.
-
 Weights and contributions are *passing*: they bypass the server's append-only file (and replicas),
 which would otherwise take down every byte of every round and cost more than all the rest. A server
 that restarts from its file has forgotten them: contributions are made again, and weights come back
 from the memory of the parameter server that merged them, or from the last checkpoint.
 """
 
-import hashlib
-import struct
 import threading
-import zlib
-from collections.abc import Callable, Sequence
-from contextlib import suppress
+from collections.abc import Callable
 from queue import SimpleQueue
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any
 
-from brokers import bulk, fail_points
-from brokers.errors import ChunksMissing, Corrupted, MalformedMessage, redis_errors
+from brokers import bulk
+from brokers.chunks import CHUNK_BYTES, TTL_S, Buffer, checksum
+from brokers.errors import ChunksMissing, Corrupted, redis_errors
+from brokers.parcel import Parcel
 from brokers.protocol import TensorRef
+from brokers.scripts import run_together
 
 if TYPE_CHECKING:
     from redis import Redis
 
-CHUNK_BYTES = 2**21
-
-#: SET for what passes: KEYS[1] is the chunk, ARGV its bytes and its seconds to live.
-_SET_PASSING = (
-    "redis.set_repl(redis.REPL_NONE) return redis.call('SET', KEYS[1], ARGV[1], 'EX', ARGV[2])"
-)
-_SHA = hashlib.sha1(_SET_PASSING.encode()).hexdigest()  # noqa: S324 - Redis' name of a script
-
 #: Chunks received ahead of the one in hand; of blobs that have fewer, nothing is.
 _READ_AHEAD = 4
-
-#: An orphan (a dead worker's push, a superseded merge) is gone after this long.
-TTL_S = 900
-
-Buffer = bytes | bytearray | memoryview
-
-
-def checksum(chunk: Buffer, before: int = 0) -> int:
-    """The checksum of a blob up to and with this chunk.
-
-    CRC-32 of what the chunk comes to: the sum and the exclusive or of its 64-bit little-endian
-    words, and the bytes that are left. It finds changed, missing and exchanged chunks, in a third
-    of the time of the CRC of every byte. Two words of a chunk that change places go unnoticed.
-
-    Args:
-        chunk: At most ``CHUNK_BYTES``.
-        before: The checksum of the chunks before it.
-    """
-    import numpy as np  # not at the top: the parents of workers do without
-
-    view = memoryview(chunk)
-    whole = len(view) // 8 * 8
-    words = np.frombuffer(view[:whole], "<u8")
-    brief = struct.pack("<QQ", int(words.sum()), int(np.bitwise_xor.reduce(words)))
-    return zlib.crc32(brief + view[whole:], before)
 
 
 class TensorChannel:
@@ -84,14 +48,14 @@ class TensorChannel:
         Returns:
             The reference by which ``pull`` finds it.
         """
-        with self.stage(key, blob, ttl_s=ttl_s, is_passing=is_passing) as staging:
-            return staging.finish()
+        with self.parcel() as parcel:
+            ref = parcel.stage(key, blob, ttl_s=ttl_s, is_passing=is_passing).send()
+            parcel.finish()
+        return ref
 
-    def stage(
-        self, key: str, blob: Buffer, *, ttl_s: int = TTL_S, is_passing: bool = False
-    ) -> "Staging":
-        """Store a blob piece by piece, while it is still being made; see ``push``."""
-        return Staging(self._client, self._where, key, blob, ttl_s=ttl_s, is_passing=is_passing)
+    def parcel(self) -> Parcel:
+        """Store blobs piece by piece while they are still being made, and several in one trip."""
+        return Parcel(self._client, self._where)
 
     def pull(self, ref: TensorRef, *, into: bytearray | None = None) -> bytearray:
         """Read a blob back.
@@ -128,39 +92,6 @@ class TensorChannel:
             return
         piece = memoryview(bytearray(min(CHUNK_BYTES, ref.num_bytes)))
         self._read(ref, lambda _, length: piece[:length], feed)
-
-    def pull_small(self, references: Sequence[str]) -> dict[str, memoryview]:
-        """Read blobs of one chunk together, which takes hardly longer than one of them.
-
-        Args:
-            references: Their text forms; also of larger blobs, and of what is no reference.
-
-        Returns:
-            Reference to blob, as far as they are small and there and right; who reads the others
-            one by one hears what is wrong with them.
-        """
-        refs: list[tuple[str, TensorRef]] = []
-        for text in references:
-            with suppress(MalformedMessage):
-                ref = TensorRef.from_json(text)
-                if ref.num_chunks == 1 and ref.num_bytes <= CHUNK_BYTES:
-                    refs.append((text, ref))
-        found: dict[str, memoryview] = {}
-        read: list[memoryview] = []
-
-        def place(_index: int, length: int) -> memoryview:
-            read.append(memoryview(bytearray(max(0, length))))
-            return read[-1]
-
-        def done(index: int) -> None:
-            text, ref = refs[index]
-            blob = read[-1]
-            if len(blob) == ref.num_bytes and checksum(blob) == ref.crc:
-                found[text] = blob
-
-        with redis_errors(self._where):
-            bulk.read_values(self._client, [ref.chunk_keys()[0] for _, ref in refs], place, done)
-        return found
 
     def _read_ahead(self, ref: TensorRef, feed: Callable[[memoryview], None]) -> None:
         """Receive the next pieces in a thread while ``feed`` is at work."""
@@ -263,99 +194,13 @@ class TensorChannel:
 
     def drop(self, *refs: TensorRef) -> None:
         """Forget blobs at once (their TTL would do it later)."""
-        keys = [key for ref in refs for key in ref.chunk_keys()]
-        if keys:
+        if refs:
             with redis_errors(self._where):
-                self._client.unlink(*keys)
+                run_together(self._client, *self.dropping(*refs))
 
-
-class Staging:
-    """A blob on its way to the state server, sent as far as it is made. A context manager.
-
-    Sending does not wait for the server: whether it took everything, ``finish`` tells. If the
-    connection breaks meanwhile, the blob is sent again then.
-
-    Args:
-        client: The state server.
-        where: Its name, for messages.
-        key: A key that was never used before.
-        blob: The blob's memory; what was sent of it may not change any more.
-        ttl_s: Seconds until an orphan expires.
-        is_passing: Whether a server that restarts may have forgotten it.
-    """
-
-    def __init__(
-        self, client: "Redis", where: str, key: str, blob: Buffer, *, ttl_s: int, is_passing: bool
-    ) -> None:
-        self._client, self._where, self._key, self._ttl_s = client, where, key, ttl_s
-        self._is_passing = is_passing
-        self._view = memoryview(blob).cast("B")
-        self._num_chunks = max(1, -(-len(self._view) // CHUNK_BYTES))
-        self._sender = bulk.Sender(client)
-        self._sent = 0
-        self._crc = 0
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._sender.close()
-
-    def send(self, num_bytes: int | None = None) -> None:
-        """Send the chunks that were not sent before: all, or those within ``num_bytes``."""
-        if num_bytes is None or num_bytes >= len(self._view):
-            ready = self._num_chunks
-        else:
-            ready = num_bytes // CHUNK_BYTES
-        with redis_errors(self._where):
-            while self._sent < ready:
-                self._sender.send(*self._command(self._sent))
-                self._crc = checksum(self._chunk(self._sent), self._crc)
-                self._sent += 1
-                if self._sent % bulk.IN_FLIGHT == 0 or self._sent == self._num_chunks:
-                    fail_points.reach("pushed", index=self._sent - 1)
-
-    def finish(self) -> TensorRef:
-        """Send the rest, and wait until the server has everything.
-
-        Raises:
-            BackendUnreachable, BackendRefused: It does not answer, or does not take it.
-        """
-        self.send()
-        with redis_errors(self._where):
-            if not self._sender.finish():
-                self._send_again()
-        return TensorRef(
-            key=self._key,
-            num_chunks=self._num_chunks,
-            num_bytes=len(self._view),
-            crc=self._crc,
-        )
-
-    def abandon(self) -> None:
-        """Forget what was sent."""
-        self._sender.close()
-        with redis_errors(self._where):
-            self._client.unlink(*(f"{self._key}:{i}" for i in range(self._num_chunks)))
-
-    def _send_again(self) -> None:
-        if self._is_passing:
-            self._client.script_load(_SET_PASSING)
-        for index in range(self._num_chunks):
-            # One by one, each with the client's own retries.
-            self._client.execute_command(*self._command(index))  # type: ignore[no-untyped-call]
-
-    def _command(self, index: int) -> tuple[Any, ...]:
-        chunk: Buffer = self._chunk(index)
-        if fail_points.reach("chunk", index=index) == "corrupt":
-            chunk = fail_points.corrupted(bytes(chunk))
-        key = f"{self._key}:{index}"
-        if self._is_passing:
-            return "EVALSHA", _SHA, 1, key, chunk, self._ttl_s
-        return "SET", key, chunk, "EX", self._ttl_s
-
-    def _chunk(self, index: int) -> memoryview:
-        return self._view[index * CHUNK_BYTES : (index + 1) * CHUNK_BYTES]
+    def dropping(self, *refs: TensorRef) -> list[list[Any]]:
+        """The commands that ``drop`` sends."""
+        return [["UNLINK", *ref.chunk_keys()] for ref in refs]
 
 
 def _wrong_length(ref: TensorRef, got: int) -> Corrupted:

@@ -5,7 +5,8 @@ import math
 from brokers import fail_points
 from brokers.dispatch import Dispatcher
 from brokers.protocol import Hint
-from brokers.round_store import RoundStore, Snapshot, new_id
+from brokers.round_store import RoundStore, new_id
+from brokers.snapshot import Snapshot
 from kubeml.job import JobSpec, State
 
 #: The stage that participants of a state serve.

@@ -9,7 +9,8 @@ from typing import Any
 from brokers import fail_points
 from brokers.objects import ObjectStore
 from brokers.protocol import Contribution, TensorRef
-from brokers.round_store import RoundStore, Snapshot
+from brokers.round_store import RoundStore
+from brokers.snapshot import Snapshot
 from brokers.streams import JobStreams
 from brokers.tensor_channel import TensorChannel
 from kubeml.checkpoint import Buffer, Checkpoint, Checkpoints

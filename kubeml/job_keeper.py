@@ -7,18 +7,18 @@ script that refuses what is out of date. It may be killed, paused or doubled at 
 import logging
 import time
 from collections.abc import Sequence
-from contextlib import suppress
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from brokers import fail_points
 from brokers.dispatch import Dispatcher
 from brokers.objects import ObjectStore
 from brokers.protocol import Contribution, Hint, TensorRef
-from brokers.round_store import RoundStore, Snapshot, new_id
+from brokers.round_store import RoundStore, new_id
 from brokers.settings import Settings
+from brokers.snapshot import Snapshot
 from brokers.streams import JobStreams
-from brokers.tensor_channel import TTL_S, TensorChannel
+from brokers.tensor_channel import TensorChannel
 from kubeml.checkpoint import Checkpoints
 from kubeml.contributions import ledger_entry
 from kubeml.dispatch_watch import DispatchWatch
@@ -28,10 +28,10 @@ from kubeml.errors import (
     ChunksMissing,
     Corrupted,
     KubemlError,
-    MalformedMessage,
 )
 from kubeml.generations import Generations
 from kubeml.job import JobSpec, State
+from kubeml.job_tensors import JobTensors
 from kubeml.records import JobRecords
 from kubeml.round_merger import RoundMerger, Staged
 
@@ -44,8 +44,8 @@ logger = logging.getLogger(__name__)
 OWNER_TTL_MS = 1500
 
 
-#: What is secured before a stack is stopped waits so long for it to be started again.
-_SECURED_S = 7 * 24 * 3600
+#: Small contributions that are read together: hardly longer than one, and of 2 MiB at most.
+_READ_ALONG = 16
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,14 +77,18 @@ class JobKeeper:
             Checkpoints(services.objects),
             services.client,
         )
+        self._tensors = JobTensors(self._store, self._channel, self._merger)
         self._generations = Generations(services.settings, services.client, services.objects)
         self._watch = DispatchWatch(services.dispatcher, self._store, job_id)
         self._recorder = EpochRecorder(services.objects, self._store, self._channel, self._streams)
         self._spec: tuple[str, JobSpec] | None = None
         self._gen = ""
-        self._kept_at = 0.0
         self._owned_until = 0.0
         self._knock = "0-0"
+        #: Chunks that were handed in since the last merge.
+        self._handed_in: list[str] = []
+        #: Commands that nobody waits for: they go along with the next ones.
+        self._later: list[list[Any]] = []
 
     @property
     def spec(self) -> JobSpec:
@@ -98,48 +102,46 @@ class JobKeeper:
         """Whether this process looks after the job, as far as it knows."""
         return time.monotonic() < self._owned_until
 
-    def wait_for_knock(self, timeout_s: float) -> None:
-        """Wait until there is something to merge, or for so long."""
+    def wait_for_news(self, timeout_s: float) -> Snapshot | None:
+        """Wait until there is something to merge, or for so long; returns what there is then."""
         deadline = time.monotonic() + timeout_s
-        left = 1
-        while left > 0:
-            block_ms = max(1, int((deadline - time.monotonic()) * 1000))
-            self._knock, left = self._store.wait_for_knock(self._knock, block_ms=block_ms)
+        while True:
+            block_ms = int((deadline - time.monotonic()) * 1000)
+            later, self._later = self._later, []
+            knock = self._store.wait_for_knock(self._knock, block_ms=max(1, block_ms), first=later)
+            self._knock = knock.id
             if self._merger.folds_early:
-                return
+                return self._store.snapshot() if knock.left >= 0 else None
+            self._handed_in += knock.chunks
+            if knock.left == 0:
+                # Small ones are read along with the state: their round is complete, most likely.
+                chunks, self._handed_in = self._handed_in[-_READ_ALONG:], []
+                return self._store.snapshot(chunks=chunks)
+            if block_ms <= 0:
+                return None
 
     def knock(self) -> None:
-        """End the wait of the thread that is in ``wait_for_knock``."""
+        """End the wait of the thread that is in ``wait_for_news``."""
         self._store.knock()
 
     def secure(self) -> None:
-        """Before this process ends: have the state server keep in its file what else it forgets.
+        """Before this process ends; see ``JobTensors.secure``."""
+        if self.is_owner:
+            self._tensors.secure()
 
-        The servers may be stopped next. It is what the job cannot go on without: the weights, and
-        with ``--overlap`` the slots' own.
-        """
-        if not self.is_owner:
-            return
-        snap = self._store.snapshot()
-        if State(snap.state or State.DONE).is_final or snap.weights is None:
-            return
-        self._channel.push(snap.weights.key, self._merger.weights(snap), ttl_s=_SECURED_S)
-        for text in snap.local.values():
-            ref = TensorRef.from_json(text)
-            self._channel.push(ref.key, self._channel.pull(ref), ttl_s=_SECURED_S)
-
-    def reconcile(self, *, is_tick: bool) -> bool:
+    def reconcile(self, *, is_tick: bool, news: Snapshot | None = None) -> bool:
         """Do whatever the job needs now.
 
         Args:
             is_tick: Whether nobody asked for it. Ticks are left to the job's owner; a hint is
                 served by whoever got it.
+            news: The job's state, if it was read just now.
 
         Returns:
             Whether the job is alive still.
         """
         while True:
-            snap = self._store.snapshot()
+            snap, news = news or self._look(), None
             if not snap.head:
                 return self._revive(why="its live state was lost")
             self._note_generation(snap.gen)
@@ -182,7 +184,7 @@ class JobKeeper:
             self._stop(snap)
             return True
         if state in {State.INIT, State.RUN} and snap.is_complete:
-            return self._commit(snap)
+            return self._commit(snap, is_tick=is_tick)
         if state is State.RUN and snap.contributions and self._merger.folds_early:
             self._merger.fold_early(snap, self.spec)
         if state is State.END or (state is State.VAL and snap.is_complete):
@@ -194,8 +196,8 @@ class JobKeeper:
 
     # -- rounds ------------------------------------------------------------------------------
 
-    def _commit(self, snap: Snapshot) -> bool:
-        """Merge a complete round (or take over initial weights) and ADVANCE."""
+    def _commit(self, snap: Snapshot, *, is_tick: bool) -> bool:
+        """Merge a complete round (or take over initial weights) and ADVANCE; see ``_step``."""
         contributions = self._merger.contributions(snap)
         if contributions is None:
             return True
@@ -206,10 +208,18 @@ class JobKeeper:
             staged = self._merger.merge(snap, contributions, self.spec)
         if staged is None:
             return True
-        return self._advance(snap, contributions, staged)
+        try:
+            return self._advance(snap, contributions, staged, is_tick=is_tick)
+        finally:
+            staged.close()
 
     def _advance(
-        self, snap: Snapshot, contributions: Sequence[Contribution], staged: Staged
+        self,
+        snap: Snapshot,
+        contributions: Sequence[Contribution],
+        staged: Staged,
+        *,
+        is_tick: bool,
     ) -> bool:
         weights, outer = staged.weights, staged.outer_state
         fail_points.reach("after_stage")
@@ -221,6 +231,7 @@ class JobKeeper:
             outer_state=outer,
             cids=[c.cid for c in contributions],
             ledger=ledger_entry(contributions),
+            parcel=staged.parcel,
         )
         if answer != "OK":
             # Somebody else committed, or the contributions changed meanwhile: look again. A
@@ -235,12 +246,19 @@ class JobKeeper:
         if not (self.spec.overlap and state == State.RUN):  # else slots go on from them
             stale += [c.ref for c in contributions]
         stale += [ref for ref in (snap.weights, snap.outer_state) if ref]
-        self._channel.drop(*stale)
-        self._announce(snap, contributions)
-        if state != State.RUN:
-            self._merger.rest()
-            self._ask_for_plan(snap.number("epoch"))
+        self._later += [*self._channel.dropping(*stale), *self._news(snap, contributions)]
+        if state == State.RUN:
+            # A tick is not over. Else there is nothing to do before the next news, which the owner
+            # waits for: what is left goes along with that.
+            return is_tick or not self.is_owner
+        self._merger.rest()
+        self._ask_for_plan(snap.number("epoch"))
         return True
+
+    def _look(self) -> Snapshot:
+        """The job's state, when what was left for later is done."""
+        later, self._later = self._later, []
+        return self._store.snapshot(first=later)
 
     def _ask_for_plan(self, epoch: int) -> None:
         try:
@@ -251,12 +269,12 @@ class JobKeeper:
             # A hint: the tick asks again.
             logger.warning("job %s: %s", self.job_id, err)
 
-    def _announce(self, snap: Snapshot, contributions: Sequence[Contribution]) -> None:
+    def _news(self, snap: Snapshot, contributions: Sequence[Contribution]) -> list[list[Any]]:
+        """The commands that tell of a merge."""
         if snap.state == State.INIT:
-            self._streams.emit("init", layout=self._merger.layout().hash)
-            return
+            return self._streams.event("init", layout=self._merger.layout().hash)
         samples = sum(c.num_samples for c in contributions)
-        self._streams.emit(
+        return self._streams.event(
             "round",
             epoch=snap.number("epoch"),
             round=snap.number("round") + 1,
@@ -304,7 +322,7 @@ class JobKeeper:
         if self._records.life(self.job_id) > snap.number("life"):
             return self._revive(why="resumed", seen=snap.gen)
         end = self._recorder.conclude(self.spec, snap)
-        self._channel.drop(*self._references(snap))
+        self._channel.drop(*self._tensors.references(snap))
         self._streams.emit("end", state=end.state, reason=end.reason)
         self._store.retire(snap.gen)
         logger.info("job %s: %s %s", self.job_id, end.state, end.reason.splitlines()[:1])
@@ -318,9 +336,9 @@ class JobKeeper:
 
     def _recover(self, snap: Snapshot, err: KubemlError) -> bool:
         """If tensors are gone that the job refers to, restore them or go back to a checkpoint."""
-        if not self._has_lost_tensors(snap):
+        if not self._tensors.has_lost(snap):
             return False
-        if self._restore(snap):
+        if self._tensors.restore(snap):
             return True
         if snap.head.get("stop") == "1":
             # Asked to stop: the last checkpoint is what there is to keep.
@@ -328,27 +346,6 @@ class JobKeeper:
             self._store.finish(snap.gen, snap.rid, "", to=State.STOPPED, reason=reason)
             return True
         return self._revive(why=str(err), seen=snap.gen)
-
-    def _has_lost_tensors(self, snap: Snapshot) -> bool:
-        """Whether tensors are gone that the job, as it stands now, refers to."""
-        if all(self._channel.has(ref) for ref in self._references(snap)):
-            return False
-        # Another parameter server may have advanced and dropped them since the snapshot.
-        return self._store.head().get("rid") == snap.rid
-
-    def _restore(self, snap: Snapshot) -> bool:
-        """Give the state server the weights back that it forgot; whether that is all it needs."""
-        ref = snap.weights
-        if ref is None or self._channel.has(ref) or not self._merger.give_back(ref):
-            return False
-        logger.warning("job %s: its weights were lost, and are restored", self.job_id)
-        return not self._has_lost_tensors(snap)
-
-    def _references(self, snap: Snapshot) -> list[TensorRef]:
-        """Blobs without which the job cannot go on: weights, optimizer states, local weights."""
-        refs = [ref for ref in (snap.weights, snap.outer_state) if ref]
-        texts = (*snap.optimizer.values(), *snap.local.values())
-        return refs + [TensorRef.from_json(text) for text in texts]
 
     def _revive(self, *, why: str, seen: str = "") -> bool:
         """Rebuild the job unless it has ended (its live state expires some time after that)."""
@@ -363,10 +360,10 @@ class JobKeeper:
     # -- repairs -----------------------------------------------------------------------------
 
     def _repair(self, snap: Snapshot) -> None:
-        if self._has_lost_tensors(snap) and not self._restore(snap):
+        if self._tensors.has_lost(snap) and not self._tensors.restore(snap):
             self._revive(why="some of its tensors were lost", seen=snap.gen)
             return
-        self._keep_alive(snap)
+        self._tensors.keep_alive(snap)
         services = self._services
         try:
             waiting = services.dispatcher.queue_length(services.broker, self.spec.device)
@@ -374,17 +371,3 @@ class JobKeeper:
         except BackendUnreachable as err:
             # Training goes on without the broker: who takes part needs no more messages.
             logger.warning("job %s: nothing can be dispatched: %s", self.job_id, err)
-
-    def _keep_alive(self, snap: Snapshot) -> None:
-        """Renew the TTL of every blob the job refers to, now and then."""
-        if time.monotonic() - self._kept_at < TTL_S / 5:
-            return
-        self._kept_at = time.monotonic()
-        refs = self._references(snap)
-        for text in snap.contributions.values():
-            # A malformed one is kicked when its round is complete.
-            with suppress(MalformedMessage):
-                contribution = Contribution.from_json(text)
-                texts = (contribution.tensors, contribution.optimizer)
-                refs += [TensorRef.from_json(t) for t in texts if t]
-        self._channel.keep(*refs)

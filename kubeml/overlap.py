@@ -54,8 +54,7 @@ class Calls:
     """What training ahead asks of the participant.
 
     Attributes:
-        wait: Linger at the bell.
-        take: TAKE again.
+        ask: TAKE again, when the bell has rung or was waited for in vain.
         begin: Keep this lease alive from now on.
         fetch: Fetch the merged weights of this work, which are needed when it is trained.
         train: Train the expected work, and call this after every batch.
@@ -64,8 +63,7 @@ class Calls:
         heed_drain: Raises ``Abandoned`` if the worker is to go.
     """
 
-    wait: Callable[[Wait], None]
-    take: Callable[[], Work | Wait | Leave]
+    ask: Callable[[Wait], Work | Wait | Leave]
     begin: Callable[[Work], None]
     fetch: Callable[[Work], object]
     train: Callable[[OnBatch], "RoundResult"]
@@ -79,7 +77,7 @@ class RoundAhead:
 
     Args:
         expected: See ``following``.
-        calls: A thread makes the first four of them, who calls ``train`` the others.
+        calls: A thread makes the first three of them, who calls ``train`` the others.
         log: The function's log: lines of what was done in vain are dropped.
     """
 
@@ -148,10 +146,9 @@ class RoundAhead:
         """The thread: ask until there is something else to do than to wait."""
         try:
             while isinstance(answer, Wait):
-                self._calls.wait(answer)
-                if self._stopped.is_set():
+                answer = self._calls.ask(answer)
+                if self._stopped.is_set() and isinstance(answer, Wait):
                     return
-                answer = self._calls.take()
             self.answer = answer
             if isinstance(answer, Work):
                 # At once, ours or not: the batch in hand may take longer than a lease lasts.

@@ -25,6 +25,7 @@ from brokers.protocol import Hint
 from brokers.refusals import note_refused
 from brokers.round_store import new_id
 from brokers.settings import Settings
+from brokers.snapshot import Snapshot
 from brokers.topology import BrokerConnection, ps_queue, verified
 from kubeml.errors import (
     BackendRefused,
@@ -85,13 +86,13 @@ class KeeperThread(threading.Thread):
         due = time.monotonic()
         while not self._stopped.is_set():
             try:
-                self._wait(backoff or due - time.monotonic(), patiently=backoff > 0)
+                news = self._wait(backoff or due - time.monotonic(), patiently=backoff > 0)
                 self._hinted.clear()
                 # By the clock, not by the absence of hints: those of short rounds never cease.
                 is_tick = time.monotonic() >= due
                 if is_tick:
                     due = time.monotonic() + self._tick_s
-                if not self._keeper.reconcile(is_tick=is_tick):
+                if not self._keeper.reconcile(is_tick=is_tick, news=news):
                     return
                 backoff, faults = 0.0, 0
             except JobNotFound:
@@ -111,16 +112,19 @@ class KeeperThread(threading.Thread):
             # What cannot be kept is made again, from the last checkpoint.
             logger.warning("job %s: its weights are not in the file: %s", self._keeper.job_id, err)
 
-    def _wait(self, timeout_s: float, *, patiently: bool) -> None:
-        """Return on a hint, or when the time is over, or (unless patiently) on a knock."""
+    def _wait(self, timeout_s: float, *, patiently: bool) -> Snapshot | None:
+        """Return on a hint, or when the time is over, or (unless patiently) on a knock.
+
+        Returns:
+            The job's state, if it was read on the way.
+        """
         if patiently or not self._keeper.is_owner:
             self._hinted.wait(max(0.0, timeout_s))
-            return
+            return None
         self._is_listening = True
         try:
             # In this order: whoever sets the hint afterwards sees that this thread listens.
-            if not self._hinted.is_set():
-                self._keeper.wait_for_knock(timeout_s)
+            return None if self._hinted.is_set() else self._keeper.wait_for_news(timeout_s)
         finally:
             self._is_listening = False
 

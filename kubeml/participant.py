@@ -93,15 +93,18 @@ class Participant:
         self._lease.start()
         try:
             while not self._is_draining():
-                answer: Work | Wait | Leave | None = self._wait or self._take(stage)
-                self._wait = None
-                ahead = None
-                if isinstance(answer, Wait):
-                    if self._next is None:
-                        self._linger(answer)
-                        continue
-                    ahead = self._train_ahead(answer, self._next)
+                wait, self._wait, ahead = self._wait, None, None
+                answer: Work | Wait | Leave | None
+                if wait is None:
+                    answer = self._take(stage)
+                elif self._next is None:
+                    answer = self._linger(wait, stage)
+                else:
+                    ahead = self._train_ahead(wait, self._next)
                     answer = ahead.answer
+                if isinstance(answer, Wait):
+                    self._wait = answer
+                    continue
                 if not isinstance(answer, Work):
                     logger.debug("job %s: %s", self._store.job_id, answer)
                     return
@@ -117,7 +120,8 @@ class Participant:
         finally:
             self._lease.stop()
 
-    def _take(self, stage: str) -> Work | Wait | Leave:
+    def _take(self, stage: str, *, after: Wait | None = None) -> Work | Wait | Leave:
+        """Ask what to do: at once, or when the bell has rung (or was waited for in vain)."""
         now = time.monotonic()
         return self._store.take(
             self._gen,
@@ -129,14 +133,15 @@ class Participant:
             held_ms=int((now - self._started) * 1000),
             idle_ms=int((now - self._idle_since) * 1000),
             worker=self._worker.name,
+            after=after.bell if after else "",
+            block_ms=min(LINGER_MS, MAX_BLOCK_MS),
         )
 
     def _train_ahead(self, wait: Wait, expected: Work) -> RoundAhead:
         """Train the last slot's next round until there is an answer; see ``RoundAhead``."""
         warm = self._worker.job(self._store.job_id, self._gen)
         calls = Calls(
-            wait=self._linger,
-            take=lambda: self._take("train"),
+            ask=lambda wait: self._linger(wait, "train"),
             begin=self._lease.begin,
             fetch=lambda work: self._slot_work.fetch_weights(work, warm),
             train=lambda on_batch: self._slot_work.train_ahead(expected, warm, on_batch),
@@ -204,16 +209,20 @@ class Participant:
         warm = self._worker.job(self._store.job_id, self._gen)
         self._lease.log = warm.log
         warm.log.at(work.epoch, work.round_index, work.slot)
-        if stage == "init":
-            contribution = self._slot_work.initialise(work, warm)
-        elif stage == "train":
-            contribution = self._slot_work.train(work, warm, ahead)
-        else:
-            contribution = self._slot_work.validate(work, warm)
-        self._lease.forward()  # before the round can end: the job's log is closed with it
-        if fail_points.reach("before_contrib") == "dup":
-            self._store.contribute(self._gen, work.rid, contribution)
-        answer, self._wait = self._store.contribute(self._gen, work.rid, contribution)
+        with self._worker.channel.parcel() as parcel:
+            if stage == "init":
+                contribution = self._slot_work.initialise(work, warm)
+            elif stage == "train":
+                contribution = self._slot_work.train(work, warm, ahead, parcel)
+            else:
+                contribution = self._slot_work.validate(work, warm)
+            self._lease.forward()  # before the round can end: the job's log is closed with it
+            if fail_points.reach("before_contrib") == "dup":
+                parcel.finish()
+                self._store.contribute(self._gen, work.rid, contribution)
+            answer, self._wait = self._store.contribute(
+                self._gen, work.rid, contribution, parcel=parcel
+            )
         fail_points.reach("after_contrib")
         if answer != "OK":
             logger.info("job %s: slot %d: %s", self._store.job_id, work.slot, answer)
@@ -223,18 +232,16 @@ class Participant:
             if plan.num_samples(work.round_index + 1, work.slot):
                 self._next = following(work, contribution)
 
-    def _linger(self, answer: Wait) -> None:
-        """Wait for the bell; if a complete round is not merged meanwhile, send word of it."""
+    def _linger(self, wait: Wait, stage: str) -> Work | Wait | Leave:
+        """Ask again at the bell; if a complete round is not merged meanwhile, send word of it."""
         fail_points.reach("waiting")
-        block_ms = min(LINGER_MS, MAX_BLOCK_MS)
-        if self._store.wait_for_bell(answer.bell, block_ms=block_ms) or not answer.is_complete:
-            return
-        if self._told == answer.bell:
-            return
-        # Whoever looks after the job may be dead: a message reaches any parameter server.
-        self._told = answer.bell
-        with suppress(BackendUnreachable):  # a hint: the next tick does without
-            self._worker.dispatcher.hint(self._store.job_id)
+        answer = self._take(stage, after=wait)
+        if wait.is_complete and isinstance(answer, Wait) and answer.bell == wait.bell != self._told:
+            # Whoever looks after the job may be dead: a message reaches any parameter server.
+            self._told = wait.bell
+            with suppress(BackendUnreachable):  # a hint: the next tick does without
+                self._worker.dispatcher.hint(self._store.job_id)
+        return answer
 
     def _on_batch(self, index: int) -> None:
         self._lease.on_batch(index)

@@ -6,11 +6,14 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from brokers import fail_points
+from brokers.chunks import CHUNK_BYTES, is_whole
+from brokers.parcel import Parcel
 from brokers.protocol import Contribution, TensorRef
 from brokers.refusals import note_refused
-from brokers.round_store import RoundStore, Snapshot, new_id
+from brokers.round_store import RoundStore, new_id
+from brokers.snapshot import Snapshot
 from brokers.streams import JobStreams
-from brokers.tensor_channel import CHUNK_BYTES, TensorChannel
+from brokers.tensor_channel import TensorChannel
 from kubeml import initial
 from kubeml.checkpoint import Checkpoint, Checkpoints
 from kubeml.contributions import require_layout
@@ -41,11 +44,18 @@ class Staged:
         weights: The weights blob.
         blob: The same, in memory.
         outer_state: The outer optimizer's state; None if it has none.
+        parcel: What they were sent with, if they are on their way still.
     """
 
     weights: TensorRef
     blob: bytearray
     outer_state: TensorRef | None
+    parcel: Parcel | None = None
+
+    def close(self) -> None:
+        """Wait for nothing any more."""
+        if self.parcel is not None:
+            self.parcel.close()
 
 
 #: Weights up to this size are kept in memory until new ones are committed: a state server that
@@ -73,8 +83,6 @@ class RoundMerger:
         self._merger: tuple[str, Merger] | None = None
         #: What is in the merger's sums: the round, and slot to contribution.
         self._folded: tuple[str, dict[int, str]] = ("", {})
-        #: Contributions that were read together, by their references.
-        self._small: dict[str, memoryview] = {}
         #: The checkpoint of epoch 0, once it was read or written.
         self.origin: Checkpoint | None = None
 
@@ -154,8 +162,6 @@ class RoundMerger:
         if any(folded[c.slot] != c.cid for c in contributions if c.slot in folded):
             self._begin(snap)  # one of them was kicked, and there is another now
         left = [c for c in contributions if c.slot not in self._folded_of(snap)]
-        if not self.folds_early:
-            self._small = self._channel.pull_small([c.tensors for c in left])
         for contribution in left[:-1]:
             if not self._fold(snap, contribution, spec):
                 return None
@@ -196,30 +202,33 @@ class RoundMerger:
             state = self._channel.pull(snap.outer_state, into=state)
         into = self._memory(snap, merger, outer)
         feed = merger.finish(last.slot, last.num_samples, into=into, outer=outer, outer_state=state)
-        key = self._store.key("w", new_id())
-        with self._channel.stage(key, into, is_passing=True) as staging:
+        parcel = self._channel.parcel()
+        staging = parcel.stage(self._store.key("w", new_id()), into, is_passing=True)
 
-            def take(piece: memoryview) -> None:
-                feed(piece)
-                staging.send(feed.num_ready)
+        def take(piece: memoryview) -> None:
+            feed(piece)
+            staging.send(feed.num_ready)
 
-            try:
-                is_good = self._read(snap, last, spec, feed, take)
-            except NotFinite:
-                self._begin(snap)
-                is_good = False
-                self._blame(snap, contributions, spec)
-            if not is_good:
-                staging.abandon()
-                self._spare = into
-                return None
-            # Its sums are those of a round that is over, whatever becomes of the new weights.
-            self._folded = ("", {})
-            weights = staging.finish()
+        try:
+            is_good = self._read(snap, last, spec, feed, take)
+        except NotFinite:
+            self._begin(snap)
+            is_good = False
+            self._blame(snap, contributions, spec)
+        except BaseException:
+            parcel.close()
+            raise
+        if not is_good:
+            parcel.abandon()
+            self._spare = into
+            return None
+        # Its sums are those of a round that is over, whatever becomes of the new weights.
+        self._folded = ("", {})
+        weights = staging.send()
         staged = None
         if state is not None:
-            staged = self._channel.push(self._store.key("w", new_id()), state)
-        return Staged(weights=weights, blob=into, outer_state=staged)
+            staged = parcel.add(self._store.key("w", new_id()), state)
+        return Staged(weights=weights, blob=into, outer_state=staged, parcel=parcel)
 
     def _read(
         self,
@@ -233,11 +242,12 @@ class RoundMerger:
         try:
             layout = self.layout()
             require_layout(contribution, layout, Wire(spec.wire).num_bytes(layout))
-            small = self._small.pop(contribution.tensors, None)
-            if small is not None:
-                take(small)
+            ref = contribution.ref
+            small = snap.blobs.get(ref.chunk_keys()[0])
+            if small is not None and is_whole(small, ref):
+                take(memoryview(small))
             else:
-                self._channel.read(contribution.ref, take)
+                self._channel.read(ref, take)
             feed.close()
             fail_points.reach("aggregating", slot=contribution.slot)
         except (ChunksMissing, Corrupted, MalformedMessage, MergeRefused) as err:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from brokers import fail_points
 from brokers.answers import Work
+from brokers.parcel import Parcel
 from brokers.protocol import Contribution
 from brokers.round_store import RoundStore, new_id
 from kubeml import initial
@@ -49,8 +50,16 @@ class SlotWork:
         ref = self._worker.channel.push(self._store.key("c", cid), blob)
         return self._contribution(work, cid, warm, num_samples=1, tensors=ref.to_json())
 
-    def train(self, work: Work, warm: WarmJob, ahead: RoundAhead | None) -> Contribution:
-        """Train the slot's rows of this round, unless that was done ahead; push the outcome.
+    def train(
+        self, work: Work, warm: WarmJob, ahead: RoundAhead | None, parcel: Parcel
+    ) -> Contribution:
+        """Train the slot's rows of this round, unless that was done ahead.
+
+        Args:
+            work: What to do.
+            warm: The job.
+            ahead: What was done of it ahead.
+            parcel: Takes the outcome, on its way to the state server.
 
         Raises:
             UserCodeError: The user's code raised.
@@ -76,15 +85,11 @@ class SlotWork:
             start = warm.local.get(work.slot, work.local, channel)
             layout = warm.runtime.layout
             contribution = corrected(layout, merged=merged, start=start, end=contribution)
-        key = self._store.key("c", cid)
         state = ""
-        with channel.stage(key, contribution, is_passing=True) as staging:
-            staging.send()
-            # On their way at once: the server takes one while the other comes.
-            if result.optimizer_state is not None:
-                state = channel.push(self._store.key("o", cid), result.optimizer_state).to_json()
-                warm.optimizer.keep(work.slot, state, result.optimizer_state)
-            ref = staging.finish()
+        ref = parcel.add(self._store.key("c", cid), contribution, is_passing=True)
+        if result.optimizer_state is not None:
+            state = parcel.add(self._store.key("o", cid), result.optimizer_state).to_json()
+            warm.optimizer.keep(work.slot, state, result.optimizer_state)
         if not warm.spec.overlap:
             warm.contribution = contribution  # its memory is used again
         else:

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING
 
+from brokers.chunks import Buffer
 from brokers.connections import broker_client, state_client
 from brokers.dispatch import Dispatcher
 from brokers.objects import ObjectStore
@@ -17,7 +18,7 @@ from brokers.settings import Settings
 from brokers.shard_cache import ShardCache
 from brokers.shard_prefetch import ShardPrefetcher
 from brokers.shards import DatasetManifest, ShardReader
-from brokers.tensor_channel import Buffer, TensorChannel
+from brokers.tensor_channel import TensorChannel
 from kubeml.checkpoint import Checkpoints
 from kubeml.context import JobArgs
 from kubeml.datasets import Datasets

@@ -1,5 +1,8 @@
--- CONTRIB(gen, token, rid, slot, cid, contribution): hands in a slot's work.
--- -> OK how-many of-how-many bell-if-that-is-all | STALE | DUPLICATE | LOST | GONE
+-- CONTRIB(gen, token, rid, slot, cid, contribution): hands in a slot's work. KEYS[11...] are the chunks
+-- that were sent along with it.
+-- -> OK how-many of-how-many bell | STALE | DUPLICATE | LOST | MISSING chunk | GONE
+-- bell: where it stands, if there is nothing else to do before it rings (else ''): every slot is in, or
+-- there is a participant for each.
 if gone() then return {'GONE'} end
 if head('rid') ~= ARGV[3] then return {'STALE'} end
 if #ARGV[6] > 100000 then return {'LOST'} end
@@ -11,6 +14,9 @@ if there then
   if cjson.decode(there).cid ~= ARGV[5] then return {'DUPLICATE'} end
 else
   local record = lease(slot)
+  for i = 11, #KEYS do
+    if redis.call('EXISTS', KEYS[i]) == 0 then return {'MISSING', KEYS[i]} end
+  end
   -- An expired lease that nobody has taken over still belongs to its token.
   if record.t ~= ARGV[2] then return {'LOST'} end
   redis.call('HSET', C, slot, ARGV[6])
@@ -19,7 +25,8 @@ else
   put_lease(slot, record)
   redis.call('ZADD', P, now(), ARGV[2])
   -- A parameter server waits here: quicker than a message, and as dispensable.
-  redis.call('XADD', K, 'MAXLEN', '~', 16, '*', 'left', want - redis.call('HLEN', C))
+  redis.call('XADD', K, 'MAXLEN', '~', 64, '*', 'left', want - redis.call('HLEN', C), 'chunk', KEYS[11] or '')
 end
 local there_are = redis.call('HLEN', C)
-return {'OK', tostring(there_are), tostring(want), there_are >= want and last_bell() or ''}
+local is_served = there_are >= want or redis.call('ZCARD', P) >= want
+return {'OK', tostring(there_are), tostring(want), is_served and last_bell() or ''}

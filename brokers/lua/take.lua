@@ -5,7 +5,8 @@ if gone() then return {'GONE'} end
 local token, ticket = ARGV[2], ARGV[3]
 local state = head('state')
 local known = redis.call('ZREM', D, ticket) == 1
-local is_new = not redis.call('ZSCORE', P, token)
+local seen = redis.call('ZSCORE', P, token)
+local is_new = not seen
 if STAGES[state] ~= ARGV[4] or head('stop') == '1' then
   redis.call('ZREM', P, token)
   return {'END', state}
@@ -13,6 +14,9 @@ end
 
 local at, length, want = now(), number('lease_ms'), number('want')
 local participants = live(at, length)
+
+-- The call may have waited behind the bell since it was sent: it was served or idle for longer.
+local late = seen and math.min(math.max(at - tonumber(seen), 0), 2000) or 0
 
 local function grant(slot, record)
   record.dl = at + length
@@ -37,7 +41,7 @@ if is_new and not known then return {'RETURN', 'doubled'} end
 if is_new and participants >= want then return {'RETURN', 'surplus'} end
 -- Others wait for this worker: give it back once it has served for a while, or has nothing to do.
 if not is_new and tonumber(ARGV[6]) > redis.call('ZCARD', D)
-   and (tonumber(ARGV[7]) >= 2000 or tonumber(ARGV[8]) >= 500) then
+   and (tonumber(ARGV[7]) + late >= 2000 or tonumber(ARGV[8]) + late >= 500) then
   redis.call('ZREM', P, token)
   return {'RETURN', 'yield'}
 end

@@ -66,6 +66,16 @@ WEAKENINGS: Mapping[str, tuple[Change, ...]] = {
             "local slot, want = ARGV[4], number('want') redis.call('XADD', K, '*', 's', '')",
         ),
     ),
+    "CONTRIB without a look at the chunks": (
+        Change("contrib", "for i = 11, #KEYS do", "for i = 1, 0 do"),
+    ),
+    "CONTRIB sends everybody to the bell": (
+        Change("contrib", "is_served and last_bell() or ''", "last_bell()"),
+    ),
+    "CONTRIB names no chunk": (Change("contrib", "KEYS[11] or ''", "''"),),
+    "TAKE does not count the time behind the bell": (
+        Change("take", "seen and math.min(math.max(at - tonumber(seen), 0), 2000) or 0", "0"),
+    ),
     "CONTRIB keeps the lease": (Change("contrib", "record.t, record.dl = '', 0", ""),),
     "ADVANCE without rid check": (Change("advance", _ADVANCE_RID, ""),),
     "ADVANCE is not repeatable": (

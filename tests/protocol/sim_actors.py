@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from brokers.answers import Leave, Wait, Work
 from brokers.errors import ChunksMissing
 from brokers.protocol import Contribution, TensorRef
-from brokers.round_store import Snapshot
+from brokers.snapshot import Snapshot
 from kubeml.dispatch_watch import STAGE, DispatchWatch
 from kubeml.job import State
 from tests.protocol.sim_referee import Violation, cid_of, require_whole
@@ -131,7 +131,7 @@ class _Participant:
         if answer in {"LOST", "DUPLICATE"} or (answer != "OK" and not self.world.spec.overlap):
             # Not the optimizer state: the call may have been repeated, and the first one counted.
             yield lambda: self.channel.drop(tensors)
-        elif last is not None:
+        elif last is not None and last.is_complete:
             self.world.hint()
 
     def _kick(self, work: Work, kind: str) -> Callable[[], Any]:

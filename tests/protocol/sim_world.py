@@ -4,8 +4,8 @@ import contextlib
 import copy
 import random
 from collections import Counter, deque
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any
 from unittest.mock import patch
@@ -13,7 +13,8 @@ from unittest.mock import patch
 from redis import Redis
 
 from brokers.errors import KubemlError
-from brokers.round_store import RoundStore, Snapshot
+from brokers.round_store import RoundStore
+from brokers.snapshot import Snapshot
 from brokers.tensor_channel import TensorChannel
 from kubeml import dispatch_watch
 from kubeml.job import JobSpec
@@ -50,17 +51,18 @@ class SimulatedStore(RoundStore):
         super().__init__(client, job_id)
         self._world = world
 
-    def snapshot(self) -> Snapshot:
-        return replace(super().snapshot(), now_ms=self._world.server_ms)
+    def snapshot(self, **how: Any) -> Snapshot:
+        self._world.set_clock()
+        return super().snapshot(**how)
 
-    def _run(self, script: str, gen: object, *args: object, keys: Sequence[str] = ()) -> list[str]:
+    def _run(self, script: str, *args: object, **how: Any) -> list[str]:
         self._world.set_clock()
         self._world.last_script = script
         watched = script in COMMITS
         before = self.head() if watched else {}
-        answer = super()._run(script, gen, *args, keys=keys)
+        answer = super()._run(script, *args, **how)
         after = self.head() if watched else {}
-        texts = [str(gen), *map(str, args)]
+        texts = list(map(str, args))
         self._world.note(f"  {script} {' '.join(t[:12] for t in texts[1:6])} -> {answer[:4]}")
         now_ms = self._world.server_ms
         referee = self._world.referee

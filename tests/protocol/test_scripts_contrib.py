@@ -5,6 +5,7 @@ import time
 import pytest
 
 from brokers.answers import Leave, Wait, Work
+from brokers.knock import Knock
 from brokers.round_store import new_id
 from tests.protocol.jobs import MAX_ERRORS, ScriptedJob, make_contribution
 
@@ -20,8 +21,8 @@ def test_contrib_counts_what_is_in(job: ScriptedJob) -> None:
         for work, token in ((first, "a"), (second, "b"))
     ]
 
-    assert answers == [("OK", None), ("OK", job.take("b"))]
-    assert answers[1][1] == Wait(bell=answers[1][1].bell, is_complete=True)
+    bell = job.take("b").bell
+    assert answers == [("OK", Wait(bell=bell)), ("OK", Wait(bell=bell, is_complete=True))]
     assert job.store.snapshot().is_complete
 
 
@@ -363,18 +364,19 @@ def test_contrib_knocks_once_for_parameter_servers(job: ScriptedJob) -> None:
     job.begin_planned(slots=2)
     work = job.join("a")
     other = job.join("b")
-    assert job.store.wait_for_knock("0-0", block_ms=1) == ("0-0", -1)
+    assert job.store.wait_for_knock("0-0", block_ms=1) == Knock(id="0-0", left=-1)
 
     job.contribute("a", work, "mine")
-    knock, left = job.store.wait_for_knock("0-0", block_ms=60_000)
+    knock = job.store.wait_for_knock("0-0", block_ms=2000)
     job.contribute("a", work, "mine")  # its reply was lost
 
-    assert knock != "0-0"
-    assert left == 1
-    assert job.store.wait_for_knock(knock, block_ms=1) == (knock, -1)
+    assert knock.id != "0-0"
+    assert knock.left == 1
+    assert job.store.wait_for_knock(knock.id, block_ms=1) == Knock(id=knock.id, left=-1)
 
     job.contribute("b", other, "theirs")
-    assert job.store.wait_for_knock(knock, block_ms=60_000)[1] == 0
+    assert job.store.wait_for_knock(knock.id, block_ms=2000).left == 0
+    assert job.store.wait_for_knock("0-0", block_ms=2000).left == 0
 
 
 def test_wait_says_whether_the_round_is_complete(job: ScriptedJob) -> None:

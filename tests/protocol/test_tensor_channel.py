@@ -9,9 +9,10 @@ from redis import Redis
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
+from brokers.chunks import CHUNK_BYTES, TTL_S, checksum
 from brokers.errors import BackendUnreachable, ChunksMissing, Corrupted
 from brokers.protocol import TensorRef
-from brokers.tensor_channel import CHUNK_BYTES, TTL_S, TensorChannel, checksum
+from brokers.tensor_channel import TensorChannel
 
 
 @pytest.fixture
@@ -238,20 +239,6 @@ def test_memory_is_used_again_if_it_fits(channel: TensorChannel, key: str) -> No
     assert channel.pull(ref, into=bytearray(5)) == b"abcd"
 
 
-def test_small_blobs_are_read_together_and_others_left(
-    channel: TensorChannel, client: Redis, key: str
-) -> None:
-    small = [channel.push(f"{key}{n}", blob_of(10 + n)) for n in range(3)]
-    large = channel.push(f"{key}large", blob_of(CHUNK_BYTES + 1))
-    gone, changed = small[1], small[2]
-    client.delete(*gone.chunk_keys())
-    client.set(changed.chunk_keys()[0], b"0123456789ab")
-
-    found = channel.pull_small([*(ref.to_json() for ref in [*small, large]), "no reference"])
-
-    assert found == {small[0].to_json(): blob_of(10)}
-
-
 def test_passing_blobs_survive_a_server_that_forgot_its_scripts(
     channel: TensorChannel, client: Redis, key: str
 ) -> None:
@@ -278,31 +265,54 @@ def test_what_is_staged_is_what_the_memory_holds_when_it_is_sent(
     channel: TensorChannel, key: str
 ) -> None:
     blob = bytearray(3 * CHUNK_BYTES)
-    with channel.stage(key, blob) as staging:
+    with channel.parcel() as parcel:
+        staging = parcel.stage(key, blob)
         for index in range(3):
             memoryview(blob)[index * CHUNK_BYTES : index * CHUNK_BYTES + 4] = b"made"
             staging.send((index + 1) * CHUNK_BYTES)
-        ref = staging.finish()
+        parcel.finish()
 
-    assert channel.pull(ref) == blob
+    assert channel.pull(staging.ref) == blob
 
 
 def test_a_push_whose_connection_breaks_is_sent_again(
     channel: TensorChannel, client: Redis, key: str
 ) -> None:
     blob = blob_of(5 * CHUNK_BYTES)
-    with channel.stage(key, blob, is_passing=True) as staging:
+    with channel.parcel() as parcel:
+        staging = parcel.stage(key, blob, is_passing=True)
         staging.send(2 * CHUNK_BYTES)
         client.client_kill_filter(_type="normal", skipme=True)
-        ref = staging.finish()
+        ref = staging.send()
+        parcel.finish()
 
     assert channel.pull(ref) == blob
 
 
+@pytest.mark.parametrize("trouble", ["none", "broken", "unknown scripts"])
+def test_a_script_that_goes_with_blobs_finds_them(
+    channel: TensorChannel, client: Redis, key: str, trouble: str
+) -> None:
+    count = client.register_script("return redis.call('EXISTS', unpack(KEYS))")
+    client.script_load(count.script)
+    with channel.parcel() as parcel:
+        if trouble == "unknown scripts":
+            client.script_flush()
+            client.script_load(count.script)
+        refs = [parcel.add(f"{key}-{n}", blob_of(10 + n), is_passing=n > 0) for n in range(3)]
+        if trouble == "broken":
+            client.client_kill_filter(_type="normal", skipme=True)
+
+        there = parcel.deliver(["EVALSHA", count.sha, 3, *parcel.chunk_keys()])
+
+    assert there == 3
+    assert [channel.pull(ref) for ref in refs] == [blob_of(10 + n) for n in range(3)]
+
+
 def test_abandoned_blobs_are_gone(channel: TensorChannel, client: Redis, key: str) -> None:
-    with channel.stage(key, blob_of(3 * CHUNK_BYTES)) as staging:
-        staging.send(2 * CHUNK_BYTES)
-        staging.abandon()
+    with channel.parcel() as parcel:
+        parcel.stage(key, blob_of(3 * CHUNK_BYTES)).send(2 * CHUNK_BYTES)
+        parcel.abandon()
 
     assert not client.exists(*(f"{key}:{i}" for i in range(3)))
 

@@ -14,6 +14,7 @@ from tests.protocol import test_scripts_life as life
 from tests.protocol import test_scripts_overlap as overlap
 from tests.protocol import test_scripts_take as take
 from tests.protocol import test_scripts_timings as timings
+from tests.protocol import test_scripts_trips as trips
 from tests.protocol.jobs import ScriptedJob
 from tests.protocol.script_variants import WEAKENINGS, weakened
 
@@ -27,6 +28,14 @@ CAUGHT_BY: dict[str, Claim] = {
     "CONTRIB without lease check": contrib.test_contrib_without_the_lease_is_lost,
     "CONTRIB replaces what is there": contrib.test_contrib_of_a_slot_that_is_in_is_a_duplicate,
     "CONTRIB knocks at every repetition": (contrib.test_contrib_knocks_once_for_parameter_servers),
+    "CONTRIB without a look at the chunks": (
+        trips.test_contrib_whose_chunks_are_not_there_changes_nothing
+    ),
+    "CONTRIB sends everybody to the bell": (
+        trips.test_contrib_says_where_the_bell_stands_when_there_is_nothing_else_to_do
+    ),
+    "CONTRIB names no chunk": trips.test_a_knock_names_the_chunks_that_were_handed_in,
+    "TAKE does not count the time behind the bell": trips.test_time_behind_the_bell_counts_as_idle,
     "CONTRIB keeps the lease": contrib.test_contrib_gives_the_lease_back,
     "ADVANCE without rid check": advance.test_advance_of_a_superseded_parameter_server_is_stale,
     "ADVANCE is not repeatable": advance.test_advance_repeated_is_ok_and_changes_nothing,

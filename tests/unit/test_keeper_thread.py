@@ -14,7 +14,8 @@ class Watched:
     def __init__(self) -> None:
         self.looks: list[bool] = []
 
-    def reconcile(self, *, is_tick: bool) -> bool:
+    def reconcile(self, *, is_tick: bool, news: Any) -> bool:
+        assert news is None
         self.looks.append(is_tick)
         return False
 

@@ -46,14 +46,14 @@ class Course:
         self.log = FunctionLog("w")
         self.logger = function_logger("unit-overlap", self.log)
         calls = Calls(
-            wait=lambda _: None, take=self.take, fetch=lambda _: None, train=self.train,
+            ask=self.ask, fetch=lambda _: None, train=self.train,
             begin=lambda work: self.told.append(("begin", work)),
             own=lambda work: self.told.append("own"), on_batch=self.told.append,
             heed_drain=self.heed_drain,
         )  # fmt: skip
         self.ahead = RoundAhead(EXPECTED, calls, self.log)
 
-    def take(self) -> Work | Wait | Leave:
+    def ask(self, _wait: Wait) -> Work | Wait | Leave:
         if not self.may_answer.wait(0.01):
             return Wait(bell="0-0")
         if isinstance(self.answer, Exception):
