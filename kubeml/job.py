@@ -1,18 +1,15 @@
 """A training job: what was asked for, the states it passes through, and its history rows. Pure."""
 
 import math
-import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
 from enum import StrEnum
 from typing import Any, Self
 
 from brokers.protocol import from_wire
-from kubeml.errors import InvalidOption, MalformedMessage
+from kubeml.checks import check_choice, check_int, check_number, refuse
+from kubeml.errors import MalformedMessage
 from kubeml.wire import WIRES
-
-#: Names of functions and datasets: they become S3 keys and file names.
-NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
 
 MAX_PARALLELISM = 256
 MAX_EPOCHS = 100_000
@@ -123,25 +120,23 @@ class JobSpec:
             check_int("--K", self.k, low=1, high=2**31, also="-1 (one merge per epoch)")
         check_int("--validate-every", self.validate_every, low=0, high=MAX_EPOCHS)
         if not 0.0 <= self.goal_accuracy <= 100.0:
-            _refuse("--goal-accuracy", self.goal_accuracy, "a percentage from 0 to 100")
+            refuse("--goal-accuracy", self.goal_accuracy, "a percentage from 0 to 100")
         check_int("--seed", self.seed, low=0, high=2**63 - 1)
         check_choice("--optimizer-state", self.optimizer_state, OPTIMIZER_STATES)
         check_choice("--outer", self.outer, OUTER_OPTIMIZERS)
         check_number("--outer-lr", self.outer_lr, above=0.0)
         if not 0.0 <= self.outer_momentum < 1.0:
-            _refuse("--outer-momentum", self.outer_momentum, "a number from 0 up to below 1")
+            refuse("--outer-momentum", self.outer_momentum, "a number from 0 up to below 1")
         check_choice("--wire", self.wire, WIRES)
         check_choice("--device", self.device, ("cpu", "gpu"))
         check_int("--max-errors", self.max_errors, low=1, high=1000)
         if self.overlap and self.k == -1:
-            _refuse("--overlap", "given with --K -1", "a --K of 1 or more: one merge has no next")
+            refuse("--overlap", "given with --K -1", "a --K of 1 or more: one merge has no next")
         if self.overlap and self.wire != "fp32":
-            _refuse(
-                "--wire", f"{self.wire} with --overlap", "fp32: slots go on from what they sent"
-            )
+            refuse("--wire", f"{self.wire} with --overlap", "fp32: slots go on from what they sent")
         if self.overlap and self.optimizer_state == "local":
             # What was trained in vain would stay in it.
-            _refuse("--optimizer-state", "'local' with --overlap", "reset or carry")
+            refuse("--optimizer-state", "'local' with --overlap", "reset or carry")
 
     def check_against_data(self, num_rows: int) -> None:
         """Refuse a batch or a number of slots that the training set cannot fill.
@@ -150,9 +145,9 @@ class JobSpec:
             InvalidOption: More rows per batch, or more slots, than there are rows.
         """
         if self.batch_size > num_rows:
-            _refuse("--batch", self.batch_size, f"at most the {num_rows} rows of the training set")
+            refuse("--batch", self.batch_size, f"at most the {num_rows} rows of the training set")
         if self.parallelism > num_rows:
-            _refuse(
+            refuse(
                 "--parallelism",
                 self.parallelism,
                 f"at most the {num_rows} rows of the training set",
@@ -314,44 +309,6 @@ class JobStatus:
         }
 
 
-def check_name(option: str, name: str) -> str:
-    """Return ``name`` if it may name a function or dataset.
-
-    Raises:
-        InvalidOption: Empty, too long, or with characters that are unsafe in keys and paths.
-    """
-    if not NAME.fullmatch(name) or ".." in name:
-        _refuse(
-            option, repr(name), "1 to 63 letters, digits, '.', '_' or '-', a letter or digit first"
-        )
-    return name
-
-
-def check_int(option: str, value: object, *, low: int, high: int, also: str = "") -> None:
-    """Refuse what is not a whole number in ``[low, high]``."""
-    if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
-        tail = f", or {also}" if also else ""
-        _refuse(option, value, f"a whole number from {low} to {high}{tail}")
-
-
-def check_number(option: str, value: object, *, above: float) -> None:
-    """Refuse what is not a finite number above ``above``."""
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        _refuse(option, value, f"a number above {above:g}")
-    elif not (math.isfinite(value) and value > above):
-        _refuse(option, value, f"a finite number above {above:g}")
-
-
-def check_choice(option: str, value: str, choices: tuple[str, ...]) -> None:
-    """Refuse what is not among ``choices``."""
-    if value not in choices:
-        _refuse(option, repr(value), "one of " + ", ".join(choices))
-
-
 def finite_or_none(value: Any) -> Any:
     """``value``, or None for NaN and infinities, which JSON cannot hold."""
     return None if isinstance(value, float) and not math.isfinite(value) else value
-
-
-def _refuse(option: str, got: object, expected: str) -> None:
-    raise InvalidOption(option=option, got=str(got), expected=expected)
