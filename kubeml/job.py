@@ -14,6 +14,7 @@ from kubeml.wire import WIRES
 MAX_PARALLELISM = 256
 MAX_EPOCHS = 100_000
 MAX_BATCH = 1_000_000
+MAX_WORKERS = 100_000
 
 
 class State(StrEnum):
@@ -44,7 +45,8 @@ class State(StrEnum):
 
 OPTIMIZER_STATES = ("reset", "local", "carry")
 OUTER_OPTIMIZERS = ("mean", "nesterov", "slowmo")
-POLICIES = ("throughput", "static")
+#: What chooses N where the job is not static; see ``kubeml.policies``.
+POLICIES = ("efficiency", "throughput")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,8 +62,11 @@ class JobSpec:
         batch_size: Rows per step.
         lr: Learning rate, as ``self.lr``.
         parallelism: Number of slots N in the first epoch (in every epoch, if ``static``).
-        max_parallelism: Ceiling for the scheduler's policy.
+        min_parallelism, max_parallelism: Floor and ceiling of N, for the policy.
         static: Whether N stays as it is.
+        policy: What chooses N otherwise.
+        deadline_s: Seconds from submission in which the job should have ended; 0 for none.
+        max_workers: Workers that may take part at a time; 0 for any number.
         k: Steps between two merges; -1 for one round per epoch.
         validate_every: Epochs between validations; 0 for the last epoch alone.
         goal_accuracy: Stop once a validation reaches this (percent); 0 for never.
@@ -101,6 +106,10 @@ class JobSpec:
     device: str = "cpu"
     max_errors: int = 3
     overlap: bool = False
+    min_parallelism: int = 1
+    policy: str = "efficiency"
+    deadline_s: float = 0.0
+    max_workers: int = 0
     created_at: float = 0.0
 
     def check(self) -> None:
@@ -116,6 +125,14 @@ class JobSpec:
         check_int(
             "--max-parallelism", self.max_parallelism, low=self.parallelism, high=MAX_PARALLELISM
         )
+        check_int("--parallelism (its floor)", self.min_parallelism, low=1, high=self.parallelism)
+        check_choice("--policy", self.policy, POLICIES)
+        check_int("--max-workers", self.max_workers, low=0, high=MAX_WORKERS)
+        if self.deadline_s != 0:
+            check_number("--deadline", self.deadline_s, above=0.0)
+            if self.static or self.policy != "efficiency":
+                other = "--static" if self.static else f"--policy {self.policy}"
+                refuse("--deadline", f"given with {other}", "--policy efficiency, which heeds it")
         if self.k != -1:
             check_int("--K", self.k, low=1, high=2**31, also="-1 (one merge per epoch)")
         check_int("--validate-every", self.validate_every, low=0, high=MAX_EPOCHS)
@@ -191,6 +208,10 @@ class EpochRow:
         decision: Why the scheduler chose this parallelism.
         weights_sha256: SHA-256 of the epoch's weights blob.
         ended_at: Unix seconds.
+        expected_s: What the scheduler expected ``duration_s`` to be; None if it could not know.
+        mean_workers: Workers in a round, their mean; None if no round has timings.
+        phases: Where the time went: each phase of ``kubeml.round_times``, and ``ahead``, to its
+            seconds, the means of the slots summed over the rounds; empty if not known.
     """
 
     epoch: int
@@ -208,6 +229,9 @@ class EpochRow:
     decision: str
     weights_sha256: str
     ended_at: float
+    expected_s: float | None = None
+    mean_workers: float | None = None
+    phases: Mapping[str, float] = field(default_factory=dict)
 
     def to_wire(self) -> dict[str, Any]:
         """The row as JSON-able values (a non-finite loss becomes None)."""
@@ -281,6 +305,8 @@ class JobStatus:
         parallelism: Slots N of that epoch.
         num_workers: Live participants.
         waiting: Dispatched work that no worker has picked up yet.
+        floor, ceiling: Between what N may be in the next epoch; 0 once the job has ended.
+        max_workers: Workers that may take part at a time; 0 for any number.
         last: The last history row, if any.
         end: How it ended, if it has.
     """
@@ -296,6 +322,9 @@ class JobStatus:
     parallelism: int = 0
     num_workers: int = 0
     waiting: int = 0
+    floor: int = 0
+    ceiling: int = 0
+    max_workers: int = 0
     last: EpochRow | None = field(default=None)
     end: JobEnd | None = field(default=None)
 
