@@ -237,16 +237,6 @@ class JobRecords:
         rows = (self.row(job_id, e) for e in (epoch, epoch - 1) if e >= 1)
         return next((row for row in rows if row is not None), None)
 
-    def rows_before(self, job_id: str, epoch: int, *, most: int) -> list[EpochRow]:
-        """The rows of the epochs just before one, by epoch, without a gap; at most so many."""
-        epochs = range(max(1, epoch - most), epoch)
-        if not epochs:
-            return []
-        with ThreadPoolExecutor(8) as pool:
-            rows = list(pool.map(lambda e: self.row(job_id, e), epochs))
-        gaps = [i for i, row in enumerate(rows) if row is None]
-        return [row for row in rows[gaps[-1] + 1 if gaps else 0 :] if row is not None]
-
     def rows(self, job_id: str) -> list[EpochRow]:
         """All rows of a job, by epoch."""
         keys = [i.key for i in self._objects.list(f"history/{job_id}/") if _ROW.search(i.key)]

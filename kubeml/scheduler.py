@@ -18,6 +18,7 @@ from kubeml.errors import Corrupted, InvalidOption, MalformedMessage, NotFound, 
 from kubeml.job import JobSpec, State
 from kubeml.job_plans import epoch_plan, validation_plan
 from kubeml.policies import LOOKS_BACK, Decision, Pool, Situation, decide
+from kubeml.recent_rows import RecentRows
 from kubeml.records import JobRecords
 from kubeml.scale import Scale
 
@@ -34,6 +35,7 @@ class Scheduler:
         self._client = state_client(settings)
         self._objects = ObjectStore(settings)
         self._records = JobRecords(self._objects)
+        self._rows = RecentRows(self._records)
         self._datasets = Datasets(self._objects)
 
     def step(self, hint: Hint, send_stage: SendStage) -> None:
@@ -109,7 +111,7 @@ class Scheduler:
         policy = "static" if spec.static else spec.policy
         workers = alive_nodes(self._client, role="worker", device=spec.device)
         now = Situation(
-            history=self._records.rows_before(spec.id, epoch, most=LOOKS_BACK[policy]),
+            history=self._rows.before(spec, epoch, most=LOOKS_BACK[policy]),
             initial=spec.parallelism,
             floor=min(scale.floor, num_rows),
             ceiling=min(scale.ceiling, num_rows),

@@ -26,7 +26,7 @@ POLICIES: Mapping[str, Policy] = {
 }
 
 #: How many epochs each looks at (and those that do not model them, for what they expect).
-LOOKS_BACK: Mapping[str, int] = {"efficiency": 16, "throughput": 4, "static": 4}
+LOOKS_BACK: Mapping[str, int] = {"efficiency": 32, "throughput": 4, "static": 4}
 
 
 def decide(policy: str, now: Situation) -> Decision:

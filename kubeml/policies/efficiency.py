@@ -4,8 +4,8 @@ The goodput of N slots is samples per second (``epoch_model``) times what a samp
 (``goodput``). Slot n + 1 *adds x of its share* if goodput grows by x / n: 1 is linear, 0 nothing.
 N is the largest for which every slot adds half of its share. Where nothing but the batch sets a
 limit, that is N B = phi, the critical batch size of McCandlish et al. (arXiv:1812.06162): twice the
-least number of samples, and twice the least number of steps. Where nothing but merging does, it is
-where merging takes as long as computing.
+least number of samples, and twice the least number of steps. Where nothing but time does, it is
+where what more slots do not shorten (what a merge takes for each slot) takes as long as the rest.
 
 What keeps N still: it grows only if the slot adds 55 % and shrinks only if the last one adds less
 than 45 %; after a change two epochs must pass, and twice as many with every turn from growing to
@@ -14,11 +14,12 @@ twice what was tried at most): the model is trusted near what was measured.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
+from math import floor
 
 from kubeml.job import EpochRow
-from kubeml.policies.epoch_model import EpochModel
+from kubeml.policies.epoch_model import MERGE_GROWS, EpochModel
 from kubeml.policies.goodput import efficiency as worth
 from kubeml.policies.goodput import noise_scale
 from kubeml.policies.situation import Decision, Situation, seconds
@@ -42,7 +43,7 @@ def efficiency(now: Situation) -> Decision:
     if current != now.clamp(current):
         why = f"N may be from {now.floor} to {now.ceiling}"
         return Decision(parallelism=now.clamp(current), why=why)
-    model = EpochModel.fit(now.history, num_rows=now.num_rows, batch_size=now.batch_size, k=now.k)
+    model = _model(now)
     if model is None:
         return Decision(parallelism=current, why="kept: no epoch has timings")
     if now.time_left_s is not None:
@@ -85,22 +86,25 @@ def _for_goodput(now: Situation, model: EpochModel) -> Decision:
     goodput = Goodput(
         model=model, noise_scale=scale, batch_size=now.batch_size, workers=now.pool.usable
     )
+    # Which part of a merge grows with N is seen once N has changed: until then, N is to change.
+    fewer = replace(goodput, model=_model(now, merge_grows=1.0) or model)
     up = min(goodput.reach(now.floor, most, GROW_FROM), 2 * current)
-    down = max(goodput.reach(now.floor, most, SHRINK_BELOW), (current + 1) // 2)
+    down = max(fewer.reach(now.floor, most, SHRINK_BELOW), (current + 1) // 2)
     if current > most:
         if not _lacked_workers(now.history[-1]):
             return _kept(now, f"{now.pool} at the moment")
         down = min(down, most)
         why = f"down: {now.pool}, and each slot adds its share up to {down}"
     elif up > current:
-        why = f"up: slot {current + 1} would add {_part(goodput.adds(current + 1), '55')}"
+        why = f"up: slot {current + 1} should add {_part(goodput.adds(current + 1), GROW_FROM)}"
     elif down < current:
-        why = f"down: slot {current} adds {_part(goodput.adds(current), '45')}"
+        why = f"down: slot {current} adds {_part(fewer.adds(current), SHRINK_BELOW)}"
     else:
         return _kept(now, _why_kept(now, goodput, most))
     chosen = up if up > current else down
     if rest := _rest(now.history):
-        return _kept(now, f"N has changed lately, {rest} more epochs are measured first ({why})")
+        epochs = "one epoch more is" if rest == 1 else f"{rest} epochs more are"
+        return _kept(now, f"N has changed lately, {epochs} measured first ({why})")
     per_sample = worth(chosen * now.batch_size, scale) / worth(current * now.batch_size, scale)
     return Decision(
         parallelism=chosen, why=f"{why}; a sample is then worth {per_sample:.0%} of what it was"
@@ -143,6 +147,13 @@ def _for_deadline(now: Situation, model: EpochModel, time_left_s: float) -> Deci
     )
 
 
+def _model(now: Situation, merge_grows: float = MERGE_GROWS) -> EpochModel | None:
+    return EpochModel.fit(
+        now.history, num_rows=now.num_rows, batch_size=now.batch_size, k=now.k,
+        merge_grows=merge_grows,
+    )  # fmt: skip
+
+
 def _most(now: Situation) -> int:
     """The largest N that is allowed and can run at the same time."""
     return max(now.floor, min(now.ceiling, now.pool.usable))
@@ -177,11 +188,11 @@ def _why_kept(now: Situation, goodput: Goodput, most: int) -> str:
         return f"N is to be {now.floor}"
     if current >= most and current > now.floor:
         return f"{now.pool}"
-    more = f"slot {current + 1} would add {_part(goodput.adds(current + 1), '55')}"
+    more = f"slot {current + 1} would add {_part(goodput.adds(current + 1), GROW_FROM)}"
     if current == now.floor:
         return f"{more}, at the floor of {now.floor}"
     return f"{more}, slot {current} adds {goodput.adds(current):.0%}"
 
 
-def _part(adds: float, bound: str) -> str:
-    return f"{adds:.0%} of its share (bound {bound}%)"
+def _part(adds: float, needed: float) -> str:
+    return f"{floor(100 * adds)}% of its share ({needed:.0%} needed)"

@@ -13,7 +13,7 @@ With s = S / (N K B) rounds (S rows, K batches of B rows; one round if K is -1):
 Each term is fitted by itself, since the ledger's timings tell them apart (``EpochRow.phases``):
 lines by weighted least squares with no negative slope or intercept, the rest as weighted means.
 What one N (or one w) cannot tell is assumed: half of a merge grows with N, and workers do not
-hamper each other. Recent epochs count more; those with retries little. In a job's first epoch, and
+hamper each other. Recent epochs count more, odd ones little. In a job's first epoch, and
 where N or W has grown, workers load the function and the rows: such *cold* epochs do not tell ``o``
 and ``u``, unless there are no others, and then without loading and fetching.
 
@@ -25,16 +25,18 @@ Goodput-Optimized Deep Learning", OSDI 2021, section 3.2 (arXiv:2008.12260).
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from math import ceil, isfinite
+from statistics import median_low
 from typing import Self
 
 from kubeml.job import EpochRow
 
 #: An epoch counts so much less than the one after it.
 _FADING = 0.8
-#: An epoch with slots that were trained again says this much of one without.
-_WITH_RETRIES = 0.2
+#: An epoch counts so much if slots were trained again, or if it took more than twice as long as
+#: is usual with its N and W: a machine that was paused, or a network that was away.
+_ODD = 0.05
 #: Of a merge, what grows with N, until two N were seen.
-_MERGE_GROWS = 0.5
+MERGE_GROWS = 0.5
 
 _WORK = ("data", "compute", "ahead")
 _OVERHEAD = ("fetch", "push", "other")
@@ -67,7 +69,13 @@ class EpochModel:
 
     @classmethod
     def fit(
-        cls, history: Sequence[EpochRow], *, num_rows: int, batch_size: int, k: int
+        cls,
+        history: Sequence[EpochRow],
+        *,
+        num_rows: int,
+        batch_size: int,
+        k: int,
+        merge_grows: float = MERGE_GROWS,
     ) -> Self | None:
         """Fit the model.
 
@@ -76,6 +84,7 @@ class EpochModel:
             num_rows: Samples of an epoch.
             batch_size: B.
             k: K; -1 for one round per epoch.
+            merge_grows: Which part of a merge grows with N, until two N were seen.
 
         Returns:
             None if no row has timings.
@@ -84,7 +93,7 @@ class EpochModel:
         if not seen:
             return None
         work = fit_line(((one.workers, one.work_s, one.weight) for one in seen), growing=0.0)
-        merge = fit_line(((one.slots, one.merge_s, one.weight) for one in seen), _MERGE_GROWS)
+        merge = fit_line(((one.slots, one.merge_s, one.weight) for one in seen), merge_grows)
         warm = [one for one in seen if not one.is_cold] or seen
         return cls(
             num_rows=num_rows,
@@ -162,11 +171,16 @@ def _seen(history: Sequence[EpochRow]) -> list[_Seen]:
     found = []
     before: EpochRow | None = None
     for age, row in zip(range(len(history) - 1, -1, -1), history, strict=True):
-        weight = _FADING**age * (_WITH_RETRIES if row.retries else 1.0)
+        usual_s = median_low([one.duration_s for one in history if _is_like(one, row)])
+        weight = _FADING**age * (_ODD if row.retries or row.duration_s > 2 * usual_s else 1.0)
         one = _of_epoch(row, is_cold=_is_cold(row, before), weight=weight)
         found += [one] if one else []
         before = row
     return found
+
+
+def _is_like(one: EpochRow, other: EpochRow) -> bool:
+    return (one.parallelism, one.num_workers) == (other.parallelism, other.num_workers)
 
 
 def _is_cold(row: EpochRow, before: EpochRow | None) -> bool:

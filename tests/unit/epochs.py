@@ -1,7 +1,9 @@
 """Epochs of a job whose costs are known, as its history would have them."""
 
+import json
 from dataclasses import dataclass
 from math import ceil, exp
+from pathlib import Path
 
 import numpy as np
 
@@ -55,7 +57,8 @@ def make_epoch(
     random = np.random.default_rng([epoch, slots, workers])
     off = max(0.3, 1 + truth.jitter * random.normal())
     served = min(slots, workers)
-    rounds = ceil(ceil(truth.num_rows / slots) / (truth.k * truth.batch_size))
+    largest = ceil(truth.num_rows / slots)
+    rounds = 1 if truth.k == -1 else ceil(largest / (truth.k * truth.batch_size))
     waves = ceil(slots / workers)
     per_sample = truth.work_s * (1 + truth.crowding * (served - 1)) * off
     compute = truth.num_rows / slots * per_sample
@@ -74,9 +77,37 @@ def make_epoch(
     last = before.train_loss if before and before.train_loss else 2.3
     return EpochRow(
         epoch=epoch, parallelism=slots, num_workers=served, rounds=rounds,
-        steps=rounds * slots * truth.k, samples=truth.num_rows, train_loss=last * exp(-progress),
+        steps=slots * ceil(largest / truth.batch_size), samples=truth.num_rows,
+        train_loss=last * exp(-progress),
         val_loss=None, accuracy=None, duration_s=duration_s, validation_s=1.0, retries=0,
         decision="", weights_sha256="",
         ended_at=(before.ended_at if before else 0.0) + duration_s + 1.0,
         mean_workers=float(served), phases=phases,
     )  # fmt: skip
+
+
+@dataclass(frozen=True, kw_only=True)
+class Trace:
+    """A job as it was recorded: on two CPU cores that other processes used too, real workers."""
+
+    name: str
+    batch_size: int
+    k: int
+    workers: int
+    num_rows: int
+    rows: list[EpochRow]
+
+
+def _traces() -> list[Trace]:
+    recorded = json.loads((Path(__file__).parent / "traces" / "epochs.json").read_text())
+    return [
+        Trace(
+            name=name.replace(" ", "-"), batch_size=job["batch_size"], k=job["k"],
+            workers=job["workers"], num_rows=job["num_rows"],
+            rows=[EpochRow.from_wire(row) for row in job["rows"]],
+        )
+        for name, job in recorded.items()
+    ]  # fmt: skip
+
+
+TRACES = _traces()
