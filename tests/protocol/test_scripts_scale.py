@@ -1,7 +1,5 @@
 """SCALE: what N and W may be, changed while a job runs; PLAN carries what is expected."""
 
-import pytest
-
 from brokers.round_store import new_id
 from tests.protocol.jobs import ScriptedJob
 
@@ -51,12 +49,9 @@ def test_scale_works_on_a_head_of_an_earlier_version(job: ScriptedJob) -> None:
     assert scaled(job) == ("1", "2", "8", "0")
 
 
-@pytest.mark.parametrize("final", ["DONE", "FAILED", "STOPPED"])
-def test_scale_of_a_job_that_has_ended_is_final(job: ScriptedJob, final: str) -> None:
+def test_scale_of_a_job_that_has_ended_is_final(job: ScriptedJob) -> None:
     job.begin(state="END")
-    if final == "STOPPED":
-        job.store.stop("1")
-    job.store.finish("1", job.rid, "", to=final)
+    job.store.finish("1", job.rid, "", to="DONE")
     before = job.everything()
 
     assert job.store.scale("1", 1, 2, 8, 3) == "FINAL"
@@ -81,15 +76,20 @@ def test_scale_holds_from_epoch_to_epoch(job: ScriptedJob) -> None:
     assert scaled(job) == ("1", "2", "8", "3")
 
 
-@pytest.mark.parametrize(("expected_s", "field"), [(1.25, "1.25"), (None, "")])
-def test_plan_keeps_what_is_expected_of_the_epoch(
-    job: ScriptedJob, expected_s: float | None, field: str
-) -> None:
-    job.begin(state="PLAN", expected_s="99")
+def test_plan_keeps_what_is_expected_of_the_epoch(job: ScriptedJob) -> None:
+    job.begin(state="PLAN")
 
     job.store.plan(
         "1", job.rid, new_id(), epoch=1, slots=2, rounds=2, want=2, last_want=2,
-        validation_slots=0, decision="test", expected_s=expected_s,
+        validation_slots=0, decision="test", expected_s=1.25,
     )  # fmt: skip
 
-    assert job.head["expected_s"] == field
+    assert job.head.get("expected_s") == "1.25"
+
+
+def test_plan_without_an_expectation_forgets_that_of_the_epoch_before(job: ScriptedJob) -> None:
+    job.begin(state="PLAN", expected_s="99")
+
+    job.plan()
+
+    assert job.head["expected_s"] == ""
