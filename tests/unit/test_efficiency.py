@@ -222,16 +222,16 @@ def test_without_timings_n_is_kept() -> None:
     assert efficiency(situation([row], Truth())).parallelism == 4
 
 
-def deadline_decision(
-    each_s: float, *, slots: int = 4, epochs: int = 4, **changes: Any
-) -> Decision:
+def deadline_decision(each_s: float, *, between_s: float = 1.0, **changes: Any) -> Decision:
+    """With four slots so far, and ten epochs to come, each with so much time."""
     truth = Truth(work_s=0.01, merge_s=0.001, merge_slot_s=0.0, overhead_s=0.0)
     rows: list[EpochRow] = []
-    for epoch in range(2, 2 + epochs):
+    for epoch in (2, 3, 4, 5):
         before = rows[-1] if rows else None
-        rows.append(make_epoch(epoch, slots=slots, workers=16, truth=truth, before=before))
-    # An epoch takes 600 s / N, and a second passes between two of them.
-    left = 10 * (each_s + 1.0)
+        row = make_epoch(epoch, slots=4, workers=16, truth=truth, before=before)
+        rows.append(replace(row, ended_at=row.ended_at - 1.0 + between_s))
+    # An epoch takes 600 s / N.
+    left = 10 * (each_s + between_s)
     return efficiency(situation(rows, truth, epochs_left=10, time_left_s=left, **changes))
 
 
@@ -270,6 +270,10 @@ def test_a_deadline_that_cannot_be_met_is_said_and_the_fastest_is_taken(
     assert decision.parallelism == expected
     assert "CANNOT be met" in decision.why
     assert ("has passed" in decision.why) == (each_s < 0)
+
+
+def test_what_passes_between_epochs_is_no_time_to_train() -> None:
+    assert deadline_decision(160, between_s=300).parallelism == 4
 
 
 def test_the_floor_holds_though_fewer_slots_would_meet_the_deadline() -> None:
