@@ -84,9 +84,11 @@ class RoundStore:
         last_want: int,
         validation_slots: int,
         decision: str,
+        expected_s: float | None = None,
     ) -> str:
         """PLAN → RUN: begin an epoch. OK, STALE or GONE."""
-        args = (epoch, slots, rounds, want, last_want, validation_slots, decision)
+        expected = "" if expected_s is None else expected_s
+        args = (epoch, slots, rounds, want, last_want, validation_slots, decision, expected)
         return self._run("plan", gen, rid, new_rid, *args)[0]
 
     def finish(self, gen: str, rid: str, new_rid: str, *, to: str, reason: str = "") -> str:
@@ -96,6 +98,10 @@ class RoundStore:
     def stop(self, gen: str) -> str:
         """Ask the job to end. OK, FINAL or GONE."""
         return self._run("stop", gen)[0]
+
+    def scale(self, gen: str, number: int, floor: int, ceiling: int, max_workers: int) -> str:
+        """Set what N and W may be, unless a later one did. OK, FINAL or GONE."""
+        return self._run("scale", gen, number, floor, ceiling, max_workers)[0]
 
     def retire(self, gen: str) -> None:
         """Forget a finished job's working state at once, and its head after a while."""

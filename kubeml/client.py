@@ -39,6 +39,7 @@ from kubeml.errors import (
 from kubeml.generations import Generations
 from kubeml.job import JobSpec, JobStatus
 from kubeml.records import PARALLEL_READS, JobRecords
+from kubeml.scale import asked_parallelism, parse_duration
 from kubeml.training_job import Job
 
 if TYPE_CHECKING:
@@ -126,7 +127,9 @@ class Client:
         lr: float = 0.01,
         job_id: str | None = None,
         seed: int | None = None,
+        parallelism: int | str = 2,
         max_parallelism: int | None = None,
+        deadline: str | float | None = None,
         **options: Any,
     ) -> "Job":
         """Submit a training job and return at once.
@@ -139,11 +142,14 @@ class Client:
             lr: Learning rate, ``self.lr`` in the function.
             job_id: An id of your own, which makes submitting twice an error rather than two jobs.
             seed: Fixes initial weights, shuffling and augmentation; 0 unless given.
-            max_parallelism: Ceiling for the scheduler; 16, or the parallelism if that is larger.
-            options: Further fields of ``kubeml.job.JobSpec``: ``parallelism``, ``static``, ``k``,
-                ``validate_every``, ``goal_accuracy``, ``shuffle``, ``optimizer_state``,
-                ``outer``, ``outer_lr``, ``outer_momentum``, ``wire``, ``overlap``, ``device``,
-                ``max_errors``.
+            parallelism: Slots N: ``4`` to begin with 4, ``"2:8"`` to begin with 2 and stay between
+                2 and 8.
+            max_parallelism: Ceiling of N; 16, or the parallelism if that is larger.
+            deadline: In what time the job should end, counted from now: ``"30m"``, or seconds.
+            options: Further fields of ``kubeml.job.JobSpec``: ``static``, ``policy``,
+                ``max_workers``, ``k``, ``validate_every``, ``goal_accuracy``, ``shuffle``,
+                ``optimizer_state``, ``outer``, ``outer_lr``, ``outer_momentum``, ``wire``,
+                ``overlap``, ``device``, ``max_errors``.
 
         Raises:
             FunctionNotFound, DatasetNotFound: There is none of that name.
@@ -154,8 +160,10 @@ class Client:
         self._require_redis()
         info = self.functions.show(function)
         manifest = self.datasets.show(dataset)
-        if max_parallelism is None:
-            max_parallelism = max(16, _whole(options.get("parallelism", 0)))
+        static = bool(options.get("static"))
+        options |= asked_parallelism(parallelism, max_parallelism, static=static)
+        if deadline is not None:
+            options["deadline_s"] = parse_duration("--deadline", deadline)
         try:
             spec = JobSpec(
                 id=_new_job_id() if job_id is None else _checked_id(job_id),
@@ -168,7 +176,6 @@ class Client:
                 batch_size=batch_size,
                 lr=lr,
                 seed=0 if seed is None else seed,
-                max_parallelism=max_parallelism,
                 created_at=time.time(),
                 **options,
             )
@@ -358,7 +365,3 @@ def _checked_id(job_id: str) -> str:
             option="--id", got=repr(job_id), expected="1 to 63 letters, digits or '-'"
         )
     return job_id
-
-
-def _whole(value: object) -> int:
-    return value if isinstance(value, int) else 0

@@ -21,6 +21,7 @@ from brokers.manifest import (
     version_prefix,
 )
 from brokers.objects import ObjectStore
+from kubeml.checks import NAME, check_name
 from kubeml.data_files import ArraySource, open_array
 from kubeml.dataset_upload import DataWarning, Progress, SplitSource, Upload
 from kubeml.errors import (
@@ -33,7 +34,6 @@ from kubeml.errors import (
     ObjectExists,
     ObjectMissing,
 )
-from kubeml.job import NAME, check_name
 
 __all__ = ["DataWarning", "Datasets"]
 

@@ -17,6 +17,7 @@ from kubeml.checkpoint import Buffer, Checkpoint, Checkpoints
 from kubeml.job import EpochRow, JobEnd, JobSpec, State
 from kubeml.layout import Layout
 from kubeml.records import JobRecords
+from kubeml.round_times import epoch_phases
 
 
 class EpochRecorder:
@@ -67,14 +68,15 @@ class EpochRecorder:
         if self._store.head().get("rid") != snap.rid:
             # What was read may be another round's, or gone with a lost Redis.
             return None
-        row = _row(snap, ledger, validation, hashlib.sha256(weights).hexdigest())
+        timings = _parsed(live.timings)
+        row = _row(snap, ledger, timings, validation, hashlib.sha256(weights).hexdigest())
         fail_points.reach("before_checkpoint")
         book = {
             "epoch": epoch,
             "gen": snap.number("gen"),
             "rounds": ledger,
             "failed": [json.loads(text) for text in live.failed],
-            "timings": _parsed(live.timings),
+            "timings": timings,
             "planning_ms": snap.number("planning_ms"),
         }
         row = self._records.add_row(spec.id, row, book)
@@ -183,6 +185,7 @@ def _train_loss(merged: Sequence[Mapping[str, Any]]) -> float | None:
 def _row(
     snap: Snapshot,
     ledger: Mapping[int, list[dict[str, Any]]],
+    timings: Mapping[int, Any],
     validation: Sequence[Contribution],
     weights_sha256: str,
 ) -> EpochRow:
@@ -190,6 +193,8 @@ def _row(
     samples = sum(entry["samples"] for entry in merged)
     validated = sum(c.num_samples for c in validation)
     in_validation_ms = snap.now_ms - snap.number("since") if validation else 0.0
+    phases, mean_workers = epoch_phases(ledger, timings)
+    expected = snap.head.get("expected_s")
     return EpochRow(
         epoch=snap.number("epoch"),
         parallelism=snap.number("slots"),
@@ -208,4 +213,7 @@ def _row(
         decision=snap.head.get("decision", ""),
         weights_sha256=weights_sha256,
         ended_at=snap.now_ms / 1000,
+        expected_s=round(float(expected), 6) if expected else None,
+        mean_workers=mean_workers,
+        phases=phases,
     )

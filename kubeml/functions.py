@@ -17,6 +17,7 @@ from brokers.objects import ObjectStore
 from brokers.protocol import from_wire, parse_object
 from brokers.settings import child_environment
 from kubeml.bundle import make_bundle, read_sources, unpack
+from kubeml.checks import check_name
 from kubeml.errors import (
     FunctionNotFound,
     InvalidFunction,
@@ -24,7 +25,6 @@ from kubeml.errors import (
     ObjectExists,
     ObjectMissing,
 )
-from kubeml.job import check_name
 from kubeml.layout import Layout
 
 _CHECK_TIMEOUT_S = 120

@@ -16,6 +16,7 @@ from brokers.tensor_channel import TensorChannel
 from kubeml.checkpoint import Checkpoint, Checkpoints
 from kubeml.job import JobSpec, State
 from kubeml.records import JobRecords
+from kubeml.scale import Scale
 
 if TYPE_CHECKING:
     from redis import Redis
@@ -39,7 +40,9 @@ class Generations:
     def begin(self, spec: JobSpec) -> None:
         """Build the first generation of a job that was just recorded."""
         self._records.next_generation(spec.id, why="submitted")
-        self._store(spec.id).init(1, birth=new_id(), fields=self._fields(spec, life=0))
+        self._store(spec.id).init(
+            1, birth=new_id(), fields=self._fields(spec, Scale.of(spec), life=0)
+        )
 
     def rebuild(self, job_id: str, *, why: str, seen: str = "") -> bool:
         """Build the next generation from the last checkpoint, if this process wins the claim.
@@ -62,7 +65,7 @@ class Generations:
         if number is None:
             return False
         checkpoint = self._checkpoints.latest(job_id)
-        fields = self._fields(spec, life=life)
+        fields = self._fields(spec, self._records.scale(spec), life=life)
         if checkpoint is not None:
             fields |= self._restored(checkpoint)
         built = self._store(job_id).init(number, birth=new_id(), fields=fields, seen=seen)
@@ -77,7 +80,7 @@ class Generations:
     def _store(self, job_id: str) -> RoundStore:
         return RoundStore(self._client, job_id)
 
-    def _fields(self, spec: JobSpec, *, life: int) -> dict[str, Any]:
+    def _fields(self, spec: JobSpec, scale: Scale, *, life: int) -> dict[str, Any]:
         return {
             "life": life,
             "state": State.INIT,
@@ -95,6 +98,10 @@ class Generations:
             "device": spec.device,
             "overlap": int(spec.overlap),
             "layout": "",
+            "scale": scale.number,
+            "floor": scale.floor,
+            "ceiling": scale.ceiling,
+            "max_workers": scale.max_workers,
         }
 
     def _restored(self, checkpoint: Checkpoint) -> dict[str, Any]:

@@ -1,22 +1,20 @@
 """A training job: what was asked for, the states it passes through, and its history rows. Pure."""
 
 import math
-import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
 from enum import StrEnum
 from typing import Any, Self
 
 from brokers.protocol import from_wire
-from kubeml.errors import InvalidOption, MalformedMessage
+from kubeml.checks import check_choice, check_int, check_number, refuse
+from kubeml.errors import MalformedMessage
 from kubeml.wire import WIRES
-
-#: Names of functions and datasets: they become S3 keys and file names.
-NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
 
 MAX_PARALLELISM = 256
 MAX_EPOCHS = 100_000
 MAX_BATCH = 1_000_000
+MAX_WORKERS = 100_000
 
 
 class State(StrEnum):
@@ -47,7 +45,8 @@ class State(StrEnum):
 
 OPTIMIZER_STATES = ("reset", "local", "carry")
 OUTER_OPTIMIZERS = ("mean", "nesterov", "slowmo")
-POLICIES = ("throughput", "static")
+#: What chooses N where the job is not static; see ``kubeml.policies``.
+POLICIES = ("efficiency", "throughput")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,8 +62,11 @@ class JobSpec:
         batch_size: Rows per step.
         lr: Learning rate, as ``self.lr``.
         parallelism: Number of slots N in the first epoch (in every epoch, if ``static``).
-        max_parallelism: Ceiling for the scheduler's policy.
+        min_parallelism, max_parallelism: Floor and ceiling of N, for the policy.
         static: Whether N stays as it is.
+        policy: What chooses N otherwise.
+        deadline_s: Seconds from submission in which the job should have ended; 0 for none.
+        max_workers: Workers that may take part at a time; 0 for any number.
         k: Steps between two merges; -1 for one round per epoch.
         validate_every: Epochs between validations; 0 for the last epoch alone.
         goal_accuracy: Stop once a validation reaches this (percent); 0 for never.
@@ -104,6 +106,10 @@ class JobSpec:
     device: str = "cpu"
     max_errors: int = 3
     overlap: bool = False
+    min_parallelism: int = 1
+    policy: str = "efficiency"
+    deadline_s: float = 0.0
+    max_workers: int = 0
     created_at: float = 0.0
 
     def check(self) -> None:
@@ -119,29 +125,35 @@ class JobSpec:
         check_int(
             "--max-parallelism", self.max_parallelism, low=self.parallelism, high=MAX_PARALLELISM
         )
+        check_int("--parallelism (its floor)", self.min_parallelism, low=1, high=self.parallelism)
+        check_choice("--policy", self.policy, POLICIES)
+        check_int("--max-workers", self.max_workers, low=0, high=MAX_WORKERS)
+        if self.deadline_s != 0:
+            check_number("--deadline", self.deadline_s, above=0.0)
+            if self.static or self.policy != "efficiency":
+                other = "--static" if self.static else f"--policy {self.policy}"
+                refuse("--deadline", f"given with {other}", "--policy efficiency, which heeds it")
         if self.k != -1:
             check_int("--K", self.k, low=1, high=2**31, also="-1 (one merge per epoch)")
         check_int("--validate-every", self.validate_every, low=0, high=MAX_EPOCHS)
         if not 0.0 <= self.goal_accuracy <= 100.0:
-            _refuse("--goal-accuracy", self.goal_accuracy, "a percentage from 0 to 100")
+            refuse("--goal-accuracy", self.goal_accuracy, "a percentage from 0 to 100")
         check_int("--seed", self.seed, low=0, high=2**63 - 1)
         check_choice("--optimizer-state", self.optimizer_state, OPTIMIZER_STATES)
         check_choice("--outer", self.outer, OUTER_OPTIMIZERS)
         check_number("--outer-lr", self.outer_lr, above=0.0)
         if not 0.0 <= self.outer_momentum < 1.0:
-            _refuse("--outer-momentum", self.outer_momentum, "a number from 0 up to below 1")
+            refuse("--outer-momentum", self.outer_momentum, "a number from 0 up to below 1")
         check_choice("--wire", self.wire, WIRES)
         check_choice("--device", self.device, ("cpu", "gpu"))
         check_int("--max-errors", self.max_errors, low=1, high=1000)
         if self.overlap and self.k == -1:
-            _refuse("--overlap", "given with --K -1", "a --K of 1 or more: one merge has no next")
+            refuse("--overlap", "given with --K -1", "a --K of 1 or more: one merge has no next")
         if self.overlap and self.wire != "fp32":
-            _refuse(
-                "--wire", f"{self.wire} with --overlap", "fp32: slots go on from what they sent"
-            )
+            refuse("--wire", f"{self.wire} with --overlap", "fp32: slots go on from what they sent")
         if self.overlap and self.optimizer_state == "local":
             # What was trained in vain would stay in it.
-            _refuse("--optimizer-state", "'local' with --overlap", "reset or carry")
+            refuse("--optimizer-state", "'local' with --overlap", "reset or carry")
 
     def check_against_data(self, num_rows: int) -> None:
         """Refuse a batch or a number of slots that the training set cannot fill.
@@ -150,9 +162,9 @@ class JobSpec:
             InvalidOption: More rows per batch, or more slots, than there are rows.
         """
         if self.batch_size > num_rows:
-            _refuse("--batch", self.batch_size, f"at most the {num_rows} rows of the training set")
+            refuse("--batch", self.batch_size, f"at most the {num_rows} rows of the training set")
         if self.parallelism > num_rows:
-            _refuse(
+            refuse(
                 "--parallelism",
                 self.parallelism,
                 f"at most the {num_rows} rows of the training set",
@@ -196,6 +208,10 @@ class EpochRow:
         decision: Why the scheduler chose this parallelism.
         weights_sha256: SHA-256 of the epoch's weights blob.
         ended_at: Unix seconds.
+        expected_s: What the scheduler expected ``duration_s`` to be; None if it could not know.
+        mean_workers: Workers in a round, their mean; None if no round has timings.
+        phases: Where the time went: each phase of ``kubeml.round_times``, and ``ahead``, to its
+            seconds, the means of the slots summed over the rounds; empty if not known.
     """
 
     epoch: int
@@ -213,6 +229,9 @@ class EpochRow:
     decision: str
     weights_sha256: str
     ended_at: float
+    expected_s: float | None = None
+    mean_workers: float | None = None
+    phases: Mapping[str, float] = field(default_factory=dict)
 
     def to_wire(self) -> dict[str, Any]:
         """The row as JSON-able values (a non-finite loss becomes None)."""
@@ -286,6 +305,8 @@ class JobStatus:
         parallelism: Slots N of that epoch.
         num_workers: Live participants.
         waiting: Dispatched work that no worker has picked up yet.
+        floor, ceiling: Between what N may be in the next epoch; 0 once the job has ended.
+        max_workers: Workers that may take part at a time; 0 for any number.
         last: The last history row, if any.
         end: How it ended, if it has.
     """
@@ -301,6 +322,9 @@ class JobStatus:
     parallelism: int = 0
     num_workers: int = 0
     waiting: int = 0
+    floor: int = 0
+    ceiling: int = 0
+    max_workers: int = 0
     last: EpochRow | None = field(default=None)
     end: JobEnd | None = field(default=None)
 
@@ -314,44 +338,6 @@ class JobStatus:
         }
 
 
-def check_name(option: str, name: str) -> str:
-    """Return ``name`` if it may name a function or dataset.
-
-    Raises:
-        InvalidOption: Empty, too long, or with characters that are unsafe in keys and paths.
-    """
-    if not NAME.fullmatch(name) or ".." in name:
-        _refuse(
-            option, repr(name), "1 to 63 letters, digits, '.', '_' or '-', a letter or digit first"
-        )
-    return name
-
-
-def check_int(option: str, value: object, *, low: int, high: int, also: str = "") -> None:
-    """Refuse what is not a whole number in ``[low, high]``."""
-    if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
-        tail = f", or {also}" if also else ""
-        _refuse(option, value, f"a whole number from {low} to {high}{tail}")
-
-
-def check_number(option: str, value: object, *, above: float) -> None:
-    """Refuse what is not a finite number above ``above``."""
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        _refuse(option, value, f"a number above {above:g}")
-    elif not (math.isfinite(value) and value > above):
-        _refuse(option, value, f"a finite number above {above:g}")
-
-
-def check_choice(option: str, value: str, choices: tuple[str, ...]) -> None:
-    """Refuse what is not among ``choices``."""
-    if value not in choices:
-        _refuse(option, repr(value), "one of " + ", ".join(choices))
-
-
 def finite_or_none(value: Any) -> Any:
     """``value``, or None for NaN and infinities, which JSON cannot hold."""
     return None if isinstance(value, float) and not math.isfinite(value) else value
-
-
-def _refuse(option: str, got: object, expected: str) -> None:
-    raise InvalidOption(option=option, got=str(got), expected=expected)

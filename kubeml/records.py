@@ -4,6 +4,7 @@ active/{id}                    there from submission to the end: what recovery l
 jobs/{id}/spec.json            what was asked for; written once
 jobs/{id}/spec-{life:06d}.json the same for each later life: a job that ended and was resumed
 jobs/{id}/gen-{n:06d}.json     one per generation, and why; create-only, so one rebuilder wins
+jobs/{id}/scale-{n:06d}.json   what N and W may be, from then on: each time that was changed
 jobs/{id}/end.json             how it ended; written once (end-{life:06d}.json in later lives)
 jobs/{id}/log.jsonl            the function's log lines, when it has ended (log-{life:06d}.jsonl)
 history/{id}/{epoch:06d}.json  one row per epoch; written once
@@ -27,10 +28,12 @@ from brokers.protocol import is_job_id
 from kubeml import summary_key
 from kubeml.errors import JobNotFound, ObjectExists, ObjectMissing
 from kubeml.job import EpochRow, JobEnd, JobSpec, JobStatus
+from kubeml.scale import Scale
 from kubeml.summary_key import ended_status
 
 _ROW = re.compile(r"/(\d{6})\.json$")
 _LIFE = re.compile(r"/spec-(\d{6})\.json$")
+_SCALE = re.compile(r"/scale-(\d{6})\.json$")
 _GENERATION = re.compile(r"/gen-(\d{6})\.json$")
 
 #: As many as the connections of an ``ObjectStore``.
@@ -106,6 +109,23 @@ class JobRecords:
         except ObjectExists:
             return None
         return number
+
+    def scale(self, spec: JobSpec) -> Scale:
+        """What N and W of a job may be: the last word on it, the spec's if there is no other."""
+        prefix = f"jobs/{spec.id}/scale-"
+        keys = [info.key for info in self._objects.list(prefix) if _SCALE.search(info.key)]
+        if not keys:
+            return Scale.of(spec)
+        return Scale.from_wire(self._objects.get_json(max(keys)))
+
+    def add_scale(self, job_id: str, scale: Scale) -> None:
+        """Write what N and W of a job may be, under the scale's number.
+
+        Raises:
+            ObjectExists: Somebody else has written that number.
+        """
+        key = f"jobs/{job_id}/scale-{scale.number:06d}.json"
+        self._objects.put_json(key, scale.to_wire(), create=True)
 
     def generations(self, job_id: str) -> list[dict[str, Any]]:
         """Every generation that was claimed: its number, why, and when (Unix seconds)."""

@@ -9,8 +9,9 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from brokers.streams import JobStreams
+from kubeml.checks import check_int
 from kubeml.errors import BackendUnreachable, Conflict, InvalidFunction, InvalidOption, ObjectExists
-from kubeml.job import MAX_EPOCHS, JobSpec, State, check_int
+from kubeml.job import MAX_EPOCHS, JobSpec, State
 from kubeml.layout import Layout
 
 if TYPE_CHECKING:

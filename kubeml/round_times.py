@@ -19,6 +19,10 @@ MEASURED = ("fetch", "data", "compute", "push")
 PHASES = ("queue", "failed", *MEASURED, "other", "wait", "merge")
 
 
+#: Rounds of an epoch that are looked at for its row: enough for means, and quick.
+_MOST_ROUNDS = 256
+
+
 @dataclass(frozen=True, kw_only=True)
 class RoundClock:
     """What the state server's clock says of a round.
@@ -89,6 +93,37 @@ class RoundTimes:
     def num_workers(self) -> int:
         """Workers that trained it."""
         return len({slot.worker for slot in self.slots})
+
+
+def epoch_phases(
+    rounds: Mapping[int, Sequence[Mapping[str, Any]]], clocks: Mapping[int, Any]
+) -> tuple[dict[str, float], float | None]:
+    """Say where an epoch's time went, for its history row.
+
+    Args:
+        rounds: Round to what it merged, as in the ledger.
+        clocks: The ledger's ``timings``.
+
+    Returns:
+        Each phase, and ``ahead`` (``--overlap``), to its seconds: means of the slots, summed over
+        the rounds. And the mean number of workers in a round. Of long epochs some rounds stand for
+        all; rounds without timings are taken for like the others. Nothing, and None, if all are.
+    """
+    step = -(-len(rounds) // _MOST_ROUNDS)
+    timed = [
+        (entries, times)
+        for index, entries in sorted(rounds.items())[:: step or 1]
+        if (times := explain_round(index, entries, clocks.get(index))) is not None
+    ]
+    if not timed:
+        return {}, None
+    phases = dict.fromkeys((*PHASES, "ahead"), 0.0)
+    for entries, times in timed:
+        ahead = [_seconds((entry.get("timings") or {}).get("ahead")) for entry in entries]
+        for phase, seconds in (times.phases | {"ahead": sum(ahead) / len(ahead)}).items():
+            phases[phase] += seconds * len(rounds) / len(timed)
+    workers = sum(times.num_workers for _, times in timed) / len(timed)
+    return {phase: round(seconds, 6) for phase, seconds in phases.items()}, round(workers, 3)
 
 
 def explain_round(

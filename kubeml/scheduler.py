@@ -1,6 +1,7 @@
 """The scheduler: chooses the next epoch's parallelism, plans it, and dispatches its stages."""
 
 import logging
+import time
 from collections.abc import Callable, Sequence
 
 from brokers import fail_points
@@ -16,8 +17,10 @@ from kubeml.dispatch_watch import STAGE
 from kubeml.errors import Corrupted, InvalidOption, MalformedMessage, NotFound, ObjectMissing
 from kubeml.job import JobSpec, State
 from kubeml.job_plans import epoch_plan, validation_plan
-from kubeml.policy import POLICIES, Decision, Pool
+from kubeml.policies import LOOKS_BACK, Decision, Pool, Situation, decide
+from kubeml.recent_rows import RecentRows
 from kubeml.records import JobRecords
+from kubeml.scale import Scale
 
 logger = logging.getLogger(__name__)
 
@@ -32,6 +35,7 @@ class Scheduler:
         self._client = state_client(settings)
         self._objects = ObjectStore(settings)
         self._records = JobRecords(self._objects)
+        self._rows = RecentRows(self._records)
         self._datasets = Datasets(self._objects)
 
     def step(self, hint: Hint, send_stage: SendStage) -> None:
@@ -62,7 +66,8 @@ class Scheduler:
     def _plan(self, store: RoundStore, head: dict[str, str], spec: JobSpec) -> None:
         epoch = int(head["epoch"]) + 1
         manifest = self._datasets.at(spec.dataset, spec.dataset_version)
-        decision = self._decide(spec, epoch, manifest.train.num_rows)
+        scale = self._scale(store, head, spec)
+        decision = self._decide(spec, scale, epoch, manifest.train.num_rows)
         fail_points.reach("before_plan", job=spec.id, epoch=epoch)
         plan = epoch_plan(spec, manifest, epoch, decision.parallelism)
         validation = validation_plan(spec, manifest, plan.num_slots)
@@ -77,6 +82,7 @@ class Scheduler:
             last_want=plan.want(plan.num_rounds - 1),
             validation_slots=validation.num_slots if spec.validation_due(epoch) else 0,
             decision=decision.why,
+            expected_s=decision.expected_s,
         )
         fail_points.reach("after_plan", job=spec.id, epoch=epoch)
         logger.info(
@@ -94,13 +100,33 @@ class Scheduler:
                 decision=decision.why,
             )
 
-    def _decide(self, spec: JobSpec, epoch: int, num_rows: int) -> Decision:
-        policy = POLICIES["static" if spec.static else "throughput"]
-        earlier = (self._records.row(spec.id, e) for e in (epoch - 2, epoch - 1) if e >= 1)
-        history = [row for row in earlier if row is not None]
+    def _scale(self, store: RoundStore, head: dict[str, str], spec: JobSpec) -> Scale:
+        """What N and W may be, by the records: a client may have died before it told the head."""
+        scale = self._records.scale(spec)
+        if scale.number > int(head.get("scale") or 0):
+            store.scale(head["gen"], scale.number, scale.floor, scale.ceiling, scale.max_workers)
+        return scale
+
+    def _decide(self, spec: JobSpec, scale: Scale, epoch: int, num_rows: int) -> Decision:
+        policy = "static" if spec.static else spec.policy
         workers = alive_nodes(self._client, role="worker", device=spec.device)
-        ceiling = min(spec.max_parallelism, num_rows)
-        return policy(history, spec.parallelism, ceiling, Pool(capacity=len(workers)))
+        now = Situation(
+            history=self._rows.before(spec, epoch, most=LOOKS_BACK[policy]),
+            initial=spec.parallelism,
+            floor=min(scale.floor, num_rows),
+            ceiling=min(scale.ceiling, num_rows),
+            pool=Pool(capacity=len(workers), max_workers=scale.max_workers),
+            num_rows=num_rows,
+            batch_size=spec.batch_size,
+            k=spec.k,
+            epochs_left=max(1, spec.epochs - epoch + 1),
+            time_left_s=self._time_left_s(spec),
+        )
+        return decide(policy, now)
+
+    def _time_left_s(self, spec: JobSpec) -> float | None:
+        """Until the deadline, which counts from the submission by the submitter's clock."""
+        return spec.created_at + spec.deadline_s - time.time() if spec.deadline_s else None
 
     def _dispatch(
         self,

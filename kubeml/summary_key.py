@@ -66,6 +66,9 @@ def to_key(job: JobStatus, life: int) -> str:
     del spec["id"]
     if len(end["reason"]) > _MAX_REASON_CHARS:
         del end["reason"]
+    if wire["last"] is not None:
+        # No list shows them, and they are long.
+        del wire["last"]["phases"]
     optional = {f.name: f.default for f in fields(JobSpec) if f.default is not MISSING}
     spec = {name: value for name, value in spec.items() if optional.get(name, MISSING) != value}
     text = json.dumps(

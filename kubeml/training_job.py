@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from kubeml.checkpoint import Checkpoint
     from kubeml.client import Client
     from kubeml.explain import JobTimes
+    from kubeml.scale import Scale
 
 #: How long one wait for events lasts before the durable records are looked at.
 _BLOCK_MS = 1000
@@ -79,6 +80,9 @@ class Job:
             parallelism=snap.number("slots"),
             num_workers=snap.num_live,
             waiting=waiting,
+            floor=snap.number("floor"),
+            ceiling=snap.number("ceiling"),
+            max_workers=snap.number("max_workers"),
             last=self._records.last_row(self.id, epoch),
         )
 
@@ -224,6 +228,28 @@ class Job:
             raise Conflict(what=f"job {self.id} has ended already: {ended.state}")
         with suppress(BackendUnreachable):  # a hint alone: the next tick does without
             self._client.dispatcher.hint(self.id)
+
+    def scale(
+        self, parallelism: str | int | None = None, *, max_workers: int | None = None
+    ) -> "Scale":
+        """Change what the job may have, while it runs. The epoch under way is not disturbed.
+
+        Args:
+            parallelism: Slots N, from the next epoch on: ``"2:16"`` lets the policy choose between
+                a floor and a ceiling; ``4`` sets N to 4. As it is, if None.
+            max_workers: Workers that may take part at a time, from now on; 0 for any number. As
+                it is, if None.
+
+        Returns:
+            What it may have now.
+
+        Raises:
+            InvalidOption: Neither is given, or one is out of range. Nothing has changed.
+            Conflict: The job has ended.
+        """
+        from kubeml.rescaling import rescale
+
+        return rescale(self._client, self.id, parallelism, max_workers)
 
     def resume(self, *, function: str | None = None, epochs: int | None = None) -> "Job":
         """Let a FAILED or STOPPED job go on from its last checkpoint.

@@ -2,7 +2,7 @@
 --
 -- Keys of one job (all under one hash tag, so one cluster slot):
 --   KEYS[1] h  hash    head: gen state epoch round rounds rid ver w slots want last_want vslots overlap
---                      stop reason ...
+--                      stop reason scale floor ceiling max_workers ...
 --   KEYS[2] s  hash    slot -> lease {t token, dl deadline ms, at start ms, n attempt, e errors, l lost;
 --                      and in ms since the round was opened: b begun at first, a by this one, i in}
 --   KEYS[3] c  hash    slot -> contribution {cid, token, ...}

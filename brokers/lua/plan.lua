@@ -1,5 +1,5 @@
--- PLAN(gen, rid, rid', epoch, slots, rounds, want, last want, validation slots, decision): PLAN -> RUN.
--- -> OK | STALE | GONE
+-- PLAN(gen, rid, rid', epoch, slots, rounds, want, last want, validation slots, decision, expected s):
+-- PLAN -> RUN. -> OK | STALE | GONE
 if gone() then return {'GONE'} end
 if head('rid') == ARGV[3] then return {'OK'} end
 if head('rid') ~= ARGV[2] or head('state') ~= 'PLAN' or number('epoch') + 1 ~= tonumber(ARGV[4]) then
@@ -14,7 +14,7 @@ end
 local at = now()
 redis.call('HSET', H, 'state', 'RUN', 'rid', ARGV[3], 'epoch', ARGV[4], 'round', 0,
   'slots', ARGV[5], 'rounds', ARGV[6], 'want', ARGV[7], 'last_want', ARGV[8],
-  'vslots', ARGV[9], 'decision', ARGV[10], 'retries', 0, 'failed', 0, 'since', at, 'planned_at', at,
+  'vslots', ARGV[9], 'decision', ARGV[10], 'expected_s', ARGV[11], 'retries', 0, 'failed', 0, 'since', at, 'planned_at', at,
   'planning_ms', at - number('since'), 'opened', instant())
 bell()
 return {'OK'}

@@ -16,7 +16,7 @@ _BLOCKS = "▁▂▃▄▅▆▇█"
 
 @app.command()
 def get(by_id: JobIdArgument = None, job_id: JobIdOption = None, as_json: AsJson = False) -> None:
-    """Show a job's epochs: losses, accuracy, parallelism, times."""
+    """Show a job's epochs: losses, accuracy, parallelism, times as they were and were expected."""
     with connect() as client:
         job = client.job(output.either(job_id, by_id, option="--id"))
         rows = job.history()
@@ -27,11 +27,11 @@ def get(by_id: JobIdArgument = None, job_id: JobIdOption = None, as_json: AsJson
         output.say("no epoch is finished yet")
         return
     output.table(
-        ("EPOCH", "LOSS", "VAL LOSS", "ACCURACY", "N", "WORKERS", "ROUNDS", "SECONDS", "SAMPLES/S",
-         "RETRIES", "DECISION"),
+        ("EPOCH", "LOSS", "VAL LOSS", "ACCURACY", "N", "WORKERS", "ROUNDS", "SECONDS", "EXPECTED",
+         "SAMPLES/S", "RETRIES", "DECISION"),
         [_cells(row) for row in rows],
         right=("EPOCH", "LOSS", "VAL LOSS", "ACCURACY", "N", "WORKERS", "ROUNDS", "SECONDS",
-               "SAMPLES/S", "RETRIES"),
+               "EXPECTED", "SAMPLES/S", "RETRIES"),
     )  # fmt: skip
     if len(rows) > 1:
         output.line("")
@@ -106,8 +106,8 @@ def _cells(row: EpochRow) -> Sequence[str]:
     return (
         str(row.epoch), output.number(row.train_loss, digits=4),
         output.number(row.val_loss, digits=4), output.number(row.accuracy), str(row.parallelism),
-        str(row.num_workers), str(row.rounds), f"{row.duration_s:.1f}", f"{speed:,.0f}",
-        str(row.retries), row.decision,
+        str(row.num_workers), str(row.rounds), f"{row.duration_s:.1f}",
+        output.number(row.expected_s, digits=1), f"{speed:,.0f}", str(row.retries), row.decision,
     )  # fmt: skip
 
 

@@ -53,9 +53,11 @@ def show(by_id: JobIdArgument = None, job_id: JobIdOption = None, as_json: AsJso
             ("dataset", f"{spec.dataset} ({spec.dataset_version})"),
             ("epoch", f"{status.epoch} of {spec.epochs}"),
             ("round", f"{status.round} of {status.rounds}" if status.rounds else ""),
-            ("parallelism", f"{status.parallelism or spec.parallelism}"
-             f"{' (static)' if spec.static else f' (at most {spec.max_parallelism})'}"),
-            ("workers", str(status.num_workers)), ("batch", str(spec.batch_size)),
+            ("parallelism", f"{status.parallelism or spec.parallelism} ({_choice(status)})"),
+            ("deadline", f"{spec.deadline_s:g} s" if spec.deadline_s else ""),
+            ("workers", f"{status.num_workers}"
+             f"{f' (at most {status.max_workers})' if status.max_workers else ''}"),
+            ("batch", str(spec.batch_size)),
             ("lr", f"{spec.lr:g}"), ("merges", merges), ("seed", str(spec.seed)),
             ("accuracy", _accuracy(status)), ("submitted", output.age(spec.created_at)),
         ]
@@ -77,6 +79,36 @@ def stop(by_id: JobIdArgument = None, job_id: JobIdOption = None) -> None:
     with connect() as client:
         client.job(chosen).stop()
     output.say(f"job {chosen} is being stopped")
+
+
+@app.command()
+def scale(
+    parallelism: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="[N|FLOOR:CEILING]", show_default=False, help="Slots from the next epoch on."
+        ),
+    ] = None,
+    job_id: JobIdOption = None,
+    max_workers: Annotated[
+        int | None,
+        typer.Option("--max-workers", help="Workers to use at a time, from now on; 0: any number."),
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Change a running job's slots (4, or 2:16) from the next epoch on, and its workers at once."""
+    chosen = output.either(job_id, None, option="--id")
+    with connect() as client:
+        job = client.job(chosen)
+        now = job.scale(parallelism, max_workers=max_workers)
+        status = job.status()
+    if as_json:
+        output.as_json(now.to_wire())
+    slots = f"{now.floor}" if now.floor == now.ceiling else f"{now.floor} to {now.ceiling}"
+    workers = f"at most {now.max_workers} workers" if now.max_workers else "any number of workers"
+    output.say(f"job {chosen}: {slots} slots from the next epoch on, {workers} from now on")
+    if parallelism is not None and status.epoch >= status.spec.epochs:
+        output.warn(f"epoch {status.epoch} is the last one: its number of slots stays")
 
 
 @app.command()
@@ -151,6 +183,14 @@ def prune(yes: Yes = False, quiet: Quiet = False) -> None:
             output.line(job_id)
     else:
         output.say(f"{len(gone)} ended jobs forgotten")
+
+
+def _choice(status: JobStatus) -> str:
+    """How N is chosen, and between what."""
+    spec = status.spec
+    low = status.floor or (spec.parallelism if spec.static else spec.min_parallelism)
+    high = status.ceiling or (spec.parallelism if spec.static else spec.max_parallelism)
+    return f"{'static' if spec.static else spec.policy}, {low} to {high}"
 
 
 def _accuracy(status: JobStatus) -> str:

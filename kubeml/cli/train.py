@@ -20,16 +20,31 @@ def train(
         float, typer.Option("--lr", help="Learning rate, self.lr in the function.")
     ] = 0.01,
     parallelism: Annotated[
-        int,
-        typer.Option("--parallelism", "-p", help="Slots to begin with (with --static: always)."),
-    ] = 2,
+        str,
+        typer.Option(
+            "--parallelism",
+            "-p",
+            metavar="N|FLOOR:CEILING",
+            help="Slots: 4 to begin with (with --static: always), or 2:8, beginning with 2.",
+        ),
+    ] = "2",
     max_parallelism: Annotated[
-        int | None,
-        typer.Option("--max-parallelism", help="Ceiling for the scheduler.  [default: 16]"),
+        int | None, typer.Option("--max-parallelism", help="Ceiling of slots.  [default: 16]")
     ] = None,
-    static: Annotated[
-        bool, typer.Option("--static", help="Keep the parallelism as it is.")
-    ] = False,
+    static: Annotated[bool, typer.Option("--static", help="Keep the slots as they are.")] = False,
+    policy: Annotated[
+        str | None,
+        typer.Option(
+            "--policy", help="What else chooses the slots of an epoch: efficiency or throughput."
+        ),
+    ] = None,
+    deadline: Annotated[
+        str | None,
+        typer.Option("--deadline", help="End in this time, if possible: 90s, 30m, 2h."),
+    ] = None,
+    max_workers: Annotated[
+        int, typer.Option("--max-workers", help="Workers to use at a time; 0: any number.")
+    ] = 0,
     k: Annotated[
         int, typer.Option("--K", help="Steps between two merges; -1: once per epoch.")
     ] = -1,
@@ -86,11 +101,16 @@ def train(
             option="--sparse-avg", got=f"given with --K {k}", expected="one of the two",
             hint="--sparse-avg means --K -1",
         )  # fmt: skip
+    if static and policy is not None:
+        raise InvalidOption(
+            option="--static", got=f"given with --policy {policy}", expected="one of the two"
+        )
     with connect() as client:
         job = client.train(
             function, dataset, epochs=epochs, batch_size=batch, lr=lr, parallelism=parallelism,
-            max_parallelism=max_parallelism, static=static, k=k, validate_every=validate_every,
-            goal_accuracy=goal_accuracy, seed=seed, shuffle=shuffle,
+            max_parallelism=max_parallelism, static=static, deadline=deadline,
+            policy=policy or "efficiency", max_workers=max_workers, k=k,
+            validate_every=validate_every, goal_accuracy=goal_accuracy, seed=seed, shuffle=shuffle,
             optimizer_state=optimizer_state, outer=outer, outer_lr=outer_lr,
             outer_momentum=outer_momentum, wire=wire, overlap=overlap, device=device,
             max_errors=max_errors, job_id=job_id,

@@ -145,7 +145,7 @@ def test_user_exception_fails_the_job_with_the_users_traceback(submit: Submit) -
 
 
 def test_parallelism_follows_the_policy_within_floor_and_ceiling(submit: Submit) -> None:
-    job = submit(epochs=4, static=False, parallelism=1, max_parallelism=2)
+    job = submit(epochs=4, static=False, policy="throughput", parallelism=1, max_parallelism=2)
     job.wait(90)
 
     rows = job.history()

@@ -230,6 +230,11 @@ WEAKENINGS: Mapping[str, tuple[Change, ...]] = {
     "STOP after the end": (
         Change("stop", "if is_final(state) then return {'FINAL', state} end", ""),
     ),
+    "SCALE after the end": (
+        Change("scale", "if is_final(state) then return {'FINAL', state} end", ""),
+    ),
+    "SCALE in any order": (Change("scale", "tonumber(ARGV[2]) > number('scale')", "true"),),
+    "PLAN forgets what is expected": (Change("plan", "'expected_s', ARGV[11],", ""),),
     "TAKE forgets when a slot was first begun": (
         Change("take", "record.b = record.b or record.a", "record.b = record.a"),
     ),

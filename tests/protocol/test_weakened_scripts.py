@@ -12,6 +12,7 @@ from tests.protocol import test_scripts_clock as clock
 from tests.protocol import test_scripts_contrib as contrib
 from tests.protocol import test_scripts_life as life
 from tests.protocol import test_scripts_overlap as overlap
+from tests.protocol import test_scripts_scale as scale
 from tests.protocol import test_scripts_take as take
 from tests.protocol import test_scripts_timings as timings
 from tests.protocol import test_scripts_trips as trips
@@ -112,6 +113,9 @@ CAUGHT_BY: dict[str, Claim] = {
     "INIT forgets the wish to stop": life.test_init_of_a_later_generation_keeps_the_wish_to_stop,
     "SEND is never FULL": life.test_send_is_full_when_the_burst_is_out,
     "STOP after the end": life.test_stop_does_nothing_after_the_end,
+    "SCALE after the end": scale.test_scale_of_a_job_that_has_ended_is_final,
+    "SCALE in any order": scale.test_scale_that_comes_late_does_not_undo_a_later_one,
+    "PLAN forgets what is expected": scale.test_plan_keeps_what_is_expected_of_the_epoch,
     "TAKE forgets when a slot was first begun": (
         timings.test_a_slot_taken_over_keeps_when_it_was_first_begun
     ),

@@ -5,8 +5,9 @@ from dataclasses import replace
 
 import pytest
 
+from kubeml.checks import check_name
 from kubeml.errors import InvalidOption, MalformedMessage
-from kubeml.job import EpochRow, JobEnd, JobSpec, State, check_name
+from kubeml.job import EpochRow, JobEnd, JobSpec, State
 
 SPEC = JobSpec(
     id="j1", function="f", function_sha256="0" * 64, entry="f.py", dataset="d",

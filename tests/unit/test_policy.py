@@ -1,11 +1,14 @@
-"""The throughput policy: KubeML's thresholds, with a floor, a ceiling and a capacity check."""
+"""The simple policies: N as asked, and KubeML's thresholds with floor, ceiling and capacity."""
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
 from kubeml.job import EpochRow
-from kubeml.policy import Pool, static, throughput
+from kubeml.policies import LOOKS_BACK, POLICIES, Pool, Situation, decide
+from kubeml.policies.simple import static, throughput
+from tests.unit.epochs import make_epoch
 
 ROW = EpochRow(
     epoch=1, parallelism=4, num_workers=4, rounds=1, steps=1, samples=1, train_loss=0.0,
@@ -21,8 +24,16 @@ def history(*durations: float, parallelism: int = 4) -> list[EpochRow]:
     ]
 
 
-def decide(rows: list[EpochRow], *, ceiling: int = 16, capacity: int = 16) -> int:
-    return throughput(rows, 4, ceiling, Pool(capacity=capacity)).parallelism
+def situation(
+    rows: list[EpochRow], *, capacity: int = 16, max_workers: int = 0, **changes: Any
+) -> Situation:
+    pool = Pool(capacity=capacity, max_workers=max_workers)
+    values = {"initial": 4, "floor": 1, "ceiling": 16, "pool": pool} | changes
+    return Situation(history=rows, **values)
+
+
+def throughput_of(rows: list[EpochRow], **changes: Any) -> int:
+    return throughput(situation(rows, **changes)).parallelism
 
 
 @pytest.mark.parametrize(
@@ -42,29 +53,65 @@ def decide(rows: list[EpochRow], *, ceiling: int = 16, capacity: int = 16) -> in
 def test_throughput_follows_the_epochs_own_durations(
     durations: tuple[float, ...], expected: int
 ) -> None:
-    assert decide(history(*durations)) == expected
+    assert throughput_of(history(*durations)) == expected
 
 
-def test_throughput_never_goes_below_one() -> None:
-    assert decide(history(10.0, 50.0, parallelism=1)) == 1
+def test_throughput_never_goes_below_the_floor() -> None:
+    assert throughput_of(history(10.0, 50.0, parallelism=1)) == 1
+    assert throughput_of(history(10.0, 50.0, parallelism=3), floor=3) == 3
 
 
 def test_throughput_never_goes_above_the_ceiling() -> None:
-    assert decide(history(10.0, 5.0), ceiling=4) == 4
-    assert decide([], ceiling=2) == 2
+    assert throughput_of(history(10.0, 5.0), ceiling=4) == 4
+    assert throughput_of([], ceiling=2) == 2
 
 
 def test_throughput_does_not_grow_beyond_the_workers_there_are() -> None:
-    decision = throughput(history(10.0, 5.0), 4, 16, Pool(capacity=3))
+    decision = throughput(situation(history(10.0, 5.0), capacity=3))
 
     assert decision.parallelism == 4
     assert "3 workers" in decision.why
 
 
+def test_throughput_does_not_grow_beyond_the_workers_the_job_may_have() -> None:
+    decision = throughput(situation(history(10.0, 5.0), max_workers=4))
+
+    assert decision.parallelism == 4
+    assert "--max-workers is 4" in decision.why
+
+
+def test_throughput_obeys_what_the_user_scaled_to() -> None:
+    assert throughput_of(history(10.0, 5.0), floor=8) == 8
+    assert throughput_of(history(10.0, 50.0), ceiling=2) == 2
+
+
 def test_duration_compared_is_the_last_epochs_not_the_sum() -> None:
     # The original measured from the start of the job, so later epochs always looked slower.
-    assert decide(history(10.0, 10.0, 10.0)) == 5
+    assert throughput_of(history(10.0, 10.0, 10.0)) == 5
 
 
 def test_static_keeps_what_was_asked_for() -> None:
-    assert static(history(10.0, 50.0), 6, 16, Pool(capacity=1)).parallelism == 6
+    now = situation(history(10.0, 50.0, parallelism=6), capacity=1, floor=6, ceiling=6)
+
+    assert static(replace(now, history=[], initial=6)).parallelism == 6
+    assert static(now).parallelism == 6
+
+
+def test_static_changes_only_as_the_user_scales() -> None:
+    rows = history(10.0, parallelism=6)
+
+    up, kept = (static(situation(rows, floor=n, ceiling=16)) for n in (8, 2))
+
+    assert (up.parallelism, kept.parallelism) == (8, 6)
+    assert "by the user" in up.why
+
+
+@pytest.mark.parametrize("policy", POLICIES)
+def test_every_policy_says_what_it_expects_once_an_epoch_has_timings(policy: str) -> None:
+    rows = [make_epoch(epoch, slots=4, workers=4) for epoch in (1, 2, 3)]
+    now = situation(rows, num_rows=rows[0].samples, batch_size=32, k=8, floor=4, ceiling=4)
+
+    assert decide(policy, now).expected_s == pytest.approx(rows[-1].duration_s, rel=0.05)
+    assert decide(policy, replace(now, history=[])).expected_s is None
+    assert decide(policy, replace(now, pool=Pool(capacity=0))).expected_s is None
+    assert policy in LOOKS_BACK
