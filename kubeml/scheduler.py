@@ -12,6 +12,7 @@ from brokers.round_store import RoundStore, new_id
 from brokers.settings import Settings
 from brokers.streams import JobStreams
 from kubeml.datasets import Datasets
+from kubeml.demand import capacity
 from kubeml.dispatch_watch import STAGE
 from kubeml.errors import Corrupted, InvalidOption, MalformedMessage, NotFound, ObjectMissing
 from kubeml.job import JobSpec, State
@@ -98,9 +99,9 @@ class Scheduler:
         policy = POLICIES["static" if spec.static else "throughput"]
         earlier = (self._records.row(spec.id, e) for e in (epoch - 2, epoch - 1) if e >= 1)
         history = [row for row in earlier if row is not None]
-        workers = alive_nodes(self._client, role="worker", device=spec.device)
+        there = capacity(alive_nodes(self._client), spec.device)
         ceiling = min(spec.max_parallelism, num_rows)
-        return policy(history, spec.parallelism, ceiling, Pool(capacity=len(workers)))
+        return policy(history, spec.parallelism, ceiling, Pool(capacity=there))
 
     def _dispatch(
         self,
