@@ -7,6 +7,9 @@ wanted within the window counts. So growth is immediate, and a short lull shrink
 import math
 from collections import deque
 
+#: Looks are a few seconds apart at most, however short the window is.
+_BLIND_S = 5.0
+
 
 class Autoscaler:
     """Between two bounds: grows at once, shrinks to what was wanted at most for ``idle_s``.
@@ -32,8 +35,8 @@ class Autoscaler:
             now: Seconds of a clock that does not go back.
         """
         bounded = min(self.high, max(self.low, wanted))
-        if now - self._looked_at > self.idle_s:
-            # Nobody looked for a whole window: that is no sign that nobody wanted them.
+        if now - self._looked_at > self.idle_s + _BLIND_S:
+            # Nobody looked for all that time: that is no sign that nobody wanted them.
             bounded = max(bounded, self._goal)
         self._looked_at = now
         while self._wanted and self._wanted[-1][1] <= bounded:

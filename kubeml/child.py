@@ -112,9 +112,10 @@ def _die_with_parent() -> None:
 def end_all(children: Sequence[Child], within_s: float) -> None:
     """SIGTERM all of them, wait for their ends, and SIGKILL what is left of their groups."""
     running = [child.process for child in children if child.process is not None]
-    for process in running:
-        if process.poll() is None:
-            process.terminate()
+    for child in children:
+        # Who was told already is not told twice.
+        if child.process is not None and child.is_up and not child.is_leaving:
+            child.process.terminate()
     deadline = time.monotonic() + within_s
     for process in running:
         with contextlib.suppress(subprocess.TimeoutExpired):

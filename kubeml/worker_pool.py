@@ -94,7 +94,10 @@ class WorkerPool:
             self._look_at = time.monotonic() + _AFTER_FAULT_S
         else:
             took_s = time.monotonic() - now
-            self._look_at = now + max(_LOOK_EVERY_S, took_s / _LOOKING_RATIO)
+            # All there that ever will be: readers alone want to hear of it now and then.
+            is_settled = self.low == self.high and not self._announced[1]
+            every_s = BEAT_EVERY_S if is_settled else _LOOK_EVERY_S
+            self._look_at = now + max(every_s, took_s / _LOOKING_RATIO)
 
     def close(self) -> None:
         """Say goodbye to the pool, as far as the server still answers; the workers run on."""
