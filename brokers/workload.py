@@ -115,7 +115,11 @@ def _worker(record: bytes) -> str:
 
 def _live_job(job_id: str, answers: Sequence[Any], now_ms: float) -> LiveJob:
     fields, contributed, seen, tickets = answers
-    head = {name: value.decode() for name, value in zip(_HEAD, fields, strict=True) if value}
+    head = {
+        name: value.decode(errors="replace")
+        for name, value in zip(_HEAD, fields, strict=True)
+        if value
+    }
     oldest = now_ms - _whole(head, "lease_ms")
     return LiveJob(
         id=job_id, state=head.get("state", ""), device=head.get("device", "cpu"),
@@ -127,4 +131,8 @@ def _live_job(job_id: str, answers: Sequence[Any], now_ms: float) -> LiveJob:
 
 
 def _whole(head: Mapping[str, str], field: str) -> int:
-    return int(float(head.get(field) or 0))
+    """A field as a whole number; 0 if it is missing, or nobody can read it."""
+    try:
+        return int(float(head.get(field) or 0))
+    except (ValueError, OverflowError):
+        return 0

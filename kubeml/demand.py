@@ -16,6 +16,9 @@ from kubeml.job import State
 #: The metric by which an autoscaler of a cluster knows how many workers to keep.
 WANTED_METRIC = "kubeml_queue_wanted_workers"
 
+#: States in which a job may want somebody. One that a newer version knows wants nobody of ours.
+LIVE = frozenset(state for state in State if not state.is_final)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class QueueDemand:
@@ -50,7 +53,7 @@ def wanted_by(job: LiveJob) -> int:
     a moment, and who has just contributed is not to be sent away.
     """
     state = job.state
-    if job.is_stopping or not state or State(state).is_final:
+    if job.is_stopping or state not in LIVE:
         return 0
     slots = job.slots if state in {State.PLAN, State.END} else job.want
     return slots if job.max_workers is None else min(slots, job.max_workers)

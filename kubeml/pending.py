@@ -11,6 +11,7 @@ from typing import Self
 from brokers.nodes import Node
 from brokers.queues import DEVICES
 from brokers.workload import LiveJob
+from kubeml.demand import LIVE
 from kubeml.job import State
 
 
@@ -55,7 +56,7 @@ def why_pending(job: LiveJob, ask: Callable[[], Staffing]) -> str:
         job: The job.
         ask: Says who is there; asked only if the job does not answer for itself.
     """
-    if not job.state or State(job.state).is_final or job.is_stopping or job.num_live:
+    if job.state not in LIVE or job.is_stopping or job.num_live:
         return ""
     pool = ask()
     if not pool.num_servers:

@@ -58,6 +58,18 @@ def test_participant_not_seen_within_a_lease_does_not_count(
     assert (before.num_live, after) == (1, replace(before, num_live=0))
 
 
+@pytest.mark.parametrize("garbage", ["much", "inf", "nan", b"\xff"])
+def test_head_that_nobody_can_read_stops_nobody_from_reading_the_rest(
+    client: Redis, job: ScriptedJob, garbage: str | bytes
+) -> None:
+    job.begin_planned(slots=2)
+    client.hset(job.store.key("h"), mapping={"want": garbage, "max_workers": garbage})
+
+    (seen,) = read_workload(client).jobs
+
+    assert (seen.slots, seen.want, seen.max_workers) == (2, 0, None)
+
+
 def test_job_without_a_head_and_one_that_was_told_to_stop_are_known_as_such(
     client: Redis, job: ScriptedJob
 ) -> None:

@@ -37,6 +37,7 @@ def node(name: str, *, role: str = "worker", device: str = "cpu", room: int = 0)
         ({"state": "DONE"}, 0),
         ({"state": "FAILED"}, 0),
         ({"state": ""}, 0),
+        ({"state": "SLEEPING"}, 0),
     ],
     ids=lambda value: (
         ",".join(f"{k}={v}" for k, v in value.items()) or "running"

@@ -57,6 +57,7 @@ def view(
         ({"is_stopping": True}, view(cpu=0), ""),
         ({"state": "DONE"}, view(cpu=0), ""),
         ({"state": ""}, view(cpu=0), ""),
+        ({"state": "SLEEPING"}, view(cpu=0), ""),
     ],
 )
 def test_job_says_why_nobody_works_for_it(
