@@ -24,6 +24,11 @@ def broker_client(settings: Settings) -> "Redis":
     return _client(settings.broker_url, socket_timeout=2, retries=1)
 
 
+def watch_client(settings: Settings) -> "Redis":
+    """A client of the state server, for who must not wait long for what it only looks at."""
+    return _client(settings.state_url, socket_timeout=2, retries=1)
+
+
 def stream_entries(answer: Any) -> list[tuple[bytes, Any]]:
     """The (id, fields) of an XREAD of one stream, in whatever shape the protocol gives them."""
     streams = answer.items() if isinstance(answer, dict) else answer or []

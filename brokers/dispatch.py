@@ -4,6 +4,7 @@ from typing import Any
 
 from brokers.errors import redis_errors
 from brokers.protocol import Hint
+from brokers.queues import infer_queue, train_queue
 from brokers.round_store import new_id
 from brokers.settings import Settings, mask_url
 from brokers.topology import (
@@ -12,9 +13,7 @@ from brokers.topology import (
     PS_QUEUE,
     SCHEDULE,
     STAGE_TASKS,
-    infer_queue,
     make_app,
-    train_queue,
 )
 
 

@@ -6,7 +6,7 @@ import socket
 import threading
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any
 
 from brokers.errors import KubemlError, redis_errors
@@ -24,7 +24,10 @@ _FORGET_AFTER_S = 3600.0
 class Node:
     """One process of the pool: name, role (ps, control, worker), pid, device, host, last beat.
 
-    ``gpu`` is the one that the worker is pinned to, as ``CUDA_VISIBLE_DEVICES`` names it.
+    ``gpu`` is the one that the worker is pinned to, as ``CUDA_VISIBLE_DEVICES`` names it, and
+    ``gpu_name`` its model. ``cores`` and ``memory_bytes`` are what the process may use of its
+    machine (0: it did not say). ``room`` is how many more workers of this device a supervisor
+    would start if they were wanted.
     """
 
     name: str
@@ -34,14 +37,38 @@ class Node:
     host: str
     at: float
     gpu: str = ""
+    gpu_name: str = ""
+    cores: int = 0
+    memory_bytes: int = 0
+    room: int = 0
 
     def is_alive(self, now: float) -> bool:
         """Whether it was heard of lately; ``now`` in the server's Unix seconds."""
         return abs(now - self.at) < ALIVE_FOR_S
 
 
-def announce(client: "Redis", name: str, role: str, *, device: str = "cpu", gpu: str = "") -> None:
-    """Say that this process is there (by the server's clock, so that clocks need not agree)."""
+_FIELDS = {field.name for field in fields(Node)} - {"name"}
+
+
+def announce(
+    client: "Redis",
+    name: str,
+    role: str,
+    *,
+    device: str = "cpu",
+    gpu: str = "",
+    facts: Mapping[str, Any] | None = None,
+) -> None:
+    """Say that this process is there (by the server's clock, so that clocks need not agree).
+
+    Args:
+        client: Of the state server.
+        name: Its name, unique in the pool.
+        role: ``ps``, ``control``, ``worker`` or ``supervisor``.
+        device: See ``Node``.
+        gpu: See ``Node``.
+        facts: Further fields of ``Node``.
+    """
     with redis_errors("the state server"):
         clock: Any = client.time()
         value = {
@@ -49,10 +76,11 @@ def announce(client: "Redis", name: str, role: str, *, device: str = "cpu", gpu:
             "pid": os.getpid(),
             "device": device,
             "host": socket.gethostname(),
-            "at": clock[0] + clock[1] / 1e6,
+            "at": server_time(clock),
         }
         if gpu:
             value["gpu"] = gpu
+        value |= facts or {}
         client.hset(NODES_KEY, name, json.dumps(value))
 
 
@@ -67,25 +95,34 @@ def alive_nodes(client: "Redis", *, role: str = "", device: str = "") -> list[No
     with redis_errors("the state server"):
         clock: Any = client.time()
         rows: Mapping[bytes, bytes] = client.hgetall(NODES_KEY)  # type: ignore[assignment]
-        now = clock[0] + clock[1] / 1e6
+        now = server_time(clock)
         nodes = [node for name, text in rows.items() if (node := _node(name.decode(), text))]
         silent = [node.name for node in nodes if abs(now - node.at) > _FORGET_AFTER_S]
         if silent:
             client.hdel(NODES_KEY, *silent)
-    return sorted(
-        (
-            node
-            for node in nodes
-            if node.is_alive(now) and role in {"", node.role} and device in {"", node.device}
-        ),
-        key=lambda node: node.name,
-    )
+    return [
+        node
+        for node in alive_among(rows, now)
+        if role in {"", node.role} and device in {"", node.device}
+    ]
+
+
+def alive_among(rows: Mapping[bytes, bytes], now: float) -> list[Node]:
+    """The nodes in the table's rows that were heard of lately, by name."""
+    nodes = [node for name, text in rows.items() if (node := _node(name.decode(), text))]
+    return sorted((node for node in nodes if node.is_alive(now)), key=lambda node: node.name)
+
+
+def server_time(clock: Any) -> float:
+    """What TIME answers, in Unix seconds."""
+    return float(clock[0] + clock[1] / 1e6)
 
 
 def _node(name: str, text: bytes) -> Node | None:
-    """A row of the table; None for one that a newer version wrote in another way."""
+    """A row of the table, without what a newer version added; None if nobody can read it."""
     try:
-        return Node(name=name, **json.loads(text))
+        row = json.loads(text)
+        return Node(name=name, **{key: row[key] for key in row if key in _FIELDS})
     except (TypeError, ValueError):
         return None
 
@@ -94,11 +131,18 @@ class Heart(threading.Thread):
     """Announces this process from a daemon thread until it is stopped."""
 
     def __init__(
-        self, client: "Redis", name: str, role: str, *, device: str = "cpu", gpu: str = ""
+        self,
+        client: "Redis",
+        name: str,
+        role: str,
+        *,
+        device: str = "cpu",
+        gpu: str = "",
+        facts: Mapping[str, Any] | None = None,
     ) -> None:
         super().__init__(name="kubeml-heart", daemon=True)
         self._client, self._node, self._role = client, name, role
-        self._device, self._gpu = device, gpu
+        self._device, self._gpu, self._facts = device, gpu, facts
         self._stop_asked = threading.Event()
 
     def run(self) -> None:
@@ -106,7 +150,10 @@ class Heart(threading.Thread):
         while not self._stop_asked.is_set():
             started = time.monotonic()
             try:
-                announce(self._client, self._node, self._role, device=self._device, gpu=self._gpu)
+                announce(
+                    self._client, self._node, self._role,
+                    device=self._device, gpu=self._gpu, facts=self._facts,
+                )  # fmt: skip
             except KubemlError:
                 # The loop itself is the retry; the servers' own clients report the outage.
                 started = time.monotonic()

@@ -52,6 +52,7 @@ class Settings:
         lease_s: How long a slot stays with a worker that does not beat.
         stall_s: A function that finishes no batch for so long (or 20 usual ones) hangs.
         tick_s: How often the parameter server compares desired with actual.
+        idle_s: How long ``kubeml up`` keeps workers above its minimum that nobody wants.
         log_level: Level of the log lines on stderr.
         fail: Fail points to arm, for tests of recovery; see ``brokers.fail_points``.
     """
@@ -72,6 +73,7 @@ class Settings:
     lease_s: float = 6.0
     stall_s: float = 60.0
     tick_s: float = 0.5
+    idle_s: float = 10.0
     log_level: str = "INFO"
     fail: str = ""
 
@@ -86,6 +88,7 @@ class Settings:
             "lease_s",
             "stall_s",
             "tick_s",
+            "idle_s",
             "cache_bytes",
             "torch_threads",
             "slots_per_gpu",
@@ -193,6 +196,7 @@ _PARSERS: dict[str, Callable[[Any], Any]] = {
     "lease_s": float,
     "stall_s": float,
     "tick_s": float,
+    "idle_s": float,
 }
 
 

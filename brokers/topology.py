@@ -10,6 +10,7 @@ from celery.app.amqp import AMQP
 from kombu.connection import Connection
 from kombu.entity import Exchange, Queue
 
+from brokers.queues import DEVICES, infer_queue, train_queue
 from brokers.settings import Settings
 
 CONTROL_QUEUE = "kubeml.control"
@@ -39,16 +40,6 @@ _TRANSPORT = {
 }
 
 
-def train_queue(device: str) -> str:
-    """The queue of a kind of worker: ``kubeml.train.cpu`` or ``kubeml.train.gpu``."""
-    return f"kubeml.train.{device}"
-
-
-def infer_queue(device: str) -> str:
-    """The queue of inference on a kind of worker; served before training by the same workers."""
-    return f"kubeml.infer.{device}"
-
-
 def _queue(name: str) -> Queue:
     return Queue(name, Exchange("kubeml", type="direct"), routing_key=name)
 
@@ -62,7 +53,7 @@ def celery_config(settings: Settings) -> dict[str, Any]:
     """Celery's configuration for workers, control workers and senders alike."""
     url = verified(settings.broker_url)
     names = [CONTROL_QUEUE]
-    names += [make(device) for device in ("cpu", "gpu") for make in (train_queue, infer_queue)]
+    names += [make(device) for device in DEVICES for make in (train_queue, infer_queue)]
     return {
         "broker_url": url,
         "result_backend": url,

@@ -32,6 +32,7 @@ class Child:
         start_again_at: When it may start again, by the supervisor's monotonic clock.
         announced: Whether it has answered since its last start.
         device: Of a training worker, see ``ProcessInfo``.
+        is_leaving: Whether it was told to end, and is not to be started again.
     """
 
     name: str
@@ -47,6 +48,7 @@ class Child:
     start_again_at: float = 0.0
     announced: bool = False
     device: str = ""
+    is_leaving: bool = False
 
     @property
     def is_up(self) -> bool:
@@ -57,6 +59,7 @@ class Child:
         """What the status file says of it."""
         up = self.is_up
         state = "down" if not up else ("running" if self.announced else "starting")
+        state = "leaving" if up and self.is_leaving else state
         pid = self.process.pid if self.process and up else 0
         return ProcessInfo(
             name=self.name, role=self.role, pid=pid, started_at=self.started_at,
@@ -109,9 +112,10 @@ def _die_with_parent() -> None:
 def end_all(children: Sequence[Child], within_s: float) -> None:
     """SIGTERM all of them, wait for their ends, and SIGKILL what is left of their groups."""
     running = [child.process for child in children if child.process is not None]
-    for process in running:
-        if process.poll() is None:
-            process.terminate()
+    for child in children:
+        # Who was told already is not told twice.
+        if child.process is not None and child.is_up and not child.is_leaving:
+            child.process.terminate()
     deadline = time.monotonic() + within_s
     for process in running:
         with contextlib.suppress(subprocess.TimeoutExpired):

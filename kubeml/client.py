@@ -13,7 +13,7 @@ import uuid
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from functools import cached_property
+from functools import cache, cached_property, partial
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
@@ -25,6 +25,8 @@ from brokers.protocol import Hint, is_job_id
 from brokers.round_store import RoundStore, new_id
 from brokers.settings import Settings, mask_url
 from kubeml.checkpoint import Checkpoints
+from kubeml.demand import QueueDemand
+from kubeml.demand_reading import read_demand, read_staffing
 from kubeml.errors import (
     BackendRefused,
     BackendUnreachable,
@@ -38,6 +40,7 @@ from kubeml.errors import (
 )
 from kubeml.generations import Generations
 from kubeml.job import JobSpec, JobStatus
+from kubeml.pending import Staffing
 from kubeml.records import PARALLEL_READS, JobRecords
 from kubeml.scale import asked_parallelism, parse_duration
 from kubeml.training_job import Job
@@ -216,6 +219,14 @@ class Client:
         finished |= dict.fromkeys(alive)
         return sorted(self._statuses(ids, finished), key=lambda s: s.spec.created_at)
 
+    def demand(self) -> list[QueueDemand]:
+        """How many workers each queue has, and could use now; one row for each kind of worker.
+
+        Raises:
+            BackendUnreachable: The state server or the broker does not answer.
+        """
+        return read_demand(self)
+
     def prune_jobs(self) -> list[str]:
         """Forget ended jobs in the live state; their histories and checkpoints stay."""
         ids = ended_jobs(self.redis, where=self.where)
@@ -332,13 +343,15 @@ class Client:
         self, ids: list[str], finished: Mapping[str, JobStatus | None]
     ) -> list[JobStatus]:
         """What ``finished`` says of these jobs; all others are looked at one by one."""
+        pool = cache(partial(read_staffing, self))  # read once, and only if a job waits
         known = [status for job_id in ids if (status := finished.get(job_id)) is not None]
         unknown = [job_id for job_id in ids if finished.get(job_id) is None]
-        return known + [status for status in self._each(unknown, self._look) if status is not None]
+        found = self._each(unknown, partial(self._look, pool=pool))
+        return known + [status for status in found if status is not None]
 
-    def _look(self, job_id: str) -> JobStatus | None:
+    def _look(self, job_id: str, pool: Callable[[], Staffing]) -> JobStatus | None:
         try:
-            return Job(job_id, self).status()
+            return Job(job_id, self).status(pool=pool)
         except JobNotFound:
             # Deleted meanwhile, or a submission that died half-way.
             return None

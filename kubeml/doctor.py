@@ -184,10 +184,14 @@ def _pool(settings: Settings) -> Iterator[Finding]:
     ):
         there = [node for node in nodes if node.role == role]
         count = len(there)
+        # Workers that would be started are as good as there.
+        room = sum(node.room for node in nodes) if role == "worker" else 0
+        details = [_devices(there)] if count and role == "worker" else []
+        details += [f"{room} more on demand"] if room else []
         yield Finding(
             check=f"{role} processes",
-            level="ok" if count else "bad",
-            found=f"{count} ({_devices(there)})" if count and role == "worker" else str(count),
+            level="ok" if count or room else "bad",
+            found=f"{count} ({', '.join(details)})" if details else str(count),
             hint=f"needed for {needed_for}: kubeml up, or kubeml {role}",
         )
 

@@ -25,6 +25,7 @@ def pinned_gpus(
     environ: Mapping[str, str],
     *,
     workers: int | None = None,
+    option: str = "--workers",
     slots_given: bool = False,
 ) -> tuple[str, ...]:
     """The GPU of each worker process that is to be started; empty on a CPU.
@@ -33,6 +34,7 @@ def pinned_gpus(
         settings: Its ``device``, and ``slots_per_gpu``.
         environ: The environment, where CUDA may be told which devices to use.
         workers: How many processes, if not as many as there is room for.
+        option: The flag that said so.
         slots_given: Whether ``slots_per_gpu`` was asked for in so many words.
 
     Raises:
@@ -62,7 +64,7 @@ def pinned_gpus(
         )
     if workers is not None and workers > len(places):
         raise InvalidOption(
-            option="--workers", got=str(workers),
+            option=option, got=str(workers),
             expected=f"{len(places)} at most (GPUs: {len(gpus)}, slots on each:"
             f" {settings.slots_per_gpu})",
         )  # fmt: skip
@@ -94,6 +96,16 @@ def visible_gpus(environ: Mapping[str, str], *, root: Path = Path("/")) -> tuple
     return tuple(map(str, range(count)))
 
 
+def gpu_name(gpu: str) -> str:
+    """The model of a GPU, e.g. ``NVIDIA H100 80GB HBM3``; "" if nvidia-smi cannot say.
+
+    Args:
+        gpu: As ``CUDA_VISIBLE_DEVICES`` names it.
+    """
+    answer = _ask("--query-gpu=name", "--format=csv,noheader", f"--id={gpu}")
+    return answer.partition("\n")[0].strip()
+
+
 def _named(told: str) -> tuple[str, ...]:
     names: list[str] = []
     for name in (part.strip() for part in told.split(",")):
@@ -105,17 +117,23 @@ def _named(told: str) -> tuple[str, ...]:
 
 def _asked() -> int:
     """How many GPUs nvidia-smi lists; 0 also if it cannot say."""
+    return sum(line.startswith("GPU ") for line in _ask("--list-gpus").splitlines())
+
+
+def _ask(*arguments: str) -> str:
+    """What nvidia-smi says; "" if it is not there, fails or does not answer."""
     command = shutil.which("nvidia-smi")
     if command is None:
-        return 0
+        return ""
     try:
         done = subprocess.run(  # noqa: S603 - the driver's own tool
-            [command, "--list-gpus"], capture_output=True, text=True, check=False,
+            [command, *arguments], capture_output=True, text=True, check=False,
             stdin=subprocess.DEVNULL, timeout=_ASK_WITHIN_S,
         )  # fmt: skip
     except (OSError, subprocess.TimeoutExpired):
-        return 0
-    return sum(line.startswith("GPU ") for line in done.stdout.splitlines())
+        return ""
+    # Its complaints go to stdout, too.
+    return "" if done.returncode else done.stdout
 
 
 def _driven(root: Path) -> int:

@@ -309,6 +309,7 @@ class JobStatus:
         max_workers: Workers that may take part at a time; 0 for any number.
         last: The last history row, if any.
         end: How it ended, if it has.
+        is_pending: Whether it is alive and no worker can serve it now; ``reason`` says why.
     """
 
     id: str
@@ -327,11 +328,18 @@ class JobStatus:
     max_workers: int = 0
     last: EpochRow | None = field(default=None)
     end: JobEnd | None = field(default=None)
+    is_pending: bool = False
+
+    @property
+    def shown_state(self) -> str:
+        """The state for people and ``--json``: PENDING is none that the protocol knows."""
+        return "PENDING" if self.is_pending else str(self.state)
 
     def to_wire(self) -> dict[str, Any]:
         """The status as JSON-able values."""
         return {
-            **{f.name: getattr(self, f.name) for f in fields(self)},
+            **{f.name: getattr(self, f.name) for f in fields(self) if f.name != "is_pending"},
+            "state": self.shown_state,
             "spec": self.spec.to_wire(),
             "last": self.last.to_wire() if self.last else None,
             "end": self.end.to_wire() if self.end else None,

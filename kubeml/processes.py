@@ -27,7 +27,7 @@ class ProcessInfo:
         name, role: E.g. worker-1, worker; roles are supervisor, valkey, s3, ps, control, worker.
         pid: Its process id (and its group's); 0 while it is down.
         started_at: Unix seconds, as the kernel has it: with the pid it identifies the process.
-        state: ``running``, ``starting`` or ``down``.
+        state: ``running``, ``starting``, ``down``, or ``leaving`` (not wanted any more).
         restarts: How often it had to be started again.
         device: Of a training worker: ``cpu``, or e.g. ``gpu 0``.
     """

@@ -4,8 +4,9 @@ import os
 import sys
 from collections.abc import Mapping
 
+from brokers.queues import infer_queue, train_queue
 from brokers.settings import Settings, child_environment
-from brokers.topology import CONTROL_QUEUE, infer_queue, train_queue
+from brokers.topology import CONTROL_QUEUE
 from kubeml.gpus import pinned_environment, pinned_gpus
 from kubeml.worker_group import run_group
 

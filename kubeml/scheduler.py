@@ -13,6 +13,7 @@ from brokers.round_store import RoundStore, new_id
 from brokers.settings import Settings
 from brokers.streams import JobStreams
 from kubeml.datasets import Datasets
+from kubeml.demand import capacity
 from kubeml.dispatch_watch import STAGE
 from kubeml.errors import Corrupted, InvalidOption, MalformedMessage, NotFound, ObjectMissing
 from kubeml.job import JobSpec, State
@@ -109,13 +110,13 @@ class Scheduler:
 
     def _decide(self, spec: JobSpec, scale: Scale, epoch: int, num_rows: int) -> Decision:
         policy = "static" if spec.static else spec.policy
-        workers = alive_nodes(self._client, role="worker", device=spec.device)
+        there = capacity(alive_nodes(self._client), spec.device)
         now = Situation(
             history=self._rows.before(spec, epoch, most=LOOKS_BACK[policy]),
             initial=spec.parallelism,
             floor=min(scale.floor, num_rows),
             ceiling=min(scale.ceiling, num_rows),
-            pool=Pool(capacity=len(workers), max_workers=scale.max_workers),
+            pool=Pool(capacity=there, max_workers=scale.max_workers),
             num_rows=num_rows,
             batch_size=spec.batch_size,
             k=spec.k,

@@ -44,7 +44,8 @@ class StackStatus:
         home: Its directory.
         running: Whether its supervisor lives.
         ready: Whether everything has answered.
-        workers: Number of training workers asked for.
+        workers: Number of training workers there are to be now.
+        min_workers, max_workers: Between what numbers that moves, as jobs want them.
         redis, s3: Where the servers are, without secrets.
         processes: What runs.
     """
@@ -53,6 +54,8 @@ class StackStatus:
     running: bool
     ready: bool
     workers: int = 0
+    min_workers: int = 0
+    max_workers: int = 0
     redis: str = ""
     s3: str = ""
     processes: list[ProcessInfo] = field(default_factory=list)
@@ -62,18 +65,27 @@ class StackStatus:
         """What the workers have: ``cpu`` or ``gpu``."""
         return next((p.device.split()[0] for p in self.processes if p.device), "cpu")
 
+    @property
+    def size(self) -> str:
+        """How many workers it has, for people: ``2``, or ``0 to 2``."""
+        low, high = self.min_workers, self.max_workers
+        return str(low) if low == high else f"{low} to {high}"
+
     def to_wire(self) -> dict[str, Any]:
         """The status as JSON-able values."""
         return asdict(self)
 
 
-def up(settings: Settings, *, workers: int, gpus: Sequence[str] = ()) -> tuple[StackStatus, bool]:
+def up(
+    settings: Settings, *, workers: int, max_workers: int | None = None, gpus: Sequence[str] = ()
+) -> tuple[StackStatus, bool]:
     """Start the stack and return when everything answers.
 
     Args:
         settings: Its home and tunables.
-        workers: How many training workers.
-        gpus: The GPU of each of them; none on CPUs. See ``kubeml.gpus``.
+        workers: How many training workers, at least.
+        max_workers: At most, if jobs want them; never another number unless given.
+        gpus: The GPU of each of them, at most; none on CPUs. See ``kubeml.gpus``.
 
     Returns:
         Its status, and whether this call started it (rather than finding it running).
@@ -90,7 +102,9 @@ def up(settings: Settings, *, workers: int, gpus: Sequence[str] = ()) -> tuple[S
         supervisor = subprocess.Popen(  # noqa: S603 - our own interpreter and module
             [
                 sys.executable, "-m", "kubeml.supervisor",
-                "--workers", str(workers), "--gpus", ",".join(gpus),
+                "--min-workers", str(workers),
+                "--max-workers", str(workers if max_workers is None else max_workers),
+                "--gpus", ",".join(gpus),
             ],
             env=_supervisor_environment(settings), stdin=subprocess.DEVNULL,
             stdout=log, stderr=log, start_new_session=True,
@@ -133,6 +147,8 @@ def status(settings: Settings) -> StackStatus:
         running=running,
         ready=running and bool(wire.get("ready")),
         workers=int(wire.get("workers", 0)),
+        min_workers=int(wire.get("min_workers", 0)),
+        max_workers=int(wire.get("max_workers", 0)),
         redis=str(wire.get("redis", "")) if running else "",
         s3=str(wire.get("s3", "")) if running else "",
         processes=processes if running else [p for p in processes if is_alive(p)],

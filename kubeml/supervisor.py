@@ -1,7 +1,8 @@
-"""The embedded stack's supervisor: ``python -m kubeml.supervisor --workers N``.
+"""The embedded stack's supervisor: ``python -m kubeml.supervisor --min-workers A --max-workers B``.
 
-Starts the servers, then the pool's processes; starts again what ends; stops all on SIGTERM. Every
-child leads a process group of its own, so that nothing of it can be left behind.
+Starts the servers, then the pool's processes; starts again what ends; keeps as many workers as jobs
+want; stops all on SIGTERM. Every child leads a process group of its own, so that nothing of it can
+be left behind.
 """
 
 import argparse
@@ -38,6 +39,7 @@ from kubeml.servers import (
     write_private,
 )
 from kubeml.stack import GAVE_WAY, STACK_NAME, STATUS_NAME, clean_up, hold_lock
+from kubeml.worker_pool import WorkerPool
 
 logger = logging.getLogger(__name__)
 
@@ -52,14 +54,19 @@ _DRAIN_S, _SERVER_STOP_S = 25.0, 10.0
 class Supervisor:
     """Keeps the children of one home running."""
 
-    def __init__(self, settings: Settings, *, workers: int, gpus: Sequence[str] = ()) -> None:
+    def __init__(
+        self, settings: Settings, *, min_workers: int, max_workers: int, gpus: Sequence[str] = ()
+    ) -> None:
         self.home = settings.home
-        self._workers = workers
         self._gpus = list(gpus)
         self._run_id = uuid.uuid4().hex
         self._plan = _load_plan(self.home)
         self.settings = self._plan.settings(settings, directory=self.home / "valkey")
+        #: All but the workers; those are the pool's.
         self._children: list[Child] = []
+        self._pool = WorkerPool(
+            self.settings, low=min_workers, high=max_workers, make=self._worker, drain_s=_DRAIN_S
+        )
         self._stopping = threading.Event()
         self._ready = False
         self._written = ""
@@ -113,18 +120,33 @@ class Supervisor:
         kubeml = [sys.executable, "-m", "kubeml"]
         self._add("ps", "ps", [*kubeml, "ps"])
         self._add("control", "control", [*kubeml, "control", "--name", "control"])
-        for number in range(1, self._workers + 1):
-            name = f"worker-{number}"
-            command = [*kubeml, "worker", "--name", name]
-            if self._gpus:
-                gpu = self._gpus[number - 1]
-                env = self._environment() | pinned_environment(gpu)
-                self._add(name, "worker", command, env=env, device=f"gpu {gpu}")
-            else:
-                self._add(name, "worker", command, device="cpu")
+        self._pool.start()
         self._write_status()
 
+    def _worker(self, number: int) -> Child:
+        name = f"worker-{number}"
+        command = [sys.executable, "-m", "kubeml", "worker", "--name", name]
+        if not self._gpus:
+            return self._child(name, "worker", command, device="cpu")
+        gpu = self._gpus[number - 1]
+        env = self._environment() | pinned_environment(gpu)
+        return self._child(name, "worker", command, env=env, device=f"gpu {gpu}")
+
     def _add(
+        self,
+        name: str,
+        role: str,
+        command: list[str],
+        *,
+        env: Mapping[str, str] | None = None,
+        cwd: Path | None = None,
+    ) -> Child:
+        child = self._child(name, role, command, env=env, cwd=cwd)
+        self._children.append(child)
+        child.start()
+        return child
+
+    def _child(
         self,
         name: str,
         role: str,
@@ -135,14 +157,11 @@ class Supervisor:
         device: str = "",
     ) -> Child:
         env = self._environment() if env is None else env
-        child = Child(
+        return Child(
             name=name, role=role, command=command,
             env={**env, RUN_MARK: self._run_id}, cwd=cwd or self.home,
             log=self.home / "logs" / f"{name}.log", device=device,
         )  # fmt: skip
-        self._children.append(child)
-        child.start()
-        return child
 
     def _environment(self) -> dict[str, str]:
         # By environment, so that no kubeml.toml points a child at other servers.
@@ -158,7 +177,7 @@ class Supervisor:
 
     def _look(self) -> None:
         now = time.monotonic()
-        for child in self._children:
+        for child in self._kept:
             if child.is_up:
                 continue
             if child.process is not None:
@@ -166,8 +185,9 @@ class Supervisor:
             elif now >= child.start_again_at:
                 child.restarts += 1
                 child.start()
+        self._pool.look()
         self._note_announcements()
-        self._ready = self._ready or all(child.announced for child in self._children)
+        self._ready = self._ready or all(child.announced for child in self._kept)
         self._write_status()
 
     def _note_end(self, child: Child, now: float) -> None:
@@ -176,7 +196,7 @@ class Supervisor:
         logger.warning("%s ended (exit %s), again in %.1f s", child.name, code, pause_s)
 
     def _note_announcements(self) -> None:
-        waiting = [child for child in self._children if not child.announced and child.is_up]
+        waiting = [child for child in self._kept if not child.announced and child.is_up]
         if not waiting:
             return
         for child in waiting:
@@ -196,9 +216,15 @@ class Supervisor:
             # An announcement from before its last start does not count.
             child.announced = child.announced or at >= child.started_at
 
+    @property
+    def _kept(self) -> list[Child]:
+        """What is to run."""
+        return [*self._children, *self._pool.workers]
+
     def _stop_all(self) -> None:
+        self._pool.close()
         servers = [child for child in self._children if child.role in {"valkey", "s3"}]
-        others = [child for child in self._children if child not in servers]
+        others = [c for c in (*self._kept, *self._pool.leaving) if c not in servers]
         end_all(others, _DRAIN_S)
         end_all(servers, _SERVER_STOP_S)
 
@@ -215,15 +241,18 @@ class Supervisor:
         write_private(self.home / PROFILE_NAME, json.dumps({"settings": shown}, indent=2))
 
     def _write_status(self, *, fault: str = "") -> None:
+        children = [*self._kept, *self._pool.leaving]
         text = json.dumps(
             {
                 "run": self._run_id,
                 "ready": self._ready,
-                "workers": self._workers,
+                "workers": len(self._pool.workers),
+                "min_workers": self._pool.low,
+                "max_workers": self._pool.high,
                 "redis": mask_url(self.settings.broker_url),
                 "s3": self.settings.s3_endpoint_url,
                 "fault": fault,
-                "processes": [asdict(p) for p in (self._own, *(c.info() for c in self._children))],
+                "processes": [asdict(p) for p in (self._own, *(c.info() for c in children))],
             }
         )
         if text != self._written:
@@ -234,7 +263,8 @@ class Supervisor:
 def main(arguments: list[str]) -> int:
     """Supervise a home until SIGTERM."""
     parser = argparse.ArgumentParser(prog="kubeml.supervisor")
-    parser.add_argument("--workers", type=int, required=True)
+    parser.add_argument("--min-workers", type=int, required=True)
+    parser.add_argument("--max-workers", type=int, required=True)
     parser.add_argument("--gpus", default="", help="of each worker, by commas")
     options = parser.parse_args(arguments)
     settings = Settings.load()
@@ -250,7 +280,9 @@ def main(arguments: list[str]) -> int:
     if left:
         logger.warning("killed %d processes that a supervisor before had left", left)
     gpus = options.gpus.split(",") if options.gpus else []
-    supervisor = Supervisor(settings, workers=options.workers, gpus=gpus)
+    supervisor = Supervisor(
+        settings, min_workers=options.min_workers, max_workers=options.max_workers, gpus=gpus
+    )
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: supervisor.stop())
     try:

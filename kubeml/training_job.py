@@ -1,13 +1,15 @@
 """One training job, as the client sees it: its state, history, events, logs, weights."""
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
-from functools import cached_property
+from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any
 
-from brokers.round_store import RoundStore
+from brokers.round_store import RoundStore, Snapshot
 from brokers.streams import Event, JobStreams, LogLine
+from brokers.workload import LiveJob
+from kubeml.demand_reading import read_staffing
 from kubeml.errors import (
     BackendUnreachable,
     Conflict,
@@ -20,6 +22,7 @@ from kubeml.errors import (
     TimedOut,
 )
 from kubeml.job import EpochRow, JobEnd, JobSpec, JobStatus, State
+from kubeml.pending import Staffing, why_pending
 from kubeml.summary_key import ended_status
 
 if TYPE_CHECKING:
@@ -58,8 +61,12 @@ class Job:
         """
         return self._records.spec(self.id)
 
-    def status(self) -> JobStatus:
-        """The job as it stands now."""
+    def status(self, *, pool: Callable[[], Staffing] | None = None) -> JobStatus:
+        """The job as it stands now.
+
+        Args:
+            pool: Reads who is in the pool, if that is needed; for who asks of many jobs at once.
+        """
         snap = self._store.snapshot()
         end = None
         if not snap.head or State(snap.state).is_final:
@@ -68,10 +75,11 @@ class Job:
             return ended_status(self.spec, end, self._records.last_row(self.id, end.epoch))
         epoch = snap.number("epoch")
         waiting = len(snap.tickets)
+        pending = self._why_pending(snap, pool)
         return JobStatus(
             id=self.id,
             state=State(snap.state) if snap.head else State.PLAN,
-            reason=_why_waiting(snap.head, waiting, snap.num_live),
+            reason=pending or _why_waiting(snap.head, waiting, snap.num_live),
             spec=self.spec,
             epoch=epoch,
             round=snap.number("round"),
@@ -84,7 +92,12 @@ class Job:
             ceiling=snap.number("ceiling"),
             max_workers=snap.number("max_workers"),
             last=self._records.last_row(self.id, epoch),
+            is_pending=bool(pending),
         )
+
+    def why_pending(self) -> str:
+        """Why no worker can serve the job now; "" if one does, or is about to."""
+        return self._why_pending(self._store.snapshot(), None)
 
     def history(self) -> list[EpochRow]:
         """One row per finished epoch."""
@@ -135,9 +148,13 @@ class Job:
         Args:
             since: Id of the last event seen before; "0" for all that are still kept.
         """
-        _ = self.spec
-        for batch in self._follow(None, since=since):
+        for batch in self.event_batches(since=since):
             yield from batch
+
+    def event_batches(self, *, since: str = "0") -> Iterator[list[Event]]:
+        """Progress events as they come, and an empty batch at every second without any."""
+        _ = self.spec
+        yield from self._follow(None, since=since)
 
     def recent_events(self, *, since: str = "0") -> list[Event]:
         """Progress events after ``since`` that are kept still, without waiting for more."""
@@ -294,6 +311,14 @@ class Job:
                 raise Conflict(what=f"job {self.id} has no weights yet")
             checkpoint = latest
         return load_state_dict(self._checkpoints, checkpoint)
+
+    def _why_pending(self, snap: Snapshot, pool: Callable[[], Staffing] | None) -> str:
+        job = LiveJob(
+            id=self.id, state=snap.state, device=snap.head.get("device", "cpu"),
+            want=snap.number("want"), contributed=len(snap.contributions), num_live=snap.num_live,
+            is_stopping=snap.head.get("stop") == "1",
+        )  # fmt: skip
+        return why_pending(job, pool or partial(read_staffing, self._client))
 
     def _is_over(self) -> bool:
         """Whether the job has ended, or was deleted meanwhile."""

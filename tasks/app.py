@@ -22,6 +22,8 @@ from brokers.connections import state_client
 from brokers.nodes import Heart
 from brokers.settings import Settings
 from brokers.topology import make_app
+from kubeml.gpus import gpu_name
+from kubeml.machine import share
 
 settings = Settings.load()
 app = make_app(settings, name="kubeml-worker")
@@ -55,7 +57,8 @@ def _announce(sender: Any, **_: Any) -> None:
     role = os.environ.get("KUBEML_ROLE", "worker")
     name = settings.worker_name or f"{role}-{socket.gethostname()}-{os.getpid()}"
     gpu = os.environ.get("CUDA_VISIBLE_DEVICES", "") if settings.device == "gpu" else ""
-    heart = Heart(state_client(settings), name, role, device=settings.device, gpu=gpu)
+    facts = {**share(), **({"gpu_name": gpu_name(gpu)} if gpu else {})}
+    heart = Heart(state_client(settings), name, role, device=settings.device, gpu=gpu, facts=facts)
     heart.start()
     _hearts.append(heart)
 

@@ -14,7 +14,8 @@ from celery.canvas import Signature
 
 from brokers.dispatch import dispatch_id
 from brokers.protocol import Hint
-from brokers.topology import STAGE_TASKS, train_queue
+from brokers.queues import train_queue
+from brokers.topology import STAGE_TASKS
 from tasks.app import app
 
 

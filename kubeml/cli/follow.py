@@ -21,8 +21,12 @@ def follow_job(job: "Job", *, quiet: bool = False) -> int:
     shown = _silence() if quiet else (_bars(view) if output.stderr_is_live() else _lines())
     try:
         with shown as show:
-            for event in job.events():
-                show(view.apply(event.kind, event.at, event.fields))
+            show(view.wait_for(job.why_pending()))
+            for batch in job.event_batches():
+                for event in batch:
+                    show(view.apply(event.kind, event.at, event.fields))
+                # A second without news may mean that nobody can serve it.
+                show(view.wait_for("" if batch else job.why_pending()))
     except KeyboardInterrupt:
         output.say(f"detached; job {job.id} goes on. Return with: kubeml task watch --id {job.id}")
         return 130
@@ -81,7 +85,9 @@ def _bars(view: JobView) -> Iterator[Callable[[str], None]]:
         def show(text: str) -> None:
             if text:
                 progress.console.print(escape(text), highlight=False)
-            if not view.epoch:
+            if view.pending or not view.epoch:
+                facts = f"PENDING: {view.pending}" if view.pending else "waiting for a worker"
+                progress.update(rounds, facts=facts)
                 return
             finished = view.epoch - (0 if view.round == view.rounds else 1)
             accuracy = f"accuracy {view.accuracy:.2f} %" if view.accuracy is not None else ""

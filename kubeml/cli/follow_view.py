@@ -20,6 +20,7 @@ class JobView:
         samples: Rows of the epoch; ``done`` of them merged.
         loss, accuracy: The last known.
         state: Set by the ``end`` event.
+        pending: Why no worker can serve the job now; "" if one does.
     """
 
     epochs: int
@@ -34,6 +35,7 @@ class JobView:
     accuracy: float | None = None
     state: str = ""
     reason: str = ""
+    pending: str = ""
     _recent: deque[tuple[float, int]] = field(default_factory=lambda: deque(maxlen=_WINDOW + 1))
 
     def apply(self, kind: str, at: float, fields: Mapping[str, Any]) -> str:
@@ -61,6 +63,12 @@ class JobView:
         if kind == "end":
             self.state, self.reason = fields["state"], fields["reason"]
         return ""
+
+    def wait_for(self, pending: str) -> str:
+        """Take in why no worker can serve the job now, and return a line if that is news."""
+        is_news = pending not in {"", self.pending}
+        self.pending = pending
+        return f"PENDING: {pending}" if is_news else ""
 
     @property
     def samples_per_s(self) -> float:

@@ -2,13 +2,22 @@
 
 import os
 import time
+from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from kubeml.cli import output
 from kubeml.cli.options import AsJson, Quiet, SlotsPerGpu
+from kubeml.errors import InvalidOption
+
+if TYPE_CHECKING:
+    from brokers.nodes import Node
+    from brokers.settings import Settings
+    from kubeml.demand import QueueDemand
+    from kubeml.stack import StackStatus
 
 Home = Annotated[
     Path | None, typer.Option("--home", help="Its directory. [default: $KUBEML_HOME or ~/.kubeml]")
@@ -35,6 +44,24 @@ def up(
             help="Training workers. [default: cores, 4 at most; on GPUs: one for each slot]",
         ),
     ] = None,
+    min_workers: Annotated[
+        int | None,
+        typer.Option(
+            "--min-workers",
+            min=0,
+            max=64,
+            help="As many as jobs want, and no fewer than these. [default: 0 with --max-workers]",
+        ),
+    ] = None,
+    max_workers: Annotated[
+        int | None,
+        typer.Option(
+            "--max-workers",
+            min=1,
+            max=64,
+            help="As many as jobs want, up to these. [default: as for --workers]",
+        ),
+    ] = None,
     device: Annotated[
         str, typer.Option("--device", help="What the workers have: cpu or gpu. [default: cpu]")
     ] = "",
@@ -52,21 +79,49 @@ def up(
     settings = Settings.load(
         {"home": home, "device": device or None, "slots_per_gpu": slots_per_gpu}
     )
-    gpus = pinned_gpus(settings, os.environ, workers=workers, slots_given=slots_per_gpu is not None)
-    count = len(gpus) or workers or min(4, os.cpu_count() or 1)
-    now, is_new = stack.up(settings, workers=count, gpus=gpus)
+    _check_bounds(workers, min_workers, max_workers)
+    gpus = pinned_gpus(
+        settings, os.environ, workers=workers or max_workers or min_workers or None,
+        option="--workers" if workers else "--max-workers" if max_workers else "--min-workers",
+        slots_given=slots_per_gpu is not None,
+    )  # fmt: skip
+    low, high = _bounds(workers, min_workers, max_workers, len(gpus) or min(4, os.cpu_count() or 1))
+    now, is_new = stack.up(settings, workers=low, max_workers=high, gpus=gpus)
     if as_json:
         output.as_json(now.to_wire())
     elif not quiet:
         took = f"up in {time.monotonic() - started_at:.1f} s" if is_new else "running already"
-        output.say(f"kubeml is {took}: {now.workers} workers, home {now.home}")
-        if not is_new and workers and workers != now.workers:
-            output.warn(f"it has {now.workers} workers, not {workers}: kubeml down, then up again")
+        output.say(f"kubeml is {took}: {now.size} workers, home {now.home}")
+        asked = {workers, min_workers, max_workers} != {None}
+        if not is_new and asked and (low, high) != (now.min_workers, now.max_workers):
+            wanted = str(low) if low == high else f"{low} to {high}"
+            output.warn(f"it has {now.size} workers, not {wanted}: kubeml down, then up again")
         if not is_new and device and now.device != device:
             output.warn(f"its workers have a {now.device}: kubeml down, then up again")
     elsewhere = mask_url(Settings.load({"home": home}).broker_url)
     if elsewhere != now.redis:
         output.warn(f"KUBEML_BROKER_URL or a kubeml.toml leads commands to {elsewhere} instead")
+
+
+def _check_bounds(workers: int | None, low: int | None, high: int | None) -> None:
+    """Refuse bounds that contradict each other."""
+    if workers is not None and (low, high) != (None, None):
+        raise InvalidOption(
+            option="--workers", got=f"{workers}, beside --min-workers or --max-workers",
+            expected="given alone",
+            hint=f"--workers {workers} means --min-workers {workers} --max-workers {workers}",
+        )  # fmt: skip
+    if low is not None and high is not None and low > high:
+        raise InvalidOption(
+            option="--min-workers", got=str(low), expected=f"--max-workers ({high}) at most"
+        )
+
+
+def _bounds(workers: int | None, low: int | None, high: int | None, usual: int) -> tuple[int, int]:
+    """How many workers at least and at most."""
+    if (low, high) == (None, None):
+        return workers or usual, workers or usual
+    return low or 0, high or max(usual, low or 0)
 
 
 def down(home: Home = None, quiet: Quiet = False) -> None:
@@ -80,36 +135,79 @@ def down(home: Home = None, quiet: Quiet = False) -> None:
 
 
 def status(home: Home = None, as_json: AsJson = False) -> int:
-    """Show the embedded stack's processes; exit 5 if it is not running."""
+    """Show the embedded stack's processes and what they have to do; exit 5 if it does not run."""
     from brokers.settings import Settings
     from kubeml import stack
 
-    now = stack.status(Settings.load({"home": home}))
+    settings = Settings.load({"home": home})
+    now = stack.status(settings)
+    demands, nodes = _pool(settings) if now.running else ([], [])
     if as_json:
-        output.as_json(now.to_wire())
+        output.as_json(
+            now.to_wire()
+            | {"demand": [d.to_wire() for d in demands], "nodes": [asdict(n) for n in nodes]}
+        )
     elif not now.running:
         output.say(f"no stack is running in {now.home}")
         output.hint("start it: kubeml up")
     else:
-        output.fields([("home", now.home), ("redis", now.redis), ("s3", now.s3)])
+        output.fields(
+            [("home", now.home), ("redis", now.redis), ("s3", now.s3), ("workers", now.size)]
+        )
+        output.line("")
+        _show_processes(now, {node.name: node for node in nodes if node.role == "worker"})
         output.line("")
         output.table(
-            ("NAME", "ROLE", "DEVICE", "PID", "STATE", "SINCE", "RESTARTS"),
+            ("QUEUE", "QUEUED", "RUNNING", "WANTED", "WORKERS"),
             [
-                (
-                    p.name,
-                    p.role,
-                    p.device or "-",
-                    str(p.pid or "-"),
-                    p.state,
-                    output.age(p.started_at),
-                    str(p.restarts),
-                )
-                for p in now.processes
+                (d.queue, str(d.queued), str(d.running), str(d.wanted), str(d.workers))
+                for d in demands
             ],
-            right=("PID", "RESTARTS"),
+            right=("QUEUED", "RUNNING", "WANTED", "WORKERS"),
         )
     return 0 if now.running else 5
+
+
+def _pool(settings: "Settings") -> "tuple[list[QueueDemand], list[Node]]":
+    """The demand, and who has announced himself; nothing of what does not answer just now."""
+    from brokers.nodes import alive_nodes
+    from kubeml.client import Client
+    from kubeml.errors import BackendUnreachable
+
+    try:
+        with Client(settings) as client:
+            return client.demand(), alive_nodes(client.redis)
+    except BackendUnreachable as err:
+        output.warn(f"{err}: what the workers have to do is not known")
+        return [], []
+
+
+def _show_processes(now: "StackStatus", workers: "Mapping[str, Node]") -> None:
+    output.table(
+        ("NAME", "ROLE", "DEVICE", "HAS", "PID", "STATE", "SINCE", "RESTARTS"),
+        [
+            (
+                p.name,
+                p.role,
+                p.device or "-",
+                _declared(workers.get(p.name)),
+                str(p.pid or "-"),
+                p.state,
+                output.age(p.started_at),
+                str(p.restarts),
+            )
+            for p in now.processes
+        ],
+        right=("PID", "RESTARTS"),
+    )
+
+
+def _declared(node: "Node | None") -> str:
+    """What a worker says it has, e.g. ``2 cores, 7.8 GiB``; a dash until it has said so."""
+    if node is None or not node.cores:
+        return "-"
+    cores = f"{node.cores} {'core' if node.cores == 1 else 'cores'}"
+    return ", ".join(filter(None, [node.gpu_name, cores, output.size(node.memory_bytes)]))
 
 
 def doctor(home: Home = None, as_json: AsJson = False) -> int:

@@ -27,7 +27,7 @@ def list_(
         jobs,
         ("ID", "FUNCTION", "DATASET", "STATE", "EPOCH", "N", "WORKERS", "ACCURACY", "BATCH", "LR"),
         lambda s: (
-            s.id, s.spec.function, s.spec.dataset, s.state, f"{s.epoch}/{s.spec.epochs}",
+            s.id, s.spec.function, s.spec.dataset, s.shown_state, f"{s.epoch}/{s.spec.epochs}",
             str(s.parallelism or "-"), str(s.num_workers), _accuracy(s),
             str(s.spec.batch_size), f"{s.spec.lr:g}",
         ),
@@ -48,7 +48,7 @@ def show(by_id: JobIdArgument = None, job_id: JobIdOption = None, as_json: AsJso
     merges = "once per epoch" if spec.k == -1 else f"every {spec.k} steps"
     output.fields(
         [
-            ("id", status.id), ("state", status.state), ("reason", status.reason),
+            ("id", status.id), ("state", status.shown_state), ("reason", status.reason),
             ("function", f"{spec.function} ({spec.function_sha256[:12]})"),
             ("dataset", f"{spec.dataset} ({spec.dataset_version})"),
             ("epoch", f"{status.epoch} of {spec.epochs}"),

@@ -13,9 +13,9 @@ from redis.exceptions import NoPermissionError, RedisError
 
 from brokers.errors import BackendRefused, KubemlError
 from brokers.objects import ObjectStore
+from brokers.queues import train_queue
 from brokers.refusals import refusals
 from brokers.settings import Secret, Settings
-from brokers.topology import train_queue
 from kubeml.access import ROLES, write_access
 from kubeml.doctor import examine
 from kubeml.servers import ServerPlan, s3_command, s3_environment, start_server, valkey_command

@@ -3,7 +3,7 @@
 import pytest
 
 from brokers.connections import broker_client
-from brokers.topology import train_queue
+from brokers.queues import train_queue
 from tests.eventually import eventually
 from tests.faults.pool import FaultPool, failed_attempts
 

@@ -11,7 +11,8 @@ from brokers.connections import broker_client
 from brokers.dispatch import Dispatcher
 from brokers.job_index import JOBS_KEY
 from brokers.protocol import Hint
-from brokers.topology import PS_QUEUE, ps_queue, train_queue
+from brokers.queues import train_queue
+from brokers.topology import PS_QUEUE, ps_queue
 from kubeml.client import Client
 from tests.cluster import Cluster
 from tests.eventually import eventually

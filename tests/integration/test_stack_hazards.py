@@ -110,7 +110,7 @@ def test_of_several_ups_at_once_one_starts_the_stack_and_all_find_it(stack: Stac
     assert sum("running already" in text for text in said) == 2
     processes = stack.processes()
     late = subprocess.run(
-        [sys.executable, "-m", "kubeml.supervisor", "--workers", "1"],
+        [sys.executable, "-m", "kubeml.supervisor", "--min-workers", "1", "--max-workers", "1"],
         env=os.environ | stack.env, cwd=stack.cwd, check=False, stderr=subprocess.PIPE, timeout=60,
     )  # fmt: skip
     assert late.returncode == 3

@@ -82,3 +82,12 @@ def test_sparkline_spans_lowest_to_highest() -> None:
     assert sparkline([3.0, 2.0, 1.0]) == "█▅▁"
     assert sparkline([1.0, 1.0]) == "▁▁"
     assert len(sparkline([float(i) for i in range(1000)])) == 60
+
+
+def test_reason_to_wait_is_told_once_and_again_after_the_job_was_served() -> None:
+    view = JobView(epochs=1)
+
+    lines = [view.wait_for(why) for why in ("no worker", "no worker", "busy", "", "busy", "")]
+
+    assert lines == ["PENDING: no worker", "", "PENDING: busy", "", "PENDING: busy", ""]
+    assert view.pending == ""

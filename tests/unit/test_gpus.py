@@ -7,7 +7,14 @@ import pytest
 from brokers.errors import InvalidSetting
 from brokers.settings import Settings
 from kubeml.errors import Conflict, InvalidOption
-from kubeml.gpus import VISIBLE, pinned_environment, pinned_gpus, spread, visible_gpus
+from kubeml.gpus import (
+    VISIBLE,
+    gpu_name,
+    pinned_environment,
+    pinned_gpus,
+    spread,
+    visible_gpus,
+)
 
 UUID = "GPU-8932f937-d72c-4106-c12f-20bd9faed9f6"
 
@@ -146,3 +153,17 @@ def test_pinned_worker_that_sees_more_starts_nothing(told: str, slots: int) -> N
 def test_no_slots_at_all_is_refused(slots: int) -> None:
     with pytest.raises(InvalidSetting, match="slots_per_gpu"):
         settings(slots_per_gpu=slots)
+
+
+def test_gpu_is_called_what_the_driver_calls_it(machine: Path) -> None:
+    give_nvidia_smi(machine, '[ "$3" = --id=GPU-7 ] && echo "NVIDIA H100 80GB HBM3"')
+
+    assert gpu_name("GPU-7") == "NVIDIA H100 80GB HBM3"
+
+
+@pytest.mark.parametrize("script", ["echo No devices were found; exit 6", "kill -9 $$", None])
+def test_gpu_without_a_driver_to_ask_has_no_name(machine: Path, script: str | None) -> None:
+    if script:
+        give_nvidia_smi(machine, script)
+
+    assert gpu_name("0") == ""

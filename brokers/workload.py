@@ -1,0 +1,138 @@
+"""What a pool has to do and who is there for it, read in two round trips; one while it is idle."""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from brokers.errors import redis_errors
+from brokers.job_index import JOBS_KEY
+from brokers.nodes import NODES_KEY, Node, alive_among, server_time
+from brokers.queues import DEVICES, infer_queue
+
+if TYPE_CHECKING:
+    from redis import Redis
+
+_HEAD = ("state", "device", "want", "slots", "stop", "lease_ms", "max_workers")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LiveJob:
+    """A job that has not ended, as far as its demand for workers goes.
+
+    Attributes:
+        id: Job id.
+        state: Its state; "" while its live state is lost.
+        device: What its workers must have.
+        want: Slots of the round under way.
+        slots: Slots N of the epoch.
+        contributed: Slots of the round that are in.
+        num_live: Participants seen within a lease.
+        tickets: Dispatches that nobody has answered yet.
+        max_workers: No more workers than these at a time; None for no such cap.
+        is_stopping: Whether it was asked to end.
+    """
+
+    id: str
+    state: str
+    device: str = "cpu"
+    want: int = 0
+    slots: int = 0
+    contributed: int = 0
+    num_live: int = 0
+    tickets: int = 0
+    max_workers: int | None = None
+    is_stopping: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Workload:
+    """The live jobs, and the processes heard of lately."""
+
+    jobs: Sequence[LiveJob]
+    nodes: Sequence[Node]
+
+
+def read_workload(client: "Redis", *, where: str = "the state server") -> Workload:
+    """Read jobs and processes; ``client`` is one of the state server."""
+    with redis_errors(where):
+        pipe = client.pipeline(transaction=False)
+        pipe.smembers(JOBS_KEY)
+        pipe.hgetall(NODES_KEY)
+        pipe.time()
+        members, rows, clock = pipe.execute()
+        ids = sorted(member.decode() for member in members)
+        for job_id in ids:
+            prefix = f"kml:{{{job_id}}}"
+            pipe.hmget(f"{prefix}:h", _HEAD)
+            pipe.hlen(f"{prefix}:c")
+            pipe.zrange(f"{prefix}:p", 0, -1, withscores=True)
+            pipe.zcard(f"{prefix}:d")
+        answers = pipe.execute() if ids else []
+    now_s = server_time(clock)
+    jobs = [
+        _live_job(job_id, answers[4 * at : 4 * at + 4], now_s * 1000)
+        for at, job_id in enumerate(ids)
+    ]
+    return Workload(jobs=jobs, nodes=alive_among(rows, now_s))
+
+
+def read_requests(client: "Redis", *, where: str = "the broker") -> dict[str, int]:
+    """Inference requests that wait, by device; ``client`` is one of the broker's server."""
+    with redis_errors(where):
+        pipe = client.pipeline(transaction=False)
+        for device in DEVICES:
+            pipe.llen(infer_queue(device))
+        return dict(zip(DEVICES, map(int, pipe.execute()), strict=True))
+
+
+def busy_workers(
+    client: "Redis", job_ids: Sequence[str], *, where: str = "the state server"
+) -> set[str]:
+    """Names of the workers that hold a slot of these jobs, or have handed one in this round."""
+    busy: set[str] = set()
+    with redis_errors(where):
+        pipe = client.pipeline(transaction=False)
+        for job_id in job_ids:
+            prefix = f"kml:{{{job_id}}}"
+            pipe.hvals(f"{prefix}:s")
+            pipe.hvals(f"{prefix}:c")
+        for records in pipe.execute() if job_ids else []:
+            busy |= {name for record in records if (name := _worker(record))}
+    return busy
+
+
+def _worker(record: bytes) -> str:
+    """Whose lease or contribution it is; "" for a lease given back, or what nobody can read."""
+    try:
+        value = json.loads(record)
+    except ValueError:
+        return ""
+    if not isinstance(value, dict) or not value.get("t", value.get("token")):
+        return ""
+    return str(value.get("w") or value.get("worker") or "")
+
+
+def _live_job(job_id: str, answers: Sequence[Any], now_ms: float) -> LiveJob:
+    fields, contributed, seen, tickets = answers
+    head = {
+        name: value.decode(errors="replace")
+        for name, value in zip(_HEAD, fields, strict=True)
+        if value
+    }
+    oldest = now_ms - _whole(head, "lease_ms")
+    return LiveJob(
+        id=job_id, state=head.get("state", ""), device=head.get("device", "cpu"),
+        want=_whole(head, "want"), slots=_whole(head, "slots"), contributed=int(contributed),
+        num_live=sum(1 for _, at in seen if at >= oldest), tickets=int(tickets),
+        # 0, as a head that knows no cap may say it, is none.
+        max_workers=_whole(head, "max_workers") or None, is_stopping=head.get("stop") == "1",
+    )  # fmt: skip
+
+
+def _whole(head: Mapping[str, str], field: str) -> int:
+    """A field as a whole number; 0 if it is missing, or nobody can read it."""
+    try:
+        return int(float(head.get(field) or 0))
+    except (ValueError, OverflowError):
+        return 0

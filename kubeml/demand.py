@@ -1,0 +1,105 @@
+"""How many workers each queue wants, from the live jobs. Pure.
+
+Never by the length of a Redis list: a job sends one dispatch at a time after its first burst, and a
+worker that serves a job has taken its message off the list long ago.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from brokers.nodes import Node
+from brokers.queues import DEVICES, train_queue
+from brokers.workload import LiveJob
+from kubeml.job import State
+
+#: The metric by which an autoscaler of a cluster knows how many workers to keep.
+WANTED_METRIC = "kubeml_queue_wanted_workers"
+
+#: States in which a job may want somebody. One that a newer version knows wants nobody of ours.
+LIVE = frozenset(state for state in State if not state.is_final)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class QueueDemand:
+    """What waits and what is done in one queue, now.
+
+    Attributes:
+        queue: The training queue of a kind of worker; the inference requests for such workers
+            are counted here too, since the same workers serve them.
+        device: What its workers have.
+        queued: Dispatches that no worker has answered yet, and inference requests that wait.
+        running: Workers at work for jobs.
+        wanted: Workers that could work now, those at work included.
+        workers: Workers there are.
+    """
+
+    queue: str
+    device: str
+    queued: int
+    running: int
+    wanted: int
+    workers: int
+
+    def to_wire(self) -> dict[str, Any]:
+        """The demand as JSON-able values."""
+        return asdict(self)
+
+
+def wanted_by(job: LiveJob) -> int:
+    """How many workers a job can use now: one for each slot of the round, up to its own cap.
+
+    Between two rounds or stages it is as many as the epoch has slots: the job will want them in
+    a moment, and who has just contributed is not to be sent away.
+    """
+    state = job.state
+    if job.is_stopping or state not in LIVE:
+        return 0
+    slots = job.slots if state in {State.PLAN, State.END} else job.want
+    return slots if job.max_workers is None else min(slots, job.max_workers)
+
+
+def queue_demands(
+    jobs: Sequence[LiveJob], nodes: Sequence[Node], requests: Mapping[str, int]
+) -> list[QueueDemand]:
+    """The demand of every queue, those that nobody wants included.
+
+    Args:
+        jobs: The live jobs.
+        nodes: The processes of the pool.
+        requests: Inference requests that wait, by device.
+    """
+    return [
+        _queue_demand(
+            device,
+            [job for job in jobs if job.device == device],
+            sum(node.role == "worker" and node.device == device for node in nodes),
+            requests.get(device, 0),
+        )
+        for device in DEVICES
+    ]
+
+
+def wanted_workers(demands: Sequence[QueueDemand]) -> dict[str, int]:
+    """The values of ``kubeml_queue_wanted_workers``: label ``queue`` to workers wanted."""
+    return {demand.queue: demand.wanted for demand in demands}
+
+
+def capacity(nodes: Sequence[Node], device: str) -> int:
+    """How many workers of a kind a pool has, or would start if they were wanted."""
+    return sum(
+        node.room if node.role == "supervisor" else node.role == "worker"
+        for node in nodes
+        if node.device == device
+    )
+
+
+def _queue_demand(device: str, jobs: Sequence[LiveJob], workers: int, requests: int) -> QueueDemand:
+    return QueueDemand(
+        queue=train_queue(device),
+        device=device,
+        queued=sum(job.tickets for job in jobs) + requests,
+        running=sum(job.num_live for job in jobs),
+        wanted=sum(map(wanted_by, jobs)) + requests,
+        workers=workers,
+    )
