@@ -16,6 +16,9 @@ T = TypeVar("T")
 
 #: No column is wider: ids and names may have up to 63 characters.
 _MAX_CELL = 28
+
+#: As long as there is another column to leave out, texts are not cut below this.
+_MIN_TEXT = 12
 _GAP = 2
 _BAR = 10
 
@@ -138,12 +141,16 @@ def screen(
 def _first_line(view: PoolView, width: int, trouble: str) -> Text:
     at = datetime.fromtimestamp(view.at, UTC).astimezone().strftime("%H:%M:%S")
     idle = sum(1 for worker in view.workers if worker.stage == "idle")
-    facts = f"{len(view.jobs)} jobs, {len(view.workers)} workers ({idle} idle)"
+    facts = f"{_many(view.jobs, 'job')}, {_many(view.workers, 'worker')} ({idle} idle)"
     line = Text.assemble(("kubeml top", "bold"), f"  {at}  {facts}")
     if trouble:
         line.append(f"  {trouble}", style="bold red")
     line.truncate(width, overflow="ellipsis")
     return line
+
+
+def _many(items: Sequence[object], noun: str) -> str:
+    return f"{len(items)} {noun}" if len(items) == 1 else f"{len(items)} {noun}s"
 
 
 def _shares(room: int | None, jobs: int, workers: int) -> tuple[int | None, int | None]:
@@ -161,22 +168,19 @@ def _section(
     """A table of at most so many lines beside its heading; the last one says what is missing."""
     shown = items if lines is None or len(items) <= lines else items[: lines - 1]
     rows = [[column.cell(item) for column in columns] for item in shown]
-    kept = _fitting(columns, rows, width)
-    table = Table(
-        box=None, pad_edge=False, padding=(0, _GAP, 0, 0), header_style="bold", show_edge=False
-    )
-    for index in kept:
+    widths = _widths(columns, rows, width)
+    table = Table(box=None, pad_edge=False, padding=(0, _GAP, 0, 0), header_style="bold")
+    for index, cells in widths.items():
         column = columns[index]
         table.add_column(
             Text(column.title),
             justify="left" if column.is_text else "right",
             no_wrap=True,
             overflow="ellipsis",
-            max_width=_MAX_CELL,
-            min_width=None if column.is_text else _width(columns, rows, index),
+            width=cells,
         )
     for row in rows:
-        table.add_row(*(Text(row[index]) for index in kept))
+        table.add_row(*(Text(row[index]) for index in widths))
     if not items:
         return [table, Text(empty, style="dim")]
     if len(shown) < len(items):
@@ -184,17 +188,24 @@ def _section(
     return [table]
 
 
-def _fitting(columns: Sequence[_Column[T]], rows: Sequence[Sequence[str]], width: int) -> list[int]:
-    """Which columns there is room for; those that always stay are cut instead."""
+def _widths(
+    columns: Sequence[_Column[T]], rows: Sequence[Sequence[str]], width: int
+) -> dict[int, int]:
+    """The columns there is room for, each with its width: long texts are cut before one goes."""
     kept = list(range(len(columns)))
-    while sum(_width(columns, rows, index) + _GAP for index in kept) - _GAP > width:
-        index = max(kept, key=lambda index: columns[index].rank)
-        if columns[index].rank == 0:
-            break
-        kept.remove(index)
-    return kept
+    while True:
+        widths = {index: _natural(columns[index].title, rows, index) for index in kept}
+        texts = [index for index in kept if columns[index].is_text]
+        spare = width - sum(widths.values()) - _GAP * (len(kept) - 1)
+        least_needed = max(kept, key=lambda index: columns[index].rank)
+        floor = _MIN_TEXT if columns[least_needed].rank else 1
+        while spare < 0 and max(widths[index] for index in texts) > floor:
+            widths[max(texts, key=lambda index: widths[index])] -= 1
+            spare += 1
+        if spare >= 0 or columns[least_needed].rank == 0:
+            return widths
+        kept.remove(least_needed)
 
 
-def _width(columns: Sequence[_Column[T]], rows: Sequence[Sequence[str]], index: int) -> int:
-    cells = [columns[index].title, *(row[index] for row in rows)]
-    return min(_MAX_CELL, max(map(len, cells)))
+def _natural(title: str, rows: Sequence[Sequence[str]], index: int) -> int:
+    return min(_MAX_CELL, max(len(title), *(len(row[index]) for row in rows), 1))
