@@ -113,8 +113,8 @@ def read_pool(state: "Redis", broker: "Redis", *, where: str, broker_where: str)
     Raises:
         BackendUnreachable: A server does not answer.
     """
-    nodes = alive_nodes(state)
     stores = [RoundStore(state, job_id) for job_id in live_jobs(state, where=where)]
+    nodes = alive_nodes(state)
     with redis_errors(where):
         pipe = state.pipeline(transaction=False)
         pipe.time()

@@ -12,17 +12,20 @@ import termios
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import pytest
 
 from brokers.nodes import alive_nodes
-from brokers.settings import child_environment
+from brokers.objects import ObjectStore
+from brokers.settings import Secret, Settings, child_environment
 from kubeml.client import Client
 from kubeml.pool_view import PoolView
 from kubeml.training_job import Job
 from tests.cli import Cli
 from tests.cluster import Cluster
 from tests.eventually import eventually
+from tests.faults.tcp_proxy import TcpProxy
 from tests.integration.conftest import Submit, put_points, wait_for_round
 
 #: Enough for an epoch of 14 s, so that a test sees a job at training.
@@ -42,7 +45,7 @@ def begin(submit: Submit) -> Job:
 def stop(job: Job) -> None:
     """Let the pool be idle again."""
     job.stop()
-    eventually(lambda: job.status().state.is_final, within_s=30, what="end of the job")
+    eventually(lambda: job.status().end, within_s=30, what="end of the job, on the record")
 
 
 @pytest.fixture
@@ -52,6 +55,20 @@ def job(submit: Submit) -> Iterator[Job]:
     wait_for_round(job, round_number=3)
     yield job
     stop(job)
+
+
+@pytest.fixture
+def asked(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The keys that this process asks S3 for, from now on."""
+    keys: list[str] = []
+    get = ObjectStore.get
+
+    def counted(self: ObjectStore, key: str) -> bytes:
+        keys.append(key)
+        return get(self, key)
+
+    monkeypatch.setattr(ObjectStore, "get", counted)
+    return keys
 
 
 @pytest.fixture
@@ -120,6 +137,43 @@ def test_json_is_valid_idle_and_training_with_speeds_at_the_first_look(
     assert shown["left_s"] > 0
 
 
+def test_without_s3_the_live_state_is_shown_all_the_same(
+    cluster: Cluster, job: Job, asked: list[str]
+) -> None:
+    settings = cluster.settings.with_changes(s3_endpoint_url="http://127.0.0.1:1")
+    with Client(settings) as client:
+        shown = client.pool().jobs[0]
+        client.pool()
+
+    assert (shown.id, shown.function, shown.epochs, shown.progress) == (job.id, "", 0, None)
+    assert (shown.slots, shown.left_s) == (2, None)
+    assert shown.samples_per_s is not None
+    # A server that is away is not asked at every look: nobody could press q meanwhile.
+    assert len(asked) == 1
+
+
+def test_what_never_changes_is_read_once(cluster: Cluster, job: Job, asked: list[str]) -> None:
+    with Client(cluster.settings) as client:
+        looks = [client.pool().jobs[0].function for _ in range(3)]
+
+    assert looks == ["slow"] * 3
+    # Its spec, and the manifest of its dataset.
+    assert len(asked) == 2
+
+
+def test_resumed_job_is_shown_with_what_is_asked_for_now(client: Client, job: Job) -> None:
+    def epochs_shown() -> int:
+        return next((one.epochs for one in client.pool().jobs if one.state == "RUN"), 0)
+
+    before = epochs_shown()
+    stop(job)
+
+    job.resume(epochs=70)
+
+    after = eventually(epochs_shown, within_s=30, what="resumed job at training")
+    assert (before, after) == (50, 70)
+
+
 def test_where_stdout_is_no_terminal_it_looks_once(cli: Cli, job: Job) -> None:
     piped, once = cli("top"), cli("top --once")
 
@@ -151,7 +205,9 @@ def test_a_server_that_is_away_is_named(cluster: Cluster, tmp_path: Path) -> Non
 class Terminal:
     """A terminal of 80 x 24 in which ``kubeml top`` runs."""
 
-    def __init__(self, cluster: Cluster, *options: str, env: dict[str, str] | None = None) -> None:
+    def __init__(
+        self, settings: Settings, *options: str, env: dict[str, str] | None = None
+    ) -> None:
         self._ours, self._theirs = pty.openpty()
         fcntl.ioctl(self._theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 80, 0, 0))
         self.before = termios.tcgetattr(self._theirs)
@@ -165,10 +221,10 @@ class Terminal:
                 *options,
             ],
             stdin=self._theirs, stdout=self._theirs, stderr=self._theirs, start_new_session=True,
-            cwd=cluster.home,
+            cwd=settings.home,
             env={
                 name: value
-                for name, value in child_environment(cluster.settings).items()
+                for name, value in child_environment(settings).items()
                 if name not in {"CI", "NO_COLOR", "COLUMNS", "LINES"}
             }
             | {"TERM": "xterm-256color"} | (env or {}),
@@ -179,6 +235,12 @@ class Terminal:
         while text not in self.text:
             assert time.monotonic() < deadline, self.text
             self._read(0.1)
+
+    def screen(self) -> str:
+        """The last picture that is there as a whole."""
+        self._read(0.1)
+        pictures = self.text.split("\x1b[H")
+        return pictures[-2] if len(pictures) > 1 else ""
 
     def press(self, key: bytes) -> None:
         os.write(self._ours, key)
@@ -208,7 +270,7 @@ class Terminal:
 
 @pytest.fixture
 def terminal(cluster: Cluster) -> Iterator[Terminal]:
-    terminal = Terminal(cluster, "--interval", "0.1")
+    terminal = Terminal(cluster.settings, "--interval", "0.1")
     yield terminal
     terminal.close()
 
@@ -239,6 +301,34 @@ def test_live_view_follows_the_pool(terminal: Terminal, submit: Submit) -> None:
     terminal.wait_for("no jobs under way")
 
 
+def test_live_view_outlives_an_outage(cluster: Cluster) -> None:
+    url = str(cluster.settings.state_url)
+    port = urlsplit(url).port
+    assert port is not None
+    proxy = TcpProxy(port)
+    behind = Secret(url.replace(f":{port}", f":{proxy.port}"))
+    settings = cluster.settings.with_changes(state_url=behind, broker_url=behind)
+    terminal = Terminal(settings, "--interval", "0.1")
+    try:
+        terminal.wait_for("worker-2")
+
+        proxy.cut(refuse=True)
+        terminal.wait_for("redis at redis://")
+        # The last picture stays.
+        assert "worker-2" in terminal.screen()
+        proxy.heal()
+
+        eventually(
+            lambda: "worker-2" in (now := terminal.screen()) and "redis at" not in now,
+            within_s=30, what="picture without trouble",
+        )  # fmt: skip
+        terminal.press(b"q")
+        assert terminal.end() == 0
+    finally:
+        terminal.close()
+        proxy.close()
+
+
 def test_sigterm_leaves_the_terminal_as_it_was(terminal: Terminal) -> None:
     terminal.wait_for("worker-2")
 
@@ -251,7 +341,7 @@ def test_sigterm_leaves_the_terminal_as_it_was(terminal: Terminal) -> None:
 
 @pytest.mark.parametrize("env", [{"CI": "true"}, {"TERM": "dumb"}], ids=["CI", "dumb"])
 def test_where_nobody_looks_it_prints_once(cluster: Cluster, env: dict[str, str]) -> None:
-    terminal = Terminal(cluster, env=env)
+    terminal = Terminal(cluster.settings, env=env)
     try:
         assert terminal.end() == 0
         assert "worker-2" in terminal.text
@@ -261,7 +351,7 @@ def test_where_nobody_looks_it_prints_once(cluster: Cluster, env: dict[str, str]
 
 
 def test_no_color_is_heeded(cluster: Cluster) -> None:
-    terminal = Terminal(cluster, "--once", env={"NO_COLOR": "1"})
+    terminal = Terminal(cluster.settings, "--once", env={"NO_COLOR": "1"})
     try:
         assert terminal.end() == 0
         assert re.findall(r"\x1b\[[0-9;]*3[0-9]m", terminal.text) == []

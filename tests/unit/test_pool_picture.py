@@ -126,6 +126,21 @@ def test_job_without_history_claims_no_speed_and_no_time() -> None:
     assert (job.samples_per_s, job.epoch_left_s, job.left_s) == (None, None, None)
 
 
+def test_pauses_between_epochs_are_part_of_the_time_left() -> None:
+    now = NOW_MS / 1000
+    last = {"epoch": 1, "round": 5, "rounds": 5, "samples": 200}
+    plan = {"epoch": 2, "epochs": 3, "rounds": 5, "samples": 1000}
+    more = [
+        Event(id="3", kind="round", at=now - 0.9, fields=last),
+        Event(id="4", kind="epoch", at=now - 0.4, fields=plan),
+    ]
+    without = the_job(a_job(head=head(epoch=2), events=events()))
+    job = the_job(a_job(head=head(epoch=2), events=[*events(), *more]))
+
+    # One epoch is to come, after half a second.
+    assert (without.left_s, job.left_s) == (17, 17.5)
+
+
 @pytest.mark.parametrize("state", ["VAL", "END", "PLAN"])
 def test_between_epochs_the_rows_of_later_ones_are_left(state: str) -> None:
     # A rebuilt job stands in END with the round of no epoch at all.
@@ -229,6 +244,19 @@ def test_who_serves_another_job_by_now_does_not_wait() -> None:
 
     assert worker("w1", other, a_job()).job == "other"
     assert worker("w1", a_job(), other).job == "other"
+
+
+def test_of_two_leases_the_later_one_counts() -> None:
+    # It came back as another execution before its first lease ran out.
+    leases = {0: lease("w1", "t1", at=NOW_MS - 5000), 1: lease("w1", "t2", at=NOW_MS - 100)}
+    swapped = {0: leases[1], 1: leases[0]}
+
+    assert worker("w1", a_job(leases=leases, contributions={})).slot == 1
+    assert worker("w1", a_job(leases=swapped, contributions={})).slot == 0
+
+
+def test_making_initial_weights_has_no_speed() -> None:
+    assert worker("w1", a_job(head=head(state="INIT", epoch=0))).samples_per_s is None
 
 
 @pytest.mark.parametrize(("state", "stage"), [("INIT", "init"), ("VAL", "validate")])

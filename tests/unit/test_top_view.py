@@ -140,11 +140,13 @@ def test_what_does_not_fit_is_counted(height: int, jobs: int, workers: int) -> N
     assert all(number > 1 for number in hidden)
 
 
-def test_room_that_one_table_leaves_is_the_others() -> None:
-    lines = drawn(a_pool(jobs=1, workers=40), 80, 24)
+@pytest.mark.parametrize(("jobs", "workers", "many"), [(1, 40, "worker-"), (40, 1, "0000")])
+def test_room_that_one_table_leaves_is_the_others(jobs: int, workers: int, many: str) -> None:
+    lines = drawn(a_pool(jobs=jobs, workers=workers), 80, 24)
 
-    # All lines but: the first, three headings and empty ones, a job, two queues, what is hidden.
-    assert sum(line.startswith("worker-") for line in lines) == 24 - 1 - 6 - 1 - 2 - 1
+    # All lines but: the first, three headings and empty ones, the one of the other table, two
+    # queues, and what says how many are hidden.
+    assert sum(line.startswith(many) for line in lines) == 24 - 1 - 6 - 1 - 2 - 1
 
 
 def test_empty_pool_says_so() -> None:
