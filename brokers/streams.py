@@ -6,7 +6,7 @@ Both are short Redis streams for followers; what must last is written to S3 when
 import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 from brokers.connections import MAX_BLOCK_MS, stream_entries
 from brokers.errors import redis_errors
@@ -38,6 +38,16 @@ class Event:
     kind: str
     at: float
     fields: Mapping[str, Any]
+
+    @classmethod
+    def from_entry(cls, entry_id: str, fields: Mapping[bytes, bytes]) -> Self:
+        """Read an entry of the stream."""
+        return cls(
+            id=entry_id,
+            kind=fields[b"kind"].decode(),
+            at=int(entry_id.partition("-")[0]) / 1000,
+            fields=json.loads(fields[b"fields"]),
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -100,12 +110,7 @@ class JobStreams:
     def events(self, *, since: str = "0", block_ms: int = 0) -> list[Event]:
         """Events after ``since``, oldest first; waits up to ``block_ms`` for the first one."""
         return [
-            Event(
-                id=entry_id,
-                kind=fields[b"kind"].decode(),
-                at=int(entry_id.split("-")[0]) / 1000,
-                fields=json.loads(fields[b"fields"]),
-            )
+            Event.from_entry(entry_id, fields)
             for entry_id, fields in self._read(self._events, since, block_ms)
         ]
 

@@ -51,6 +51,8 @@ if TYPE_CHECKING:
     from brokers.dispatch import Dispatcher
     from kubeml.datasets import Datasets
     from kubeml.functions import Functions
+    from kubeml.pool_view import PoolView
+    from kubeml.pool_watch import PoolWatch
 
 T = TypeVar("T")
 
@@ -83,6 +85,8 @@ class Client:
         """Close the connections."""
         if "redis" in self.__dict__:
             self.redis.close()
+        if "_pool_watch" in self.__dict__:
+            self._pool_watch.close()
         if "dispatcher" in self.__dict__:
             self.dispatcher.close()
 
@@ -227,6 +231,14 @@ class Client:
         """
         return read_demand(self)
 
+    def pool(self) -> "PoolView":
+        """Workers, jobs and queues at this moment: who does what, how fast, and how long yet.
+
+        Raises:
+            BackendUnreachable: Redis does not answer. Without S3 less is known of the jobs.
+        """
+        return self._pool_watch.look()
+
     def prune_jobs(self) -> list[str]:
         """Forget ended jobs in the live state; their histories and checkpoints stay."""
         ids = ended_jobs(self.redis, where=self.where)
@@ -325,6 +337,12 @@ class Client:
     def checkpoints(self) -> Checkpoints:
         """The jobs' checkpoints."""
         return Checkpoints(self.objects)
+
+    @cached_property
+    def _pool_watch(self) -> "PoolWatch":
+        from kubeml.pool_watch import PoolWatch
+
+        return PoolWatch(self)
 
     @property
     def where(self) -> str:

@@ -74,6 +74,14 @@ class EpochPlan:
         low, high = self._bounds(round_index, slot)
         return high - low
 
+    def num_samples_before(self, round_index: int) -> int:
+        """Number of rows of all slots in the rounds before this one."""
+        share, extra = divmod(self.num_rows, self.num_slots)
+        handed_out = round_index * self.round_rows
+        return extra * min(handed_out, share + 1) + (self.num_slots - extra) * min(
+            handed_out, share
+        )
+
     def rows(self, round_index: int, slot: int) -> Rows:
         """Row numbers of (round, slot), in training order; int64, a new array.
 

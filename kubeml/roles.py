@@ -1,6 +1,7 @@
 """The processes of a pool that are Celery workers: what they are started with."""
 
 import os
+import socket
 import sys
 from collections.abc import Mapping
 
@@ -54,6 +55,8 @@ def _become(
     extra: Mapping[str, str] | None = None,
 ) -> None:
     node = name or f"{role}-{os.getpid()}"
+    # Said here, once: Celery's parent announces it, its child takes slots by it.
+    name = name or f"{role}-{socket.gethostname()}-{os.getpid()}"
     env = child_environment(settings) | dict(extra or {})
     env |= {
         "KUBEML_ROLE": role,

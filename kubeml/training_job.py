@@ -6,7 +6,8 @@ from contextlib import suppress
 from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any
 
-from brokers.round_store import RoundStore, Snapshot
+from brokers.round_store import RoundStore
+from brokers.snapshot import Snapshot
 from brokers.streams import Event, JobStreams, LogLine
 from brokers.workload import LiveJob
 from kubeml.demand_reading import read_staffing

@@ -19,6 +19,7 @@ from kubeml.cli import (
     roles,
     stack,
     task,
+    top,
     train,
 )
 from kubeml.errors import KubemlError
@@ -44,6 +45,7 @@ app.command("logs")(logs.logs)
 app.add_typer(history.app, name="history")
 app.command("infer")(infer.infer)
 app.command("access", rich_help_panel="The stack")(access.access)
+app.command("top", rich_help_panel="The stack")(top.top)
 app.command("chaos", rich_help_panel="The stack")(chaos.chaos)
 roles.register(app)
 

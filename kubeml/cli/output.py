@@ -177,6 +177,12 @@ def stderr_is_live() -> bool:
     return sys.stderr.isatty() and not os.environ.get("CI")
 
 
+def stdout_is_live() -> bool:
+    """Whether a view that changes may be drawn on stdout."""
+    term = os.environ.get("TERM", "").lower()
+    return sys.stdout.isatty() and not os.environ.get("CI") and term not in {"dumb", "unknown"}
+
+
 def _stderr() -> "Console":
     from rich.console import Console
 

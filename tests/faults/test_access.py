@@ -126,6 +126,7 @@ def test_a_pool_trains_with_the_least_rights(
     cli = Cli(guarded.settings("client"), tmp_path)
     assert job.id in cli("task list --short").out
     assert cli("doctor").code == 0
+    assert [worker["name"] for worker in cli("top --json").json["workers"]] == ["worker"]
     assert job.resume(epochs=3).wait(60).epoch == 3
     assert cli("task prune --yes").code == 0
     assert cli(f"history delete --id {job.id} --yes").code == 0

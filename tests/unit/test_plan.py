@@ -56,6 +56,25 @@ def test_every_row_is_in_exactly_one_round_and_slot(**values: object) -> None:
     k=st.sampled_from([-1, 1, 3]),
     batch_size=st.integers(1, 40),
 )
+def test_rows_before_a_round_are_those_of_the_rounds_before(
+    num_rows: int, num_slots: int, k: int, batch_size: int
+) -> None:
+    plan = make_plan(shard_rows=(num_rows,), num_slots=num_slots, k=k, batch_size=batch_size)
+
+    before = 0
+    for index in range(plan.num_rounds):
+        assert plan.num_samples_before(index) == before
+        before += sum(plan.num_samples(index, slot) for slot in range(num_slots))
+    assert plan.num_samples_before(plan.num_rounds) == before == num_rows
+
+
+@settings(deadline=None, max_examples=100)
+@given(
+    num_rows=st.integers(1, 300),
+    num_slots=st.integers(1, 9),
+    k=st.sampled_from([-1, 1, 3]),
+    batch_size=st.integers(1, 40),
+)
 def test_slots_with_rows_are_the_first_ones_and_only_the_last_round_is_short(
     num_rows: int, num_slots: int, k: int, batch_size: int
 ) -> None:
