@@ -24,8 +24,9 @@ from brokers.objects import ObjectStore
 from brokers.settings import Secret, Settings, child_environment, mask_url
 from kubeml.errors import BackendUnreachable, Conflict, KubemlError, TimedOut
 
-#: Memory the S3 server may use before its collector works harder (it took 840 MB without).
-_S3_MEMORY = "256MiB"
+#: Memory the S3 server may use before its collector works harder (it took 840 MB without). It holds
+#: 240 MB for good, most of it never touched: a limit near that has the collector run all the time.
+_S3_MEMORY = "288MiB"
 
 _GRPC_OFFSET = 10_000
 
