@@ -3,11 +3,12 @@
 import pytest
 
 from brokers.connections import broker_client
-from brokers.queues import train_queue
+from brokers.queues import first_queue
 from tests.eventually import eventually
 from tests.faults.pool import FaultPool, failed_attempts
 
-QUEUE = train_queue("cpu")
+#: Where the first dispatch of a new job waits.
+QUEUE = first_queue("cpu")
 
 
 def test_case_16_dispatch_messages_lost(pool: FaultPool) -> None:
