@@ -54,11 +54,11 @@ def _live(client: "Client", interval_s: float) -> None:
     console = output.stdout()
     try:
         with (
-            _terminating(),
+            _signals() as interrupted,
             _keys() as pressed,
             Live(console=console, screen=True, auto_refresh=False) as live,
         ):
-            while True:
+            while not interrupted():
                 live.update(
                     screen(view, width=console.width, height=console.height, trouble=trouble),
                     refresh=True,
@@ -107,14 +107,28 @@ def _no_key(within_s: float) -> str:
 
 
 @contextmanager
-def _terminating() -> Iterator[None]:
-    """Let SIGTERM end the view in order: it would leave the terminal on the other screen."""
+def _signals() -> Iterator[Callable[[], bool]]:
+    """Let SIGTERM end the view in order: it would leave the terminal on the other screen.
+
+    What it yields tells whether Ctrl-C was pressed: the exception alone may come up where it
+    cannot go on, in a callback or a destructor, and be lost.
+    """
+    pressed = False
 
     def leave(number: int, _: FrameType | None) -> None:
         raise SystemExit(128 + number)
 
-    before = signal.signal(signal.SIGTERM, leave)
+    def interrupt(_number: int, _: FrameType | None) -> None:
+        nonlocal pressed
+        pressed = True
+        raise KeyboardInterrupt
+
+    before = {
+        number: signal.signal(number, handler)
+        for number, handler in ((signal.SIGTERM, leave), (signal.SIGINT, interrupt))
+    }
     try:
-        yield
+        yield lambda: pressed
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
