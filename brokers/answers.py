@@ -15,6 +15,7 @@ class Work:
         weights: Where they lie; None before the first version.
         num_slots: N.
         attempt: How often the slot was begun in this round, from 1.
+        is_copy: Whether somebody else trains the slot, too, and for long: the first one counts.
         optimizer: Reference to the slot's optimizer state; "" if there is none.
         local: Reference to what the slot contributed to the last merge, if it is to train on from
             that (``--overlap``) rather than from the merged weights; "" otherwise.
@@ -30,6 +31,7 @@ class Work:
     attempt: int
     optimizer: str
     local: str = ""
+    is_copy: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

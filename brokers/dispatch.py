@@ -4,7 +4,7 @@ from typing import Any
 
 from brokers.errors import redis_errors
 from brokers.protocol import Hint
-from brokers.queues import infer_queue, train_queue
+from brokers.queues import first_queue, infer_queue, train_queue, worker_queues
 from brokers.round_store import new_id
 from brokers.settings import Settings, mask_url
 from brokers.topology import (
@@ -15,6 +15,11 @@ from brokers.topology import (
     STAGE_TASKS,
     make_app,
 )
+
+
+def stage_queue(stage: str, device: str) -> str:
+    """The queue for the dispatches of a stage."""
+    return first_queue(device) if stage == "init" else train_queue(device)
 
 
 def dispatch_id(label: str, hint: Hint) -> str:
@@ -45,7 +50,7 @@ class Dispatcher:
         self._send(
             STAGE_TASKS[stage],
             hint,
-            queue=train_queue(device),
+            queue=stage_queue(stage, device),
             task_id=dispatch_id(label, hint),
             ignore_result=True,
             extra=[] if stage == "validate" else [stage],
@@ -91,13 +96,19 @@ class Dispatcher:
         """Close the connections."""
         self.app.close()
 
-    def queue_length(self, client: Any, device: str) -> int:
-        """Messages waiting for workers of a kind; ``client`` is one of the broker's server."""
+    def queue_lengths(self, client: Any, device: str) -> tuple[int, int]:
+        """Messages waiting for workers of a kind, and those of them for jobs that are new.
+
+        Args:
+            client: One of the broker's server.
+            device: Which kind.
+        """
         with redis_errors(self._where):
             pipe = client.pipeline(transaction=False)
-            pipe.llen(train_queue(device))
-            pipe.llen(infer_queue(device))
-            return sum(map(int, pipe.execute()))
+            for name in worker_queues(device):
+                pipe.llen(name)
+            requests, first, others = map(int, pipe.execute())
+            return requests + first + others, first
 
     def _send(
         self, task: str, hint: Hint, *, queue: str, extra: list[Any] | None = None, **options: Any

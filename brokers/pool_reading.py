@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from brokers.errors import redis_errors
 from brokers.job_index import live_jobs
 from brokers.nodes import Node, alive_nodes
-from brokers.queues import infer_queue, train_queue
+from brokers.queues import DEVICES, worker_queues
 from brokers.round_store import RoundStore
 from brokers.streams import Event
 from brokers.topology import CONTROL_QUEUE, PS_QUEUE
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 _NUM_EVENTS = 40
 
 QUEUES = (
-    *(make(device) for device in ("cpu", "gpu") for make in (train_queue, infer_queue)),
+    *(name for device in DEVICES for name in worker_queues(device)),
     CONTROL_QUEUE,
     PS_QUEUE,
 )

@@ -133,6 +133,7 @@ class RoundStore:
         stage: str,
         preferred: Sequence[int] = (),
         queue_length: int = 0,
+        num_first: int = 0,
         held_ms: int = 0,
         idle_ms: int = 0,
         worker: str = "",
@@ -148,6 +149,7 @@ class RoundStore:
             stage: ``init``, ``train`` or ``validate``.
             preferred: Slots it held before, best first (their shards and weights are warm).
             queue_length: Messages in its worker's queue, for fairness between jobs.
+            num_first: Those of them for jobs that nobody has worked for yet.
             held_ms: For how long it has held its worker.
             idle_ms: For how long it has had nothing to do.
             worker: Name of the worker, for people and the ledger.
@@ -157,7 +159,7 @@ class RoundStore:
         answer = self._run(
             "take",
             gen, token, ticket, stage, ",".join(map(str, preferred)), queue_length, held_ms,
-            idle_ms, worker,
+            idle_ms, worker, num_first,
             first=[_wait(self.bell_key, after, block_ms)] if after else (),
         )  # fmt: skip
         if answer[0] == "SLOT":
@@ -166,7 +168,7 @@ class RoundStore:
                 round_index=int(answer[4]), version=int(answer[5]),
                 weights=TensorRef.from_json(answer[6]) if answer[6] else None,
                 num_slots=int(answer[7]), attempt=int(answer[8]), optimizer=answer[9],
-                local=answer[10],
+                local=answer[10], is_copy=answer[11] == "1",
             )  # fmt: skip
         if answer[0] == "WAIT":
             return Wait(bell=answer[1], is_complete=answer[2] == "1")
@@ -278,6 +280,11 @@ class RoundStore:
     def send(self, gen: str, ticket: str, *, burst: int) -> str:
         """Record a dispatch before it is sent. OK, FULL, IDLE or GONE."""
         return self._run("send", gen, ticket, burst)[0]
+
+    def share(self, gen: str, *, most: int | None, credit_ms: float, lean: int) -> None:
+        """Lay down how many workers the job is to have for now (None for any number), and why."""
+        allot = "" if most is None else most
+        self._run("share", gen, allot, round(credit_ms), lean)
 
     # -- reads -------------------------------------------------------------------------------
 

@@ -10,7 +10,7 @@ from celery.app.amqp import AMQP
 from kombu.connection import Connection
 from kombu.entity import Exchange, Queue
 
-from brokers.queues import DEVICES, infer_queue, train_queue
+from brokers.queues import DEVICES, worker_queues
 from brokers.settings import Settings
 
 CONTROL_QUEUE = "kubeml.control"
@@ -52,8 +52,7 @@ def ps_queue() -> Queue:
 def celery_config(settings: Settings) -> dict[str, Any]:
     """Celery's configuration for workers, control workers and senders alike."""
     url = verified(settings.broker_url)
-    names = [CONTROL_QUEUE]
-    names += [make(device) for device in DEVICES for make in (train_queue, infer_queue)]
+    names = [CONTROL_QUEUE, *(name for device in DEVICES for name in worker_queues(device))]
     return {
         "broker_url": url,
         "result_backend": url,

@@ -13,7 +13,10 @@ from brokers.queues import DEVICES, infer_queue
 if TYPE_CHECKING:
     from redis import Redis
 
-_HEAD = ("state", "device", "want", "slots", "stop", "lease_ms", "max_workers")
+_HEAD = (
+    "state", "device", "want", "slots", "stop", "lease_ms", "max_workers", "weight", "allot",
+    "credit", "lean", "shared_at",
+)  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,6 +34,10 @@ class LiveJob:
         tickets: Dispatches that nobody has answered yet.
         max_workers: No more workers than these at a time; None for no such cap.
         is_stopping: Whether it was asked to end.
+        weight: Its weight among the jobs of the pool.
+        allot: How many workers it is to have for now; None for any number.
+        credit_ms, lean: The books of that; see ``kubeml.fair_share``.
+        unshared_ms: Time since these books were made.
     """
 
     id: str
@@ -43,6 +50,11 @@ class LiveJob:
     tickets: int = 0
     max_workers: int | None = None
     is_stopping: bool = False
+    weight: int = 1
+    allot: int | None = None
+    credit_ms: float = 0.0
+    lean: int = 0
+    unshared_ms: float = 0.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -127,6 +139,10 @@ def _live_job(job_id: str, answers: Sequence[Any], now_ms: float) -> LiveJob:
         num_live=sum(1 for _, at in seen if at >= oldest), tickets=int(tickets),
         # 0, as a head that knows no cap may say it, is none.
         max_workers=_whole(head, "max_workers") or None, is_stopping=head.get("stop") == "1",
+        weight=_whole(head, "weight") or 1,
+        allot=_whole(head, "allot") if head.get("allot") else None,
+        credit_ms=float(_whole(head, "credit")), lean=_whole(head, "lean"),
+        unshared_ms=now_ms - _whole(head, "shared_at") if head.get("shared_at") else 0.0,
     )  # fmt: skip
 
 

@@ -154,9 +154,9 @@ class Client:
             max_parallelism: Ceiling of N; 16, or the parallelism if that is larger.
             deadline: In what time the job should end, counted from now: ``"30m"``, or seconds.
             options: Further fields of ``kubeml.job.JobSpec``: ``static``, ``policy``,
-                ``max_workers``, ``k``, ``validate_every``, ``goal_accuracy``, ``shuffle``,
-                ``optimizer_state``, ``outer``, ``outer_lr``, ``outer_momentum``, ``wire``,
-                ``overlap``, ``device``, ``max_errors``.
+                ``max_workers``, ``priority``, ``hedge``, ``k``, ``validate_every``,
+                ``goal_accuracy``, ``shuffle``, ``optimizer_state``, ``outer``, ``outer_lr``,
+                ``outer_momentum``, ``wire``, ``overlap``, ``device``, ``max_errors``.
 
         Raises:
             FunctionNotFound, DatasetNotFound: There is none of that name.

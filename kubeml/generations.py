@@ -102,6 +102,9 @@ class Generations:
             "floor": scale.floor,
             "ceiling": scale.ceiling,
             "max_workers": scale.max_workers,
+            "weight": spec.priority,
+            # A copy would begin without what `local` keeps in the other process.
+            "hedge": int(spec.hedge and spec.optimizer_state != "local"),
         }
 
     def _restored(self, checkpoint: Checkpoint) -> dict[str, Any]:

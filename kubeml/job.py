@@ -15,6 +15,7 @@ MAX_PARALLELISM = 256
 MAX_EPOCHS = 100_000
 MAX_BATCH = 1_000_000
 MAX_WORKERS = 100_000
+MAX_PRIORITY = 100
 
 
 class State(StrEnum):
@@ -67,6 +68,8 @@ class JobSpec:
         policy: What chooses N otherwise.
         deadline_s: Seconds from submission in which the job should have ended; 0 for none.
         max_workers: Workers that may take part at a time; 0 for any number.
+        priority: Weight of the job where several share a pool: twice as much, twice the workers.
+        hedge: Whether idle workers may train copies of slots that take much longer than others.
         k: Steps between two merges; -1 for one round per epoch.
         validate_every: Epochs between validations; 0 for the last epoch alone.
         goal_accuracy: Stop once a validation reaches this (percent); 0 for never.
@@ -110,6 +113,8 @@ class JobSpec:
     policy: str = "efficiency"
     deadline_s: float = 0.0
     max_workers: int = 0
+    priority: int = 1
+    hedge: bool = True
     created_at: float = 0.0
 
     def check(self) -> None:
@@ -128,6 +133,7 @@ class JobSpec:
         check_int("--parallelism (its floor)", self.min_parallelism, low=1, high=self.parallelism)
         check_choice("--policy", self.policy, POLICIES)
         check_int("--max-workers", self.max_workers, low=0, high=MAX_WORKERS)
+        check_int("--priority", self.priority, low=1, high=MAX_PRIORITY)
         if self.deadline_s != 0:
             check_number("--deadline", self.deadline_s, above=0.0)
             if self.static or self.policy != "efficiency":

@@ -34,6 +34,7 @@ from kubeml.job import JobSpec, State
 from kubeml.job_tensors import JobTensors
 from kubeml.records import JobRecords
 from kubeml.round_merger import RoundMerger, Staged
+from kubeml.sharing import Sharing
 
 if TYPE_CHECKING:
     from redis import Redis
@@ -57,6 +58,7 @@ class Services:
     broker: "Redis"
     objects: ObjectStore
     dispatcher: Dispatcher
+    sharing: Sharing
     name: str
 
 
@@ -365,8 +367,9 @@ class JobKeeper:
             return
         self._tensors.keep_alive(snap)
         services = self._services
+        services.sharing.update(self._store, snap.gen)
         try:
-            waiting = services.dispatcher.queue_length(services.broker, self.spec.device)
+            waiting, _ = services.dispatcher.queue_lengths(services.broker, self.spec.device)
             self._watch.repair(snap, self.spec, queue_length=waiting)
         except BackendUnreachable as err:
             # Training goes on without the broker: who takes part needs no more messages.

@@ -212,5 +212,5 @@ class RoundAhead:
     def _is_expected(self, answer: Work | Wait | Leave | None) -> TypeGuard[Work]:
         return (
             isinstance(answer, Work)
-            and replace(answer, rid="", weights=None, attempt=1) == self._expected
+            and replace(answer, rid="", weights=None, attempt=1, is_copy=False) == self._expected
         )

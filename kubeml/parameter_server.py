@@ -36,6 +36,7 @@ from kubeml.errors import (
 )
 from kubeml.job_keeper import JobKeeper, Services
 from kubeml.records import JobRecords
+from kubeml.sharing import Sharing
 
 logger = logging.getLogger(__name__)
 
@@ -168,6 +169,7 @@ class ParameterServer(ConsumerMixin):
             broker=broker_client(settings),
             objects=self._objects,
             dispatcher=Dispatcher(settings),
+            sharing=Sharing(self._client),
             name=f"{self.name}-{new_id()[:8]}",
         )
         self._keepers: dict[str, KeeperThread] = {}

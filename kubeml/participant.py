@@ -123,13 +123,15 @@ class Participant:
     def _take(self, stage: str, *, after: Wait | None = None) -> Work | Wait | Leave:
         """Ask what to do: at once, or when the bell has rung (or was waited for in vain)."""
         now = time.monotonic()
+        queue_length, num_first = self._worker.queue_lengths()
         return self._store.take(
             self._gen,
             token=self._token,
             ticket=self._ticket,
             stage=stage,
             preferred=self._preferred,
-            queue_length=self._worker.queue_length(),
+            queue_length=queue_length,
+            num_first=num_first,
             held_ms=int((now - self._started) * 1000),
             idle_ms=int((now - self._idle_since) * 1000),
             worker=self._worker.name,

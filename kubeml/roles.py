@@ -5,7 +5,7 @@ import socket
 import sys
 from collections.abc import Mapping
 
-from brokers.queues import infer_queue, train_queue
+from brokers.queues import worker_queues
 from brokers.settings import Settings, child_environment
 from brokers.topology import CONTROL_QUEUE
 from kubeml.gpus import pinned_environment, pinned_gpus
@@ -31,7 +31,7 @@ def exec_worker(settings: Settings, *, name: str = "", slots_given: bool = False
     if len(gpus) > 1:
         sys.exit(run_group(settings, gpus, name=name))
     device = settings.device
-    options = ["--queues", f"{infer_queue(device)},{train_queue(device)}", "--concurrency", "1"]
+    options = ["--queues", ",".join(worker_queues(device)), "--concurrency", "1"]
     pinned = pinned_environment(gpus[0]) if gpus else {}
     _become(settings, "worker", name, device, options, pool="prefork", extra=pinned)
 

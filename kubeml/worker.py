@@ -93,7 +93,7 @@ class Worker:
         self.broker = broker_client(settings)
         self.channel = TensorChannel(self.client)
         self._ask_broker_at = 0.0
-        self._queue_length = 0
+        self._queue_lengths = (0, 0)
         self._jobs: OrderedDict[tuple[str, str], WarmJob] = OrderedDict()
 
     @cached_property
@@ -137,19 +137,22 @@ class Worker:
         for key in [key for key in self._jobs if key[0] == job_id]:
             self._jobs.pop(key).close()
 
-    def queue_length(self) -> int:
-        """Messages waiting for workers of this kind; 0 while the broker does not answer."""
+    def queue_lengths(self) -> tuple[int, int]:
+        """Messages waiting for workers of this kind, and those of them for jobs that are new.
+
+        None while the broker does not answer.
+        """
         if time.monotonic() < self._ask_broker_at:
-            return self._queue_length
+            return self._queue_lengths
         try:
-            self._queue_length = self.dispatcher.queue_length(self.broker, self.settings.device)
+            self._queue_lengths = self.dispatcher.queue_lengths(self.broker, self.settings.device)
             self._ask_broker_at = time.monotonic() + _ASK_BROKER_EVERY_S
         except BackendUnreachable as err:
             # Only fairness between jobs needs it: training goes on without the broker.
             logger.warning("who waits is not known: %s", err)
-            self._queue_length = 0
+            self._queue_lengths = (0, 0)
             self._ask_broker_at = time.monotonic() + _BROKER_PAUSE_S
-        return self._queue_length
+        return self._queue_lengths
 
     def load_weights(self, warm: WarmJob, blob: Buffer) -> None:
         """Put a weights blob into the network, and the frozen tensors the first time."""

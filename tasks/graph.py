@@ -12,9 +12,8 @@ from collections.abc import Sequence
 from celery import group
 from celery.canvas import Signature
 
-from brokers.dispatch import dispatch_id
+from brokers.dispatch import dispatch_id, stage_queue
 from brokers.protocol import Hint
-from brokers.queues import train_queue
 from brokers.topology import STAGE_TASKS
 from tasks.app import app
 
@@ -30,7 +29,7 @@ def participant(stage: str, hint: Hint, device: str, label: str) -> Signature:
     signature: Signature = app.signature(
         STAGE_TASKS[stage],
         args=args,
-        queue=train_queue(device),
+        queue=stage_queue(stage, device),
         task_id=dispatch_id(label, hint),
         ignore_result=True,
         immutable=True,

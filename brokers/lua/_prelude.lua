@@ -4,7 +4,8 @@
 --   KEYS[1] h  hash    head: gen state epoch round rounds rid ver w slots want last_want vslots overlap
 --                      stop reason scale floor ceiling max_workers ...
 --   KEYS[2] s  hash    slot -> lease {t token, dl deadline ms, at start ms, n attempt, e errors, l lost;
---                      and in ms since the round was opened: b begun at first, a by this one, i in}
+--                      and in ms since the round was opened: b begun at first, a by this one, i in;
+--                      h: a second lease {t, dl, w, a}: somebody trains a copy, in case it is sooner}
 --   KEYS[3] c  hash    slot -> contribution {cid, token, ...}
 --   KEYS[4] p  zset    token -> last seen ms: live participants
 --   KEYS[5] d  zset    ticket -> ms: dispatches not yet answered
@@ -80,6 +81,22 @@ local function live(at, length)
   redis.call('ZREMRANGEBYSCORE', P, '-inf', '(' .. (at - length))
   redis.call('ZREMRANGEBYSCORE', P, '(' .. (at + length), '+inf')
   return redis.call('ZCARD', P)
+end
+
+-- Whoever trains a copy of the slot has it now: the first one has given it up, or died.
+local function promote(record)
+  local copy = record.h
+  record.t, record.dl, record.w, record.a, record.h = copy.t, copy.dl, copy.w, copy.a, nil
+  record.at, record.n = now(), record.n + 1
+  redis.call('HINCRBY', H, 'retries', 1)
+end
+
+-- How many may take part, whatever there is to do: the user's cap, and the job's share of the pool.
+local function most()
+  local cap, share = number('max_workers'), head('allot')
+  if cap <= 0 then cap = math.huge end
+  if share and share ~= '' then cap = math.min(cap, tonumber(share)) end
+  return cap
 end
 
 -- An attempt that came to nothing, for the ledger; bounded, since reasons can be long.

@@ -3,9 +3,10 @@ if gone() then return {'GONE'} end
 if head('stop') == '1' or is_final(head('state')) then return {'STOP'} end
 if head('rid') ~= ARGV[4] then return {'LOST'} end
 local record = lease(ARGV[3])
-if record.t ~= ARGV[2] then return {'LOST'} end
+local mine = record.t == ARGV[2] and record or record.h
+if not mine or mine.t ~= ARGV[2] then return {'LOST'} end
 local at = now()
-record.dl = at + number('lease_ms')
+mine.dl = at + number('lease_ms')
 put_lease(ARGV[3], record)
 redis.call('ZADD', P, at, ARGV[2])
 return {'OK'}

@@ -18,9 +18,12 @@ else
     if redis.call('EXISTS', KEYS[i]) == 0 then return {'MISSING', KEYS[i]} end
   end
   -- An expired lease that nobody has taken over still belongs to its token.
-  if record.t ~= ARGV[2] then return {'LOST'} end
+  local copy = record.h and record.h.t == ARGV[2] and record.h
+  if record.t ~= ARGV[2] and not copy then return {'LOST'} end
   redis.call('HSET', C, slot, ARGV[6])
-  record.t, record.dl = '', 0
+  -- The first one counts, be it the copy; the other is LOST.
+  if copy then record.a, record.w = copy.a, copy.w end
+  record.t, record.dl, record.h = '', 0, nil
   record.i = open_ms()
   put_lease(slot, record)
   redis.call('ZADD', P, now(), ARGV[2])

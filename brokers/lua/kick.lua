@@ -6,17 +6,26 @@ if head('rid') ~= ARGV[2] then return {'STALE'} end
 local slot, kind = ARGV[3], ARGV[5]
 local record = lease(slot)
 local tried = record
+local copy = record.h and ARGV[4] ~= '' and record.h.t == ARGV[4] and record.h
 if kind == 'bad' then
   local text = redis.call('HGET', C, slot)
   if not text or cjson.decode(text).cid ~= ARGV[4] then return {'NONE'} end
   local handed_in = cjson.decode(text)
   tried = {n = record.n, t = handed_in.token, w = handed_in.worker}
   redis.call('HDEL', C, slot)
+elseif copy then
+  tried = {n = record.n, t = copy.t, w = copy.w}
 elseif ARGV[4] == '' or record.t ~= ARGV[4] then
   return {'NONE'}
 end
 note_failed(slot, tried, kind, ARGV[6])
-record.t, record.dl = '', 0
+if copy then
+  record.h = nil
+elseif record.h and kind ~= 'bad' then
+  promote(record)
+else
+  record.t, record.dl = '', 0
+end
 if kind ~= 'drain' then record.e = record.e + 1 end
 put_lease(slot, record)
 if kind ~= 'drain' and record.e >= number('max_errors') then

@@ -7,7 +7,7 @@ if head('stop') == '1' or not (state == 'INIT' or state == 'RUN' or state == 'VA
 end
 if redis.call('ZSCORE', D, ARGV[2]) then return {'OK'} end
 local at = now()
-local open = number('want') - redis.call('HLEN', C)
+local open = math.min(number('want') - redis.call('HLEN', C), most())
 local outstanding = redis.call('ZCARD', D)
 if live(at, number('lease_ms')) + outstanding >= open or outstanding >= tonumber(ARGV[3]) then
   return {'FULL'}

@@ -1,5 +1,6 @@
--- TAKE(gen, token, ticket, stage, preferred, queue length, held ms, idle ms, worker): what am I to do?
--- -> SLOT slot rid epoch round ver w slots attempt o l | WAIT bell complete | RETURN why | END state | GONE
+-- TAKE(gen, token, ticket, stage, preferred, queue length, held ms, idle ms, worker, first): what am I to do?
+-- queue length: messages that wait for workers of this kind; first: those of jobs that have had none yet.
+-- -> SLOT slot rid epoch round ver w slots attempt o l copy | WAIT bell complete | RETURN why | END state | GONE
 local STAGES = {INIT = 'init', RUN = 'train', VAL = 'validate'}
 if gone() then return {'GONE'} end
 local token, ticket = ARGV[2], ARGV[3]
@@ -18,30 +19,40 @@ local participants = live(at, length)
 -- The call may have waited behind the bell since it was sent: it was served or idle for longer.
 local late = seen and math.min(math.max(at - tonumber(seen), 0), 2000) or 0
 
-local function grant(slot, record)
-  record.dl = at + length
+local function grant(slot, record, held)
+  held.dl = at + length
   put_lease(slot, record)
   redis.call('ZADD', P, at, token)
   return {
     'SLOT', tostring(slot), head('rid'), head('epoch'), head('round'), head('ver'), head('w'),
     head('slots'), tostring(record.n), redis.call('HGET', O, slot) or '',
     redis.call('HGET', L, slot) or '',
+    held == record and '' or '1',
   }
 end
 
 -- Its own slot first, so that a repeated call gets the same answer.
 for slot = 0, want - 1 do
   local record = lease(slot)
-  if record.t == token and redis.call('HEXISTS', C, slot) == 0 then
-    return grant(slot, record)
+  local mine = record.t == token and record or record.h
+  if mine and mine.t == token and redis.call('HEXISTS', C, slot) == 0 then
+    return grant(slot, record, mine)
   end
 end
 
 if is_new and not known then return {'RETURN', 'doubled'} end
-if is_new and participants >= want then return {'RETURN', 'surplus'} end
--- Others wait for this worker: give it back once it has served for a while, or has nothing to do.
-if not is_new and tonumber(ARGV[6]) > redis.call('ZCARD', D)
-   and (tonumber(ARGV[7]) + late >= 2000 or tonumber(ARGV[8]) + late >= 500) then
+if is_new and participants >= math.min(want, most()) then return {'RETURN', 'surplus'} end
+-- There are more than the job is to have: its cap or its share of the pool has become smaller.
+if not is_new and participants > most() then
+  redis.call('ZREM', P, token)
+  return {'RETURN', 'share'}
+end
+-- Others wait for this worker: give it back at once to a job that has had none yet; else when it has
+-- served for a while (unless shares are laid down), or has nothing to do.
+local is_wanted = tonumber(ARGV[6]) > redis.call('ZCARD', D)
+if not is_new and is_wanted and (tonumber(ARGV[10]) > 0 and state ~= 'INIT'
+   or (head('allot') or '') == '' and tonumber(ARGV[7]) + late >= 2000
+   or tonumber(ARGV[8]) + late >= 500) then
   redis.call('ZREM', P, token)
   return {'RETURN', 'yield'}
 end
@@ -58,13 +69,19 @@ local function try(slot)
         .. ' times in one round: its workers died or hung')
       return {'END', 'FAILED'}
     end
+    if record.h and is_valid(record.h, at, length) then
+      promote(record)
+      put_lease(slot, record)
+      return nil
+    end
   end
+  record.h = nil
   record.n = record.n + 1
   if record.n > 1 then redis.call('HINCRBY', H, 'retries', 1) end
   record.t, record.at, record.w = token, at, ARGV[9]
   record.a = open_ms()
   record.b = record.b or record.a
-  return grant(slot, record)
+  return grant(slot, record, record)
 end
 
 for text in string.gmatch(ARGV[5], '%d+') do
@@ -75,6 +92,32 @@ end
 for slot = 0, want - 1 do
   local answer = try(slot)
   if answer then return answer end
+end
+
+-- Nothing is left but to wait: train a copy of the slot that runs longest, if that is much longer than
+-- any of the others took. (Backup tasks: Dean and Ghemawat, MapReduce, OSDI 2004.)
+local function slowest()
+  local open, usual, found, longest = open_ms(), -1, nil, 0
+  for slot = 0, want - 1 do
+    local record = lease(slot)
+    if redis.call('HEXISTS', C, slot) == 1 then
+      usual = math.max(usual, (record.i or 0) - (record.a or 0))
+    elseif record.a and is_valid(record, at, length) and not (record.h and is_valid(record.h, at, length))
+       and open - record.a > longest then
+      found, longest = slot, open - record.a
+    end
+  end
+  return usual >= 0 and longest >= math.max(1000, 2 * usual) and found
+end
+
+if head('hedge') == '1' and not is_wanted then
+  local slot = slowest()
+  if slot then
+    local record = lease(slot)
+    record.h = {t = token, w = ARGV[9], a = open_ms()}
+    redis.call('HINCRBY', H, 'copies', 1)
+    return grant(slot, record, record.h)
+  end
 end
 
 redis.call('ZADD', P, at, token)

@@ -45,6 +45,13 @@ def train(
     max_workers: Annotated[
         int, typer.Option("--max-workers", help="Workers to use at a time; 0: any number.")
     ] = 0,
+    priority: Annotated[
+        int, typer.Option("--priority", help="Weight where jobs share workers: 2 gets twice 1.")
+    ] = 1,
+    hedge: Annotated[
+        bool,
+        typer.Option("--hedge/--no-hedge", help="Let idle workers train copies of slow slots."),
+    ] = True,
     k: Annotated[
         int, typer.Option("--K", help="Steps between two merges; -1: once per epoch.")
     ] = -1,
@@ -109,7 +116,8 @@ def train(
         job = client.train(
             function, dataset, epochs=epochs, batch_size=batch, lr=lr, parallelism=parallelism,
             max_parallelism=max_parallelism, static=static, deadline=deadline,
-            policy=policy or "efficiency", max_workers=max_workers, k=k,
+            policy=policy or "efficiency", max_workers=max_workers, priority=priority,
+            hedge=hedge, k=k,
             validate_every=validate_every, goal_accuracy=goal_accuracy, seed=seed, shuffle=shuffle,
             optimizer_state=optimizer_state, outer=outer, outer_lr=outer_lr,
             outer_momentum=outer_momentum, wire=wire, overlap=overlap, device=device,

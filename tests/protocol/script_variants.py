@@ -54,7 +54,7 @@ WEAKENINGS: Mapping[str, tuple[Change, ...]] = {
         ),
     ),
     "CONTRIB without lease check": (
-        Change("contrib", "if record.t ~= ARGV[2] then return {'LOST'} end", ""),
+        Change("contrib", "if record.t ~= ARGV[2] and not copy then return {'LOST'} end", ""),
     ),
     "CONTRIB replaces what is there": (
         Change("contrib", "local there = redis.call('HGET', C, slot)", "local there = false"),
@@ -76,7 +76,9 @@ WEAKENINGS: Mapping[str, tuple[Change, ...]] = {
     "TAKE does not count the time behind the bell": (
         Change("take", "seen and math.min(math.max(at - tonumber(seen), 0), 2000) or 0", "0"),
     ),
-    "CONTRIB keeps the lease": (Change("contrib", "record.t, record.dl = '', 0", ""),),
+    "CONTRIB keeps the lease": (
+        Change("contrib", "record.t, record.dl, record.h = '', 0, nil", ""),
+    ),
     "ADVANCE without rid check": (Change("advance", _ADVANCE_RID, ""),),
     "ADVANCE is not repeatable": (
         Change(
@@ -136,7 +138,7 @@ WEAKENINGS: Mapping[str, tuple[Change, ...]] = {
         Change("take", "if is_valid(record, at, length) then return nil end", ""),
     ),
     "TAKE forgets its own lease": (
-        Change("take", "record.t == token and redis.call('HEXISTS', C, slot) == 0", "false"),
+        Change("take", "mine and mine.t == token and redis.call('HEXISTS', C, slot) == 0", "false"),
     ),
     "TAKE without doubled check": (
         Change("take", "if is_new and not known then return {'RETURN', 'doubled'} end", ""),
@@ -144,11 +146,46 @@ WEAKENINGS: Mapping[str, tuple[Change, ...]] = {
     "TAKE without surplus check": (
         Change(
             "take",
-            "if is_new and participants >= want then return {'RETURN', 'surplus'} end",
-            "",
+            "if is_new and participants >= math.min(want, most()) then",
+            "if false then",
         ),
     ),
     "TAKE never yields": (Change("take", "tonumber(ARGV[6]) > redis.call('ZCARD', D)", "false"),),
+    "TAKE does not heed the share": (Change("take", "participants > most()", "false"),),
+    "TAKE does not heed new jobs": (
+        Change("take", "tonumber(ARGV[10]) > 0 and state ~= 'INIT'", "false"),
+    ),
+    "TAKE yields by the clock although shares are laid down": (
+        Change("take", "(head('allot') or '') == '' and ", ""),
+    ),
+    "SEND does not heed the share": (
+        Change(
+            "send",
+            "math.min(number('want') - redis.call('HLEN', C), most())",
+            "number('want') - redis.call('HLEN', C)",
+        ),
+    ),
+    "nobody heeds the user's cap": (Change(EVERY_SCRIPT, "if cap <= 0 then", "if true then"),),
+    "TAKE copies at once": (Change("take", "longest >= math.max(1000, 2 * usual)", "longest > 0"),),
+    "TAKE copies unasked": (Change("take", "head('hedge') == '1'", "true"),),
+    "TAKE copies although others wait": (
+        Change("take", "head('hedge') == '1' and not is_wanted", "head('hedge') == '1'"),
+    ),
+    "TAKE gives copies of copies": (
+        Change("take", "not (record.h and is_valid(record.h, at, length))", "true"),
+    ),
+    "a dead worker's copy is not promoted": (
+        Change("take", "if record.h and is_valid(record.h, at, length) then", "if false then"),
+    ),
+    "CONTRIB takes no copies": (
+        Change("contrib", "record.h and record.h.t == ARGV[2] and record.h", "false"),
+    ),
+    "KICK drops the copy with the slot": (
+        Change("kick", "elseif record.h and kind ~= 'bad' then", "elseif false then"),
+    ),
+    "KICK of a copy drops the slot": (
+        Change("kick", "if copy then\n  record.h = nil\nelseif", "if"),
+    ),
     "TAKE does not count lost leases": (Change("take", "record.l = record.l + 1", "record.l = 0"),),
     "TAKE gives slots that are in": (
         Change("take", "if redis.call('HEXISTS', C, slot) == 1 then return nil end", ""),
@@ -163,7 +200,9 @@ WEAKENINGS: Mapping[str, tuple[Change, ...]] = {
         Change(EVERY_SCRIPT, "redis.call('ZREMRANGEBYSCORE', P, '-inf', '(' .. (at - length))", ""),
     ),
     "BEAT without token check": (
-        Change("beat", "if record.t ~= ARGV[2] then return {'LOST'} end", ""),
+        Change(
+            "beat", "if not mine or mine.t ~= ARGV[2] then return {'LOST'} end", "mine = record"
+        ),
     ),
     "BEAT without rid check": (
         Change("beat", "if head('rid') ~= ARGV[4] then return {'LOST'} end", ""),

@@ -64,6 +64,7 @@ class _Participant:
 
     def _take(self, preferred: list[int], held_ms: int, idle_ms: int) -> Callable[[], Any]:
         waiting = len(self.world.messages)
+        num_first = int(bool(waiting) and self.world.happens("new job"))
         return lambda: self.store.take(
             self.gen,
             token=self.token,
@@ -71,6 +72,7 @@ class _Participant:
             stage=self.stage,
             preferred=preferred,
             queue_length=waiting,
+            num_first=num_first,
             held_ms=held_ms,
             idle_ms=idle_ms,
         )
@@ -247,9 +249,15 @@ class _Keeper:
             if (yield self._are_tensors_lost(snap)):
                 yield from self._rebuild_unless_superseded(snap)
             else:
+                yield self._share(snap)
                 waiting = len(self.world.messages)
                 yield lambda: self.watch.repair(snap, self.world.spec, queue_length=waiting)
         return False
+
+    def _share(self, snap: Snapshot) -> Callable[[], Any]:
+        """Shares come and go as other jobs do: of none, too."""
+        most = self.world.rng.randrange(3) if self.world.happens("share") else None
+        return lambda: self.store.share(snap.gen, most=most, credit_ms=0.0, lean=0)
 
     def _commit(self, snap: Snapshot) -> Actor:
         read = [Contribution.from_json(snap.contributions[s]) for s in sorted(snap.contributions)]

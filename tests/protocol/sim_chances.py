@@ -20,6 +20,8 @@ IN_ACTORS = {
     "slow worker": 0.12,
     "slow merge": 0.2,
     "lost message": 0.15,
+    "share": 0.1,
+    "new job": 0.2,
     "doubled message": 0.1,
 }
 CHANCES = {**PER_TURN, **PER_CALL, **IN_ACTORS}

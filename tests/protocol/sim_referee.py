@@ -46,6 +46,8 @@ class Books:
     gen: str = ""
     rid: str = ""
     grants: dict[tuple[str, int], Grant] = field(default_factory=dict)
+    #: Leases of copies, of a slot that somebody else has.
+    copies: dict[tuple[str, int], Grant] = field(default_factory=dict)
     accepted: dict[tuple[str, int], str] = field(default_factory=dict)
 
 
@@ -113,18 +115,25 @@ class Referee:
     # -- slots -------------------------------------------------------------------------------
 
     def _on_take(self, _: Any, args: Any, answer: Any, now_ms: int, *__: Any) -> None:
-        token, slot, rid = args[1], int(answer[1]), answer[2]
-        grant = self.books.grants.get((rid, slot))
+        token, slot, rid, is_copy = args[1], int(answer[1]), answer[2], answer[11] == "1"
         if (rid, slot) in self.books.accepted:
             raise Violation(f"slot {slot} was granted although its contribution is in")
-        if grant and grant.token != token and 0 <= grant.deadline_ms - now_ms <= self._lease_ms:
-            raise Violation(f"I4: slot {slot} was granted while another's lease was valid")
-        self.books.grants[rid, slot] = Grant(token, now_ms + self._lease_ms)
+        if not self._is_valid(self.books.grants.get((rid, slot)), now_ms):
+            # Whoever has a copy has the slot itself since the other gave it up, or died.
+            if promoted := self.books.copies.pop((rid, slot), None):
+                self.books.grants[rid, slot] = promoted
+        # A copy may be granted beside another's lease, and a lease beside none.
+        for books in [self.books.copies] if is_copy else [self.books.grants, self.books.copies]:
+            held = books.get((rid, slot))
+            if held and held.token != token and self._is_valid(held, now_ms):
+                raise Violation(f"I4: slot {slot} was granted while another's lease was valid")
+        books = self.books.copies if is_copy else self.books.grants
+        books[rid, slot] = Grant(token, now_ms + self._lease_ms)
 
     def _on_beat(self, _: Any, args: Any, __: Any, now_ms: int, *___: Any) -> None:
         token, slot, rid = args[1], int(args[2]), args[3]
-        grant = self.books.grants.get((rid, slot))
-        if grant is None or grant.token != token:
+        grant = self._held_by(token, rid, slot)
+        if grant is None:
             raise Violation(f"I4: a beat for slot {slot} renewed a lease it does not hold")
         grant.deadline_ms = now_ms + self._lease_ms
 
@@ -135,10 +144,22 @@ class Referee:
             return
         if accepted is not None:
             raise Violation(f"I1: slot {slot} was accepted twice: {accepted}, {cid}")
-        grant = self.books.grants.pop((rid, slot), None)
-        if grant is None or grant.token != token:
+        if self._held_by(token, rid, slot) is None:
             raise Violation(f"I4: slot {slot} was accepted from {token}, which does not hold it")
+        self.books.grants.pop((rid, slot), None)
+        self.books.copies.pop((rid, slot), None)
         self.books.accepted[rid, slot] = cid
+
+    def _is_valid(self, grant: Grant | None, now_ms: int) -> bool:
+        return grant is not None and 0 <= grant.deadline_ms - now_ms <= self._lease_ms
+
+    def _held_by(self, token: str, rid: str, slot: int) -> Grant | None:
+        """The lease by which a token has a slot, or a copy of it."""
+        for books in (self.books.grants, self.books.copies):
+            grant = books.get((rid, slot))
+            if grant is not None and grant.token == token:
+                return grant
+        return None
 
     def _on_kick(self, _: Any, args: Any, *__: Any) -> None:
         rid, slot, who, kind = args[1], int(args[2]), args[3], args[4]
@@ -146,8 +167,12 @@ class Referee:
             if self.books.accepted.pop((rid, slot), None) != who:
                 raise Violation(f"I4: a contribution of slot {slot} was kicked under another cid")
             return
-        grant = self.books.grants.pop((rid, slot), None)
-        if grant is None or grant.token != who:
+        grant = self._held_by(who, rid, slot)
+        if grant is self.books.copies.get((rid, slot)):
+            self.books.copies.pop((rid, slot), None)
+        else:
+            self.books.grants.pop((rid, slot), None)
+        if grant is None:
             raise Violation(f"I4: a lease of slot {slot} was kicked by {who}, not its holder")
 
     # -- commits -----------------------------------------------------------------------------

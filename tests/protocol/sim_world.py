@@ -90,6 +90,7 @@ class World:
         self.referee = Referee(self.channel, self.objects, lease_ms=LEASE_MS)
         self.store = SimulatedStore(self, client, self.job_id)
         self.spec = _spec(self.job_id, epochs=self.rng.randrange(1, 4), overlap=seed % 2 == 1)
+        self.hedges = seed % 4 >= 2
         self.messages: list[tuple[str, str]] = []
         self.plan_requests, self._hints = 0, 0
         self.faults: Counter[str] = Counter()
@@ -137,7 +138,7 @@ class World:
         """The head of a job whose weights are to be initialised."""
         fields = {"state": "INIT", "rid": self.new_id(), "epoch": 0, "round": 0, "rounds": 1}
         fields |= {"ver": 0, "w": "", "slots": 1, "want": 1, "lease_ms": LEASE_MS}
-        fields |= {"overlap": int(self.spec.overlap)}
+        fields |= {"overlap": int(self.spec.overlap), "hedge": int(self.hedges)}
         return fields | {"max_errors": 10**6, "max_lost": 10**6}
 
     def next_message(self) -> tuple[str, str] | None:

@@ -115,7 +115,7 @@ def test_take_sends_a_surplus_participant_away(job: ScriptedJob) -> None:
     [
         pytest.param(1, 2000, 0, True, id="served for long"),
         pytest.param(1, 0, 500, True, id="idle"),
-        pytest.param(1, 1999, 499, False, id="fresh and busy"),
+        pytest.param(1, 1500, 300, False, id="fresh and busy"),
         pytest.param(0, 9000, 9000, False, id="nobody waits"),
     ],
 )

@@ -10,9 +10,11 @@ from brokers.errors import KubemlError
 from tests.protocol import test_scripts_advance as advance
 from tests.protocol import test_scripts_clock as clock
 from tests.protocol import test_scripts_contrib as contrib
+from tests.protocol import test_scripts_hedge as hedge
 from tests.protocol import test_scripts_life as life
 from tests.protocol import test_scripts_overlap as overlap
 from tests.protocol import test_scripts_scale as scale
+from tests.protocol import test_scripts_share as share
 from tests.protocol import test_scripts_take as take
 from tests.protocol import test_scripts_timings as timings
 from tests.protocol import test_scripts_trips as trips
@@ -75,6 +77,23 @@ CAUGHT_BY: dict[str, Claim] = {
     "TAKE without doubled check": take.test_take_sends_a_doubled_message_away,
     "TAKE without surplus check": take.test_take_sends_a_surplus_participant_away,
     "TAKE never yields": take.test_take_yields_when_served_for_long,
+    "TAKE does not heed the share": share.test_who_exceeds_the_share_leaves_when_its_slot_is_done,
+    "TAKE does not heed new jobs": share.test_a_new_job_gets_a_worker_at_the_end_of_a_slot,
+    "TAKE yields by the clock although shares are laid down": (
+        share.test_where_shares_are_laid_down_nobody_yields_by_the_clock
+    ),
+    "SEND does not heed the share": share.test_send_stops_at_the_share,
+    "nobody heeds the user's cap": share.test_the_lower_of_share_and_cap_counts,
+    "TAKE copies at once": hedge.test_nobody_copies_in_the_first_second,
+    "TAKE copies unasked": hedge.test_nobody_copies_where_the_job_does_not_want_it,
+    "TAKE copies although others wait": hedge.test_nobody_copies_while_other_jobs_wait,
+    "TAKE gives copies of copies": hedge.test_a_slot_is_copied_once,
+    "a dead worker's copy is not promoted": (
+        hedge.test_whoever_has_a_copy_has_the_slot_when_the_first_one_dies
+    ),
+    "CONTRIB takes no copies": hedge.test_the_copy_counts_if_it_is_first,
+    "KICK drops the copy with the slot": hedge.test_a_slot_given_up_goes_to_whoever_has_a_copy,
+    "KICK of a copy drops the slot": hedge.test_a_copy_given_up_leaves_the_slot_where_it_is,
     "TAKE does not count lost leases": (
         take.test_take_fails_the_job_when_a_slot_was_lost_too_often
     ),
