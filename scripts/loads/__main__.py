@@ -1,4 +1,4 @@
-"""``scripts/load [NAME]``: run one load, or all of them; exit code 1 if anything is not as it must."""
+"""``scripts/load [NAME]``: run one load, or all of them; exit code 1 if anything is wrong."""
 
 import argparse
 import importlib
@@ -15,6 +15,9 @@ from scripts.loads.report import LoadReport
 from scripts.loads.verdicts import References
 
 RESULTS = Path(__file__).parents[2] / "bench-results"
+#: Of the tables, in columns, where nobody says how many there are.
+WIDTH = 120
+
 LOADS = ("crowd", "arrivals", "churn", "straggler")
 
 
@@ -30,14 +33,16 @@ def main() -> int:
     # However it is ended: as Ctrl-C, so that its processes are stopped, too.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     names = LOADS if options.name == "all" else (options.name,)
-    talk = Console(stderr=True)
+    # Its tables are wide: a file, or CI's log, has room for them.
+    width = None if sys.stdout.isatty() else WIDTH
+    console = Console(stderr=options.json, width=width)
     reports: list[LoadReport] = []
     with pool.embedded_stack(workers=options.workers) as client:
         paced.put(client)
         references = References(client)
         for name in names:
             reports.append(loads[name].run(client, options, references))
-            reports[-1].show(talk if options.json else Console())
+            reports[-1].show(console)
             for path in reports[-1].write(options.out):
                 print(path, file=sys.stderr if options.json else sys.stdout)
     if options.json:
@@ -61,7 +66,7 @@ def parse(loads: dict[str, ModuleType]) -> argparse.Namespace:
         if hasattr(module, "add_options"):
             module.add_options(command)
     everything = commands.add_parser("all", parents=[common], help="all of them")
-    everything.set_defaults(jobs=20, epochs=None, minutes=None)
+    everything.set_defaults(jobs=None, epochs=None, minutes=None)
     return parser.parse_args()
 
 

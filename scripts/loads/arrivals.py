@@ -14,7 +14,7 @@ from scripts.loads.shapes import ELASTIC, STATIC, Shape, submit
 from scripts.loads.verdicts import References, Submitted, judge, unended, wait_for_all
 
 WEIGHTS = (1, 2, 4)
-QUICK_MINUTES = 0.5
+QUICK_MINUTES = 1 / 3
 
 #: How much of two workers' time is asked for, on average: queues form and go.
 LOAD = 0.8

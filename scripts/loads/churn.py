@@ -18,7 +18,7 @@ MOST = 3
 
 COUNTED = (
     f"every {EVERY_S[0]:g} to {EVERY_S[1]:g} s a worker is started (up to {MOST} besides the two of"
-    " the stack), told to go (SIGTERM) or killed (SIGKILL, one in three); the seed fixes the draw",
+    " the stack), told to go (SIGTERM) or killed (SIGKILL); the seed fixes the draw",
     "jobs arrive as in the load `arrivals`; workers come and go until the last job has ended",
     "again: slots that were trained again; workers: all that had a part in a job",
 )
@@ -43,6 +43,7 @@ class Churn:
     terminated: int = 0
     killed: int = 0
     there: list[tuple[float, int]] = field(default_factory=list)
+    _bag: list[str] = field(default_factory=list)
     _next_at: float = 0.0
 
     def act(self) -> None:
@@ -55,13 +56,19 @@ class Churn:
         if not names or (len(names) < MOST and self.rng.random() < 0.5):
             self.workers.start()
             self.started += 1
-        elif self.rng.random() < 1 / 3:
-            self.workers.kill(self.rng.choice(names))
+        else:
+            self._send_away(self.rng.choice(names))
+        self.there.append((time.time(), self.base + len(self.workers.names)))
+
+    def _send_away(self, name: str) -> None:
+        # As often in the one way as in the other, in random order.
+        self._bag = self._bag or self.rng.sample(["SIGTERM", "SIGKILL"], 2)
+        if self._bag.pop() == "SIGKILL":
+            self.workers.kill(name)
             self.killed += 1
         else:
-            self.workers.terminate(self.rng.choice(names))
+            self.workers.terminate(name)
             self.terminated += 1
-        self.there.append((time.time(), self.base + len(self.workers.names)))
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
@@ -87,8 +94,8 @@ def run(client: Client, options: argparse.Namespace, references: References) -> 
     return LoadReport(
         name="churn", counted=COUNTED, jobs=outcomes, faults=faults,
         facts={
-            "churn": f"{len(jobs)} jobs in {for_s:.0f} s, seed {options.seed}; {churn.started} workers"
-            f" came, {churn.terminated} were told to go, {churn.killed} killed"
+            "churn": f"{len(jobs)} jobs in {for_s:.0f} s, seed {options.seed}; {churn.started}"
+            f" workers came, {churn.terminated} were told to go, {churn.killed} killed"
         },
         draw=lambda figure: draw_pool(figure, traces, churn.there),
     )  # fmt: skip

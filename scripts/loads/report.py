@@ -134,11 +134,11 @@ class LoadReport:
             table.add_column(heading)
         for heading in ("weight", "epochs", "took s", "first s", "longest s", "workers", "again"):
             table.add_column(heading, justify="right")
-        for heading in ("state", "audit and weights"):
+        for heading in ("state", "audit, weights"):
             table.add_column(heading)
         for job in self.jobs:
             waits = (job.trace.first_wait_s, job.trace.longest_wait_s) if job.trace else (0.0, 0.0)
-            good = "every row 1x" + (", same weights" if job.bits == "same" else "")
+            good = "1x" + (", same bits" if job.bits == "same" else "")
             table.add_row(
                 job.job_id, job.shape, str(job.weight), str(job.epochs), f"{job.elapsed_s:.1f}",
                 *(f"{wait:.2f}" for wait in waits), str(job.workers), str(job.retries), job.state,

@@ -49,6 +49,6 @@ def submit(client: Client, shape: Shape, *, epochs: int, **options: Any) -> Job:
     """Submit a job of a shape; ``options`` are those that weights do not depend on."""
     wanted = {**_DEFAULTS, **shape.options, **options}
     return client.train(
-        paced.FUNCTION, paced.DATASET, epochs=epochs, parallelism=shape.parallelism, static=shape.static,
-        **wanted,
+        paced.FUNCTION, paced.DATASET, epochs=epochs, parallelism=shape.parallelism,
+        static=shape.static, **wanted,
     )  # fmt: skip

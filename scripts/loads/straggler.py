@@ -11,7 +11,7 @@ from scripts.loads.report import LoadReport
 from scripts.loads.shapes import Shape, submit
 from scripts.loads.verdicts import References, Submitted, judge, rounds, wait_for_all
 
-SLOTS, BATCH = 4, 4
+SLOTS, BATCH = 4, 6
 
 #: Steps of a round: 1 s of a usual worker's time.
 K = 50
@@ -21,8 +21,8 @@ SHAPE = Shape(name=f"N={SLOTS} K={K}", parallelism=SLOTS, options={"k": K, "batc
 ROUNDS = -(-ROWS // (SLOTS * K * BATCH))
 
 COUNTED = (
-    f"N={SLOTS} on {SLOTS} workers, a slot's round being {K} steps of {1000 * STEP_S:.0f} ms; the slow"
-    f" worker takes {SLOW_TIMES} times as long for each step, which weights do not depend on",
+    f"N={SLOTS} on {SLOTS} workers, a slot's round being {K} steps of {1000 * STEP_S:.0f} ms; the"
+    f" slow worker takes {SLOW_TIMES} times as long for each step, which weights do not depend on",
     "round: from its opening to its merge, by the state server's clock; rounds in which the slow"
     " worker had no slot from the beginning count like all others",
     "hedged: an idle worker trains a copy of the slowest slot, and the first to hand in counts",
@@ -31,7 +31,7 @@ COUNTED = (
 
 def run(client: Client, options: argparse.Namespace, references: References) -> LoadReport:
     """The same job without a slow worker, with one, and with one and hedging."""
-    epochs = 1 if options.quick else 6
+    epochs = 1 if options.quick else 8
     workers = Workers(client)
     jobs: dict[str, Submitted] = {}
     try:

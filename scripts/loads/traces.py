@@ -14,7 +14,6 @@ class Trace:
         job_id: The job.
         weight: Its priority.
         submitted_s: When it was submitted, Unix seconds.
-        opened_s: When its first round was opened: from then on it wants workers.
         merged_s: When its last round was merged.
         holdings: Who trained its slots: the work that counted.
     """
@@ -22,7 +21,6 @@ class Trace:
     job_id: str
     weight: int
     submitted_s: float
-    opened_s: float
     merged_s: float
     holdings: Sequence[Holding]
 
@@ -50,7 +48,7 @@ def trace(job_id: str, weight: int, submitted_s: float, rounds: Sequence[Round])
     if not rounds:
         return None
     return Trace(
-        job_id=job_id, weight=weight, submitted_s=submitted_s, opened_s=rounds[0].opened_s,
+        job_id=job_id, weight=weight, submitted_s=submitted_s,
         merged_s=rounds[-1].merged_s, holdings=[h for round_ in rounds for h in round_.holdings],
     )  # fmt: skip
 
@@ -74,8 +72,8 @@ class Share:
 
 
 def crowded(traces: Sequence[Trace]) -> tuple[float, float]:
-    """From when all jobs wanted workers until the first had no more work, in Unix seconds."""
-    begin_s = max(t.opened_s for t in traces)
+    """From the last submission until the first job had no more work, in Unix seconds."""
+    begin_s = max(t.submitted_s for t in traces)
     return begin_s, max(begin_s, min(t.merged_s for t in traces))
 
 
