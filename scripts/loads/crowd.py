@@ -10,7 +10,7 @@ from scripts.loads.traces import Trace, crowded, shares, shares_by_weight
 from scripts.loads.verdicts import References, Submitted, judge, wait_for_all
 
 #: How many jobs, and their weights, in turn.
-JOBS, QUICK_JOBS = 20, 6
+JOBS, QUICK_JOBS = 20, 5
 WEIGHTS = (1, 2, 3)
 
 #: Epochs for each unit of weight: all jobs have work for as long, if each gets its share.
