@@ -79,7 +79,7 @@ def run(client: Client, options: argparse.Namespace, references: References) -> 
     """Jobs arrive, workers come and go until all jobs have ended."""
     for_s = 60 * (options.minutes or (QUICK_MINUTES if options.quick else 5.0))
     rng = random.Random(options.seed)  # noqa: S311 - no secret
-    plan = draw_arrivals(rng, for_s=for_s, quick=options.quick)
+    plan = draw_arrivals(options.seed, for_s=for_s, quick=options.quick)
     workers = Workers(client)
     churn = Churn(workers=workers, rng=rng, base=options.workers)
     try:

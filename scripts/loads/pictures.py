@@ -21,7 +21,9 @@ def draw_crowd(figure: Any, traces: Sequence[Trace], rows: Sequence[ShareRow]) -
 
 
 def draw_workers(axes: Any, traces: Sequence[Trace]) -> None:
-    """Workers by job over time, as a stacked area."""
+    """Workers by job over time, as a stacked area; nothing if nobody worked."""
+    if not traces:
+        return
     middles, means = workers_over_time(traces)
     axes.stackplot(middles, *means.values(), linewidth=0)
     axes.set_xlabel("s since the first submission")
@@ -40,7 +42,7 @@ def draw_pool(
     """
     top, bottom = figure.subplots(2, 1)
     draw_workers(top, traces)
-    if there:
+    if there and traces:
         begin_s = min(t.submitted_s for t in traces)
         top.step(
             [at - begin_s for at, _ in there], [number for _, number in there], where="post",
