@@ -118,10 +118,10 @@ class Referee:
         token, slot, rid, is_copy = args[1], int(answer[1]), answer[2], answer[11] == "1"
         if (rid, slot) in self.books.accepted:
             raise Violation(f"slot {slot} was granted although its contribution is in")
-        if not self._is_valid(self.books.grants.get((rid, slot)), now_ms):
+        is_held = self._is_valid(self.books.grants.get((rid, slot)), now_ms)
+        if not is_held and (copied := self.books.copies.pop((rid, slot), None)):
             # Whoever has a copy has the slot itself since the other gave it up, or died.
-            if promoted := self.books.copies.pop((rid, slot), None):
-                self.books.grants[rid, slot] = promoted
+            self.books.grants[rid, slot] = copied
         # A copy may be granted beside another's lease, and a lease beside none.
         for books in [self.books.copies] if is_copy else [self.books.grants, self.books.copies]:
             held = books.get((rid, slot))
