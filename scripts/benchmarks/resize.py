@@ -103,7 +103,8 @@ def joins_and_leaves(
         _wait(lambda name=name: workers.is_ready(name))
         changes.append(Change(what="join", at_s=at_s, worker=name, ready_at_s=time.time()))
         _wait(lambda name=name: name in _busy(client, job))
-        time.sleep(rng.uniform(0.5, 2.0))
+        # The ledger is to have something that it handed in.
+        _wait_for_rounds(client, job, 2)
         _wait(lambda name=name: bool(held(client, job, name)))
         time.sleep(rng.uniform(0.0, SLOT_S / 2))
         slots = held(client, job, name)

@@ -5,19 +5,20 @@ import random
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from statistics import fmean
 
 from kubeml.client import Client
 from scripts.benchmarks.paced import ROWS, STEP_S
 from scripts.loads.pictures import draw_pool
 from scripts.loads.report import LoadReport
-from scripts.loads.shapes import ELASTIC, STATIC, Shape, submit
+from scripts.loads.shapes import BATCH, ELASTIC, STATIC, Shape, submit
 from scripts.loads.verdicts import References, Submitted, judge, unended, wait_for_all
 
 WEIGHTS = (1, 2, 4)
 QUICK_MINUTES = 1 / 3
 
 #: How much of two workers' time is asked for, on average: queues form and go.
-LOAD = 0.8
+LOAD = 0.7
 
 #: Of so many shapes alone, in quick runs: each is trained alone as well.
 QUICK_SHAPES = 2
@@ -74,16 +75,21 @@ def draw_arrivals(seed: int, *, for_s: float, quick: bool) -> list[Arrival]:
     rng = random.Random(seed)  # noqa: S311 - no secret
     static = STATIC[:QUICK_SHAPES] if quick else STATIC
     most_epochs = 2 if quick else 5
-    # An epoch's batches are as many whatever N is, near enough.
-    mean_work_s = (1 + most_epochs) / 2 * ROWS / 16 * STEP_S
+    epoch_s = 2 / 3 * fmean(map(work_s, static)) + 1 / 3 * fmean(map(work_s, ELASTIC))
+    mean_s = epoch_s * (1 + most_epochs) / 2
     found: list[Arrival] = []
     at_s = 0.0
     while at_s < for_s or len(found) < 3:
         shape = rng.choice(static if rng.random() < 2 / 3 else ELASTIC)
         epochs, weight = rng.randint(1, most_epochs), rng.choice(WEIGHTS)
         found.append(Arrival(at_s=at_s, shape=shape, epochs=epochs, weight=weight))
-        at_s += rng.expovariate(2 * LOAD / mean_work_s)
+        at_s += rng.expovariate(2 * LOAD / mean_s)
     return found
+
+
+def work_s(shape: Shape) -> float:
+    """Seconds of a worker's time for an epoch: N does not matter, near enough."""
+    return ROWS / int(shape.options.get("batch_size", BATCH)) * STEP_S
 
 
 def play(

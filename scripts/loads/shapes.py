@@ -40,8 +40,11 @@ ELASTIC = (
     Shape(name="2, throughput", parallelism=2, static=False, options={"policy": "throughput"}),
 )
 
+#: Rows of a step, unless a shape says otherwise.
+BATCH = 16
+
 _DEFAULTS: dict[str, Any] = {
-    "batch_size": 16, "k": 8, "lr": 0.05, "optimizer_state": "carry", "validate_every": 0,
+    "batch_size": BATCH, "k": 8, "lr": 0.05, "optimizer_state": "carry", "validate_every": 0,
 }  # fmt: skip
 
 

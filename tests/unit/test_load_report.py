@@ -9,7 +9,7 @@ import pytest
 from rich.console import Console
 
 from scripts.benchmarks.ledgers import Holding
-from scripts.loads.arrivals import LOAD, draw_arrivals
+from scripts.loads.arrivals import LOAD, draw_arrivals, work_s
 from scripts.loads.crowd import TURN_S, share_rows
 from scripts.loads.report import LoadReport
 from scripts.loads.traces import Trace
@@ -102,9 +102,8 @@ def test_arrivals_are_drawn_by_the_seed_and_ask_for_the_load() -> None:
 
     assert plan == again != other
     assert [a.at_s for a in plan] == sorted(a.at_s for a in plan)
-    # An epoch is 3 s of a worker, of which there are two.
-    work_s = 3.0 * sum(a.epochs for a in plan)
-    assert work_s / (2 * 36_000) == pytest.approx(LOAD, rel=0.1)
+    asked_s = sum(a.epochs * work_s(a.shape) for a in plan)
+    assert asked_s / (2 * 36_000) == pytest.approx(LOAD, rel=0.1)
     assert {a.shape.static for a in plan} == {True, False}
 
 
