@@ -40,7 +40,8 @@ class Series:
         """The series as JSON-able values."""
         return {
             "name": self.name, "unit": self.unit, "values": list(self.values),
-            "median": self.median, "low": self.low, "high": self.high,
+            "median": self.median, "p95": percentile(self.values, 95),
+            "low": self.low, "high": self.high,
         }  # fmt: skip
 
 

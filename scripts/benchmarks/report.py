@@ -13,7 +13,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from scripts.benchmarks.measures import Series, Target
+from scripts.benchmarks.measures import Series, Target, percentile
 
 #: Draws on a matplotlib figure of its own.
 Draw = Callable[[Any], None]
@@ -44,12 +44,12 @@ class Report:
         for key, value in {**machine_facts(), **self.facts}.items():
             console.print(f"{key:<10} {value}", highlight=False)
         table = Table("measured", title=f"benchmark {self.name}", title_justify="left")
-        for heading in ("median", "min", "max", "runs"):
+        for heading in ("median", "p95", "min", "max", "runs"):
             table.add_column(heading, justify="right")
         table.add_column("unit")
         for s in self.series:
-            cells = (_number(s.median), _number(s.low), _number(s.high), str(len(s.values)))
-            table.add_row(s.name, *cells, s.unit)
+            values = (s.median, percentile(s.values, 95), s.low, s.high)
+            table.add_row(s.name, *map(_number, values), str(len(s.values)), s.unit)
         console.print(table)
         if self.targets:
             goals = Table("target", "wanted", "median", "", title="targets", title_justify="left")

@@ -86,7 +86,7 @@ def test_report_is_kept_as_json_and_as_a_picture(tmp_path: Path) -> None:
     assert document["facts"]["data"] == "ten rows"
     assert document["series"][0] == {
         "name": "speed", "unit": "samples/s", "values": [1.0, 2.0],
-        "median": 1.5, "low": 1.0, "high": 2.0,
+        "median": 1.5, "p95": 1.95, "low": 1.0, "high": 2.0,
     }  # fmt: skip
     assert document["targets"][0]["met"] is False
     assert picture.read_bytes().startswith(b"\x89PNG")

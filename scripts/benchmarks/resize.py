@@ -1,0 +1,258 @@
+"""How soon a job has more or fewer workers or slots, and how soon a second one has its first."""
+
+import argparse
+import json
+import random
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from brokers.round_store import RoundStore
+from brokers.workload import busy_workers
+from kubeml.client import Client
+from kubeml.training_job import Job
+from scripts.benchmarks import paced, pool
+from scripts.benchmarks.ledgers import Round, rounds_of
+from scripts.benchmarks.measures import Series
+from scripts.benchmarks.report import Report
+from scripts.benchmarks.workers import Workers
+
+#: Steps of a slot's round: half a second, so that it matters what can be interrupted.
+K = 25
+SLOT_S = K * paced.STEP_S
+
+#: Everything here happens within this time, or not at all.
+WITHIN_S = 120.0
+
+COUNTED = (
+    "a static job, a slot's round takes 0.5 s (it sleeps: cores are not what is waited for);"
+    " function and data are in the workers' cache, and workers import torch when they start",
+    "times of slots and rounds are the state server's, from the ledger; here it is our clock",
+    "joins: N=4 on 2 workers, a third is started; from the start of its process, and from when it"
+    " is ready for work, to the first slot that it holds",
+    "leaves: the third is told to go (SIGTERM) or killed (SIGKILL) while it holds a slot; until"
+    " another holds that slot, and until that round is merged, which takes about 1 s undisturbed;"
+    " without --hedge, nobody holds the slot of a dead worker before its lease has run out",
+    "up, down: `Job.scale()` 2 -> 4 and 4 -> 2 on 4 workers anywhere in an epoch of 1.5 s,"
+    " to the first slot of the epoch with the new N, and its two parts: until the epoch under way"
+    " has ended, since N changes between epochs alone, and from then on",
+    "preemption: N=2 on 2 workers, a second job is submitted, of the same weight; from just before"
+    " `Client.train()` to its first slot (the making of its weights), and to its first trained one",
+)
+
+Found = dict[str, list[float]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Change:
+    """Something that was done to a job.
+
+    Attributes:
+        what: join, SIGTERM or SIGKILL; up or down.
+        at_s: When, Unix seconds.
+        worker: Whom it was about.
+        ready_at_s: When a worker that joined was ready for work.
+        slots: N from then on.
+        held: (epoch, round, slot) that the worker held.
+    """
+
+    what: str
+    at_s: float
+    worker: str = ""
+    ready_at_s: float = 0.0
+    slots: int = 0
+    held: Sequence[tuple[int, int, int]] = ()
+
+
+def run(options: argparse.Namespace) -> Report:
+    """Each change many times over."""
+    repeat = options.repeat or (2 if options.quick else 10)
+    rng = random.Random(0)  # noqa: S311 - no secret
+    found: Found = {}
+    with pool.embedded_stack(workers=0) as client:
+        paced.put(client)
+        workers = Workers(client)
+        try:
+            workers.wait_for(*(workers.start() for _ in range(2)))
+            _add(found, joins_and_leaves(client, workers, ("SIGTERM", "SIGKILL") * repeat, rng))
+            dies = joins_and_leaves(client, workers, ("SIGKILL",) * repeat, rng, hedge=False)
+            _add(found, {f"{name}, no hedge": v for name, v in dies.items() if "KILL" in name})
+            _add(found, preemptions(client, repeat))
+            workers.wait_for(*(workers.start() for _ in range(2)))
+            _add(found, scalings(client, repeat, rng))
+        finally:
+            workers.close()
+    series = [Series(name=name, unit="s", values=values) for name, values in found.items()]
+    return Report(
+        name="resize", counted=COUNTED, series=series,
+        facts={"job": f"batch 16, K={K}, {1000 * paced.STEP_S:.0f} ms a step, lease 6 s"},
+    )  # fmt: skip
+
+
+def joins_and_leaves(
+    client: Client, workers: Workers, signals: Sequence[str], rng: random.Random, **options: Any
+) -> Found:
+    """A third worker comes, and goes or dies, again and again."""
+    job = _submit(client, parallelism=4, **options)
+    _wait(lambda: len(_busy(client, job)) == 2)
+    changes = []
+    for signal_ in signals:
+        at_s = time.time()
+        name = workers.start()
+        _wait(lambda name=name: workers.is_ready(name))
+        changes.append(Change(what="join", at_s=at_s, worker=name, ready_at_s=time.time()))
+        _wait(lambda name=name: name in _busy(client, job))
+        # The ledger is to have something that it handed in.
+        _wait_for_rounds(client, job, 2)
+        _wait(lambda name=name: bool(held(client, job, name)))
+        time.sleep(rng.uniform(0.0, SLOT_S / 2))
+        slots = held(client, job, name)
+        left_at_s = (workers.kill if signal_ == "SIGKILL" else workers.terminate)(name)
+        changes.append(Change(what=signal_, at_s=left_at_s, worker=name, held=slots))
+        _wait_for_rounds(client, job, 3)
+        if signal_ == "SIGTERM":
+            workers.retire(name)
+    return changes_seen(changes, _end(client, job))
+
+
+def changes_seen(changes: Sequence[Change], rounds: Sequence[Round]) -> Found:
+    """How long it took until workers that came held a slot, and others those of workers that went.
+
+    Args:
+        changes: Workers that joined and left.
+        rounds: The job's. A slot that was handed in just before its worker left is left out.
+    """
+    by_place = {(r.epoch, r.round): r for r in rounds}
+    found: Found = {}
+    for change in changes:
+        if change.what == "join":
+            first_s = min(
+                h.begin_s for r in rounds for h in r.holdings if h.worker == change.worker
+            )
+            _note(found, "worker started -> holds a slot", first_s - change.at_s)
+            _note(found, "worker ready -> holds a slot", max(0.0, first_s - change.ready_at_s))
+        for epoch, number, slot in change.held:
+            round_ = by_place[epoch, number]
+            after = round_.holdings[slot]
+            if after.worker != change.worker:
+                # Somebody may have begun with a copy before.
+                wait_s = max(0.0, after.begin_s - change.at_s)
+                _note(found, f"{change.what} -> slot held by another", wait_s)
+                _note(found, f"{change.what} -> round merged", round_.merged_s - change.at_s)
+    return found
+
+
+def scalings(client: Client, repeat: int, rng: random.Random) -> Found:
+    """N is doubled and halved, again and again."""
+    job = _submit(client, parallelism=2)
+    _wait_for_rounds(client, job, 2)
+    changes = []
+    for turn in range(2 * repeat):
+        slots = 2 if turn % 2 else 4
+        time.sleep(rng.uniform(0.0, 1.5))
+        changes.append(Change(what="down" if turn % 2 else "up", at_s=time.time(), slots=slots))
+        job.scale(slots)
+        _wait(lambda slots=slots: _head(client, job).get("slots") == str(slots))
+        _wait_for_rounds(client, job, 1)
+    return scalings_seen(changes, _end(client, job))
+
+
+def scalings_seen(changes: Sequence[Change], rounds: Sequence[Round]) -> Found:
+    """How long it took until an epoch had the new N."""
+    found: Found = {}
+    firsts = [r for r in rounds if r.round == 0]
+    lasts = {r.epoch: r for r in rounds}
+    for change in changes:
+        first = next(
+            r for r in firsts if r.opened_s > change.at_s and len(r.holdings) == change.slots
+        )
+        ended_s = max(change.at_s, lasts[first.epoch - 1].merged_s)
+        begun_s = min(h.begin_s for h in first.holdings)
+        name = f"scale {change.what}"
+        _note(found, f"{name} -> first slot", begun_s - change.at_s)
+        _note(found, f"{name}: until the epoch has ended", ended_s - change.at_s)
+        _note(found, f"{name}: from then on", begun_s - ended_s)
+        all_s = max(h.begin_s for h in first.holdings)
+        _note(found, f"{name}: from then on, all slots held", all_s - ended_s)
+    return found
+
+
+def preemptions(client: Client, repeat: int) -> Found:
+    """A second job is submitted while a first one has all workers, again and again."""
+    first = _submit(client, parallelism=2)
+    found: Found = {}
+    for _ in range(repeat):
+        _wait_for_rounds(client, first, 3)
+        at_s = time.time()
+        second = _submit(client, parallelism=2, epochs=1)
+        _wait(lambda second=second: bool(_busy(client, second)))
+        _note(found, "second job submitted -> first slot", time.time() - at_s)
+        second.wait(WITHIN_S)
+        begun_s = min(h.begin_s for r in _rounds(client, second) for h in r.holdings)
+        _note(found, "second job submitted -> first trained slot", begun_s - at_s)
+    pool.stop(first)
+    return found
+
+
+def held(client: Client, job: Job, worker: str) -> list[tuple[int, int, int]]:
+    """(epoch, round, slot) of the slots that a worker holds now."""
+    store = RoundStore(client.redis, job.id)
+    before = store.head()
+    leases: Mapping[bytes, bytes] = client.redis.hgetall(store.key("s"))
+    if store.head().get("rid") != before.get("rid"):
+        return []
+    place = int(before["epoch"]), int(before["round"])
+    records = {int(slot): json.loads(text) for slot, text in leases.items()}
+    return [(*place, slot) for slot, r in records.items() if r["t"] and r.get("w") == worker]
+
+
+def _submit(client: Client, *, parallelism: int, epochs: int = 10_000, **options: Any) -> Job:
+    return pool.submit(
+        client, paced.FUNCTION, dataset=paced.DATASET, epochs=epochs, parallelism=parallelism,
+        max_parallelism=16, k=K, batch_size=16, **options,
+    )  # fmt: skip
+
+
+def _end(client: Client, job: Job) -> list[Round]:
+    """Stop a job once the epoch under way is on record; its rounds."""
+    epoch = int(_head(client, job)["epoch"])
+    _wait(lambda: int(_head(client, job)["epoch"]) > epoch)
+    pool.stop(job)
+    return _rounds(client, job)
+
+
+def _rounds(client: Client, job: Job) -> list[Round]:
+    ledgers = [client.records.ledger(job.id, row.epoch) for row in job.history()]
+    return rounds_of([ledger for ledger in ledgers if ledger is not None])
+
+
+def _busy(client: Client, job: Job) -> set[str]:
+    return busy_workers(client.redis, [job.id])
+
+
+def _head(client: Client, job: Job) -> Mapping[str, str]:
+    return RoundStore(client.redis, job.id).head()
+
+
+def _wait_for_rounds(client: Client, job: Job, number: int) -> None:
+    """Wait until a job has merged so many more versions."""
+    before = int(_head(client, job).get("ver") or 0)
+    _wait(lambda: int(_head(client, job).get("ver") or 0) >= before + number)
+
+
+def _wait(is_so: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + WITHIN_S
+    while not is_so():
+        if time.monotonic() > deadline:
+            raise TimeoutError(f"nothing within {WITHIN_S:.0f} s")
+        time.sleep(0.01)
+
+
+def _note(found: Found, name: str, seconds: float) -> None:
+    found.setdefault(name, []).append(seconds)
+
+
+def _add(found: Found, more: Found) -> None:
+    for name, values in more.items():
+        found.setdefault(name, []).extend(values)
