@@ -1,89 +1,42 @@
 """What Prometheus scrapes from real processes, against the records; and their log lines."""
 
 import json
+import re
 from collections import Counter
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
+from prometheus_client.parser import text_string_to_metric_families
 
 from brokers.settings import Settings
 from kubeml.client import Client
-from kubeml.servers import free_ports
 from kubeml.training_job import Job
-from tests.cluster import Cluster, on_database
+from tests.cluster import on_database
 from tests.eventually import eventually
-from tests.integration.conftest import put_function, put_points, wait_for_round
-from tests.scrape import Exporter, Scrape, labelled, value
+from tests.integration.conftest import Submit, wait_for_round
+from tests.measured_pool import ROWS, MeasuredPool, put_functions, running_pool
+from tests.scrape import Scrape, labelled, value
 
 #: A job's series stay so long after it has left.
 KEEP_S = 3.0
 
-ROWS = 1200
-
-
-@dataclass
-class Pool:
-    """A pool that serves metrics and logs JSON: two workers, a spare port for a second server."""
-
-    cluster: Cluster
-    ps: Exporter
-    second: Exporter
-    control: Exporter
-    workers: list[Exporter]
-
-    def start_ps(self, name: str, exporter: Exporter) -> None:
-        """One parameter server."""
-        self.cluster.start_ps(name, env=_env(exporter))
-        eventually(exporter.is_up, within_s=30, what=f"metrics of {name}")
-
-    def start_worker(self, number: int) -> None:
-        """One training worker; does not wait for it."""
-        name = f"worker-{number + 1}"
-        self.cluster.start_worker(name, env=_env(self.workers[number]), wait=False)
-
-    def lines(self, name: str) -> list[dict[str, Any]]:
-        """A process's log lines; each must be JSON."""
-        return [json.loads(line) for line in self.cluster.log(name).splitlines()]
-
-
-def _env(exporter: Exporter) -> dict[str, str]:
-    return {"KUBEML_METRICS_PORT": str(exporter.port)}
+ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture(scope="module")
-def pool(s3_settings: Settings, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pool]:
+def pool(s3_settings: Settings, tmp_path_factory: pytest.TempPathFactory) -> Iterator[MeasuredPool]:
     settings = on_database(s3_settings, 6).with_changes(
         home=tmp_path_factory.mktemp("metrics"), lease_s=2.0, log_format="json",
         metrics_keep_s=KEEP_S,
     )  # fmt: skip
-    cluster = Cluster(settings)
-    exporters = [Exporter(port) for port in free_ports(5)]
-    made = Pool(cluster, exporters[0], exporters[1], exporters[2], exporters[3:])
-    try:
-        made.start_worker(0)
-        made.start_worker(1)
-        cluster.start_control(env=_env(made.control))
-        made.start_ps("ps", made.ps)
-        for exporter in (made.control, *made.workers):
-            eventually(exporter.is_up, within_s=60, what=f"metrics on port {exporter.port}")
-        put_points(cluster.client, rows=ROWS, name="measured")
-        yield made
-    finally:
-        cluster.close()
+    yield from running_pool(settings)
 
 
 @pytest.fixture(scope="module")
-def submit(pool: Pool, tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Job]:
+def submit(pool: MeasuredPool, tmp_path_factory: pytest.TempPathFactory) -> Submit:
     client = pool.cluster.client
-    folder = tmp_path_factory.mktemp("code")
-    for name in ("tiny", "slow", "flaky"):
-        (folder / name).mkdir()
-    put_function(client, "tiny", folder / "tiny")
-    put_function(client, "slow", folder / "slow")
-    put_flaky(client, folder / "flaky")
+    put_functions(client, tmp_path_factory.mktemp("code"))
 
     def submit(function: str, **options: object) -> Job:
         values: dict[str, object] = {"epochs": 2, "batch_size": 16, "lr": 0.05, "static": True}
@@ -96,16 +49,6 @@ def stop(job: Job) -> None:
     """Let the pool be idle again."""
     job.stop()
     eventually(lambda: job.status().end, within_s=30, what="end of the job, on the record")
-
-
-def put_flaky(client: Client, folder: Path) -> None:
-    from tests.integration.conftest import FUNCTIONS
-
-    marker = folder.parent / "marker"
-    text = (FUNCTIONS / "flaky.py").read_text().replace("@MARKER@", str(marker))
-    (folder / "flaky.py").write_text(text)
-    (folder / "tiny.py").write_text((FUNCTIONS / "tiny.py").read_text().split("def main")[0])
-    client.functions.create("flaky", folder, check=False)
 
 
 def failures(client: Client, job: Job) -> Counter[str]:
@@ -127,7 +70,7 @@ def total(scrapes: list[Scrape], earlier: list[Scrape], name: str, **labels: str
     return sum(change(after, before, name, **labels) for after, before in pairs)
 
 
-def test_every_number_is_that_of_the_records(pool: Pool, submit: Callable[..., Job]) -> None:
+def test_every_number_is_that_of_the_records(pool: MeasuredPool, submit: Submit) -> None:
     client = pool.cluster.client
     workers_before = [worker.read() for worker in pool.workers]
     control_before, ps_before = pool.control.read(), pool.ps.read()
@@ -201,7 +144,7 @@ def test_every_number_is_that_of_the_records(pool: Pool, submit: Callable[..., J
     assert change(control, control_before, "kubeml_scheduler_plan_seconds_count") == 3
 
 
-def test_series_vanish_when_the_job_has_left(pool: Pool, submit: Callable[..., Job]) -> None:
+def test_series_vanish_when_the_job_has_left(pool: MeasuredPool, submit: Submit) -> None:
     job = submit("tiny", epochs=1)
     job.wait(timeout_s=60)
     assert "kubeml_job_state" in labelled(pool.ps.read(), jobid=job.id)
@@ -212,9 +155,7 @@ def test_series_vanish_when_the_job_has_left(pool: Pool, submit: Callable[..., J
     )  # fmt: skip
 
 
-def test_pool_and_pace_while_a_job_runs_and_is_resized(
-    pool: Pool, submit: Callable[..., Job]
-) -> None:
+def test_pool_and_pace_while_a_job_runs_and_is_resized(pool: MeasuredPool, submit: Submit) -> None:
     job = submit("slow", epochs=50, parallelism=2, k=2)
     try:
         wait_for_round(job, epoch=1, round_number=4)
@@ -271,7 +212,7 @@ def _of(scrape: Scrape, job: Job, name: str) -> float | None:
 
 
 def test_job_is_told_by_one_server_and_by_the_next_one_when_that_dies(
-    pool: Pool, submit: Callable[..., Job]
+    pool: MeasuredPool, submit: Submit
 ) -> None:
     job = submit("slow", epochs=50, parallelism=2)
     try:
@@ -301,7 +242,7 @@ def test_job_is_told_by_one_server_and_by_the_next_one_when_that_dies(
         pool.start_ps("ps", pool.ps)
 
 
-def test_killed_worker_is_counted_as_lost(pool: Pool, submit: Callable[..., Job]) -> None:
+def test_killed_worker_is_counted_as_lost(pool: MeasuredPool, submit: Submit) -> None:
     # Without copies of slow slots: one that is handed in sooner leaves nothing to be lost.
     job = submit("slow", epochs=50, parallelism=2, hedge=False)
     wait_for_round(job, epoch=1, round_number=0)
@@ -322,9 +263,7 @@ def test_killed_worker_is_counted_as_lost(pool: Pool, submit: Callable[..., Job]
     pool.cluster.wait_for("worker-2")
 
 
-def test_log_lines_are_json_and_say_what_they_are_about(
-    pool: Pool, submit: Callable[..., Job]
-) -> None:
+def test_log_lines_are_json_and_say_what_they_are_about(pool: MeasuredPool, submit: Submit) -> None:
     job = submit("flaky", epochs=1, parallelism=2)
     job.wait(timeout_s=60)
 
@@ -353,3 +292,39 @@ def test_log_lines_are_json_and_say_what_they_are_about(
     for secret in (settings.s3_secret_key, settings.broker_url.split(":")[2].split("@")[0]):
         assert secret
         assert secret not in text
+
+
+def exported(pool: MeasuredPool) -> set[str]:
+    """Every name of a kubeml sample that the pool's processes serve now."""
+    names: set[str] = set()
+    for exporter in (pool.ps, pool.control, pool.workers[0]):
+        for family in text_string_to_metric_families(exporter.text()):
+            ends = {"counter": ["_total"], "histogram": ["_bucket", "_sum", "_count"]}
+            names |= {family.name + end for end in ends.get(family.type, [""])}
+    return {name for name in names if name.startswith("kubeml_")}
+
+
+def named(text: str) -> set[str]:
+    """Every metric of kubeml that a text names."""
+    return set(re.findall(r"\bkubeml_[a-z_]+\b", text))
+
+
+def queries() -> list[str]:
+    """The expressions of the dashboard."""
+    board = json.loads((ROOT / "k8s/monitoring/grafana/kubeml.json").read_text())
+    return [t["expr"] for panel in board["panels"] for t in panel.get("targets", [])]
+
+
+def test_dashboard_alerts_and_documents_name_what_is_exported(pool: MeasuredPool) -> None:
+    names = exported(pool)
+    plain = {re.sub("_(bucket|sum|count)$", "", name) for name in names}
+
+    alerts = named((ROOT / "k8s/monitoring/alerts.yaml").read_text())
+    asked = named("\n".join(queries()))
+    told = named((ROOT / "docs/metrics.md").read_text())
+
+    assert len(alerts) > 10
+    assert len(asked) > 30
+    assert alerts - names == set()
+    assert asked - names == set()
+    assert told == plain
