@@ -113,6 +113,12 @@ def alive_among(rows: Mapping[bytes, bytes], now: float) -> list[Node]:
     return sorted((node for node in nodes if node.is_alive(now)), key=lambda node: node.name)
 
 
+def silent_among(rows: Mapping[bytes, bytes], now: float) -> list[Node]:
+    """Those that went without a goodbye within the last hour, and have not come back."""
+    nodes = [node for name, text in rows.items() if (node := _node(name.decode(), text))]
+    return [node for node in nodes if ALIVE_FOR_S <= abs(now - node.at) <= _FORGET_AFTER_S]
+
+
 def server_time(clock: Any) -> float:
     """What TIME answers, in Unix seconds."""
     return float(clock[0] + clock[1] / 1e6)

@@ -108,6 +108,15 @@ class ObjectStore:
             return False
         return True
 
+    def has_bucket(self) -> bool:
+        """Whether the bucket is there: the cheapest thing that S3 can be asked."""
+        try:
+            with s3_errors(self.where):
+                self._client.head_bucket(Bucket=self.bucket)
+        except ObjectMissing:
+            return False
+        return True
+
     def list(self, prefix: str) -> Iterator[ObjectInfo]:
         """Yield every object under ``prefix``, in key order."""
         for page in self._pages(prefix):

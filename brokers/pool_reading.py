@@ -108,8 +108,10 @@ def count(value: object) -> int:
     return value if isinstance(value, int) and value > 0 else 0
 
 
-def read_pool(state: "Redis", broker: "Redis", *, where: str, broker_where: str) -> PoolReading:
-    """Read the pool, in six round trips whatever the number of jobs.
+def read_pool(
+    state: "Redis", broker: "Redis | None", *, where: str, broker_where: str
+) -> PoolReading:
+    """Read the pool, in six round trips whatever the number of jobs; without queues if no broker.
 
     Raises:
         BackendUnreachable: A server does not answer.
@@ -136,7 +138,7 @@ def read_pool(state: "Redis", broker: "Redis", *, where: str, broker_where: str)
             _job(store.job_id, answer, ledger)
             for store, answer, ledger in zip(stores, each, ledgers, strict=True)
         ],
-        queues=_queue_lengths(broker, broker_where),
+        queues=queue_lengths(broker, where=broker_where) if broker is not None else {},
     )
 
 
@@ -152,7 +154,8 @@ def _last_rounds(
     return ledgers
 
 
-def _queue_lengths(broker: "Redis", where: str) -> dict[str, int]:
+def queue_lengths(broker: "Redis", *, where: str) -> dict[str, int]:
+    """Queue to the number of messages that wait in it."""
     with redis_errors(where):
         pipe = broker.pipeline(transaction=False)
         for queue in QUEUES:

@@ -25,6 +25,10 @@ if TYPE_CHECKING:
     from brokers.parcel import Parcel
 
 
+#: So many failed attempts of an epoch are noted, see ``note_failed`` in ``lua/_prelude.lua``.
+_MAX_FAILED = 500
+
+
 class RoundStore:
     """The live state of one job."""
 
@@ -314,6 +318,18 @@ class RoundStore:
         with redis_errors(self._where):
             raw: Mapping[bytes, bytes] = self._client.hgetall(self._keys[7])  # type: ignore[assignment]
         return Ledger.from_hash(raw)
+
+    def failed(self, first: int, last: int) -> list[str]:
+        """The failed attempts of that ledger, by their numbers from 1, as JSON texts.
+
+        Of very many only the first ones were noted.
+        """
+        names = [f"f{number}" for number in range(first, min(last, _MAX_FAILED) + 1)]
+        if not names:
+            return []
+        with redis_errors(self._where):
+            texts: Any = self._client.hmget(self._keys[7], names)
+        return [text.decode() for text in texts if text is not None]
 
     def _run(
         self,

@@ -15,7 +15,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, Self
-from urllib.parse import urlsplit, urlunsplit
+from urllib.parse import unquote, urlsplit, urlunsplit
 
 from brokers.errors import InvalidSetting
 
@@ -54,6 +54,11 @@ class Settings:
         tick_s: How often the parameter server compares desired with actual.
         idle_s: How long ``kubeml up`` keeps workers above its minimum that nobody wants.
         log_level: Level of the log lines on stderr.
+        log_format: ``text`` or ``json``: how they look.
+        metrics_port: Where this process serves Prometheus metrics; 0: nowhere. Of ``kubeml up``
+            the first of several ports: parameter server, control worker, then the workers.
+        metrics_host: The address it binds for that.
+        metrics_keep_s: How long a job's series stay after the job has left.
         fail: Fail points to arm, for tests of recovery; see ``brokers.fail_points``.
     """
 
@@ -75,6 +80,10 @@ class Settings:
     tick_s: float = 0.5
     idle_s: float = 10.0
     log_level: str = "INFO"
+    log_format: str = "text"
+    metrics_port: int = 0
+    metrics_host: str = "127.0.0.1"
+    metrics_keep_s: float = 300.0
     fail: str = ""
 
     def __post_init__(self) -> None:
@@ -84,6 +93,14 @@ class Settings:
             object.__setattr__(self, "cache_dir", self.home / "cache")
         if self.device not in {"cpu", "gpu"}:
             raise InvalidSetting(setting="device", fault=f"{self.device!r} is not cpu or gpu")
+        if self.log_format not in {"text", "json"}:
+            raise InvalidSetting(
+                setting="log_format", fault=f"{self.log_format!r} is not text or json"
+            )
+        if not 0 <= self.metrics_port <= 65535:
+            raise InvalidSetting(
+                setting="metrics_port", fault=f"{self.metrics_port} is not a port, nor 0 for none"
+            )
         for name in (
             "lease_s",
             "stall_s",
@@ -92,6 +109,7 @@ class Settings:
             "cache_bytes",
             "torch_threads",
             "slots_per_gpu",
+            "metrics_keep_s",
         ):
             if getattr(self, name) <= 0:
                 raise InvalidSetting(setting=name, fault="must be more than zero")
@@ -183,6 +201,20 @@ def mask_url(url: str) -> str:
     return urlunsplit(parts._replace(netloc=f"{host}{port}"))
 
 
+def secrets_of(settings: Settings, environ: Mapping[str, str] | None = None) -> list[str]:
+    """What may stand in no log line: passwords and keys that this process knows.
+
+    Args:
+        settings: Its settings.
+        environ: The environment; the process's own unless given.
+    """
+    environ = os.environ if environ is None else environ
+    passwords = [urlsplit(url).password or "" for url in (settings.broker_url, settings.state_url)]
+    keys = [environ.get(name, "") for name in ("AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN")]
+    found = {*passwords, *map(unquote, passwords), *keys, str(settings.s3_secret_key)}
+    return sorted((secret for secret in found if secret), key=len, reverse=True)
+
+
 _PARSERS: dict[str, Callable[[Any], Any]] = {
     "home": Path,
     "cache_dir": Path,
@@ -197,6 +229,8 @@ _PARSERS: dict[str, Callable[[Any], Any]] = {
     "stall_s": float,
     "tick_s": float,
     "idle_s": float,
+    "metrics_port": int,
+    "metrics_keep_s": float,
 }
 
 

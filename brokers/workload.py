@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from brokers.errors import redis_errors
 from brokers.job_index import JOBS_KEY
-from brokers.nodes import NODES_KEY, Node, alive_among, server_time
+from brokers.nodes import NODES_KEY, Node, alive_among, server_time, silent_among
 from brokers.queues import DEVICES, infer_queue
 
 if TYPE_CHECKING:
@@ -59,10 +59,11 @@ class LiveJob:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Workload:
-    """The live jobs, and the processes heard of lately."""
+    """The live jobs, the processes heard of lately, and those that went without a goodbye."""
 
     jobs: Sequence[LiveJob]
     nodes: Sequence[Node]
+    silent: Sequence[Node] = ()
 
 
 def read_workload(client: "Redis", *, where: str = "the state server") -> Workload:
@@ -86,7 +87,7 @@ def read_workload(client: "Redis", *, where: str = "the state server") -> Worklo
         _live_job(job_id, answers[4 * at : 4 * at + 4], now_s * 1000)
         for at, job_id in enumerate(ids)
     ]
-    return Workload(jobs=jobs, nodes=alive_among(rows, now_s))
+    return Workload(jobs=jobs, nodes=alive_among(rows, now_s), silent=silent_among(rows, now_s))
 
 
 def read_requests(client: "Redis", *, where: str = "the broker") -> dict[str, int]:

@@ -32,6 +32,8 @@ from kubeml.errors import (
 from kubeml.generations import Generations
 from kubeml.job import JobSpec, State
 from kubeml.job_tensors import JobTensors
+from kubeml.log_lines import work_on
+from kubeml.metrics.job_books import JobBooks
 from kubeml.records import JobRecords
 from kubeml.round_merger import RoundMerger, Staged
 from kubeml.sharing import Sharing
@@ -60,6 +62,7 @@ class Services:
     dispatcher: Dispatcher
     sharing: Sharing
     name: str
+    books: JobBooks
 
 
 class JobKeeper:
@@ -87,6 +90,7 @@ class JobKeeper:
         self._gen = ""
         self._owned_until = 0.0
         self._knock = "0-0"
+        self._merging_since = 0.0
         #: Chunks that were handed in since the last merge.
         self._handed_in: list[str] = []
         #: Commands that nobody waits for: they go along with the next ones.
@@ -147,6 +151,8 @@ class JobKeeper:
             if not snap.head:
                 return self._revive(why="its live state was lost")
             self._note_generation(snap.gen)
+            self._services.books.look(self.job_id, snap, time.monotonic(), self._store.failed)
+            work_on(self.job_id, epoch=snap.number("epoch"), round_index=snap.number("round"))
             if State(snap.state).is_final:
                 if not self._conclude(snap):
                     return False
@@ -204,6 +210,7 @@ class JobKeeper:
         if contributions is None:
             return True
         fail_points.reach("read")
+        self._merging_since = time.monotonic()
         if snap.state == State.INIT:
             staged = self._merger.initial(snap, contributions[0])
         else:
@@ -242,6 +249,8 @@ class JobKeeper:
                 self._channel.drop(*(ref for ref in (weights, outer) if ref))
             return answer in {"MORE", "CHANGED", "STALE"}
         fail_points.reach("after_advance")
+        merge_s = time.monotonic() - self._merging_since
+        self._services.books.note_merge(self.job_id, snap, contributions, merge_s)
         self._merger.remember(weights, staged.blob)
         replaced = [snap.optimizer.get(c.slot, "") for c in contributions if c.optimizer]
         stale = [TensorRef.from_json(t) for t in (*snap.local.values(), *replaced) if t]
@@ -299,6 +308,7 @@ class JobKeeper:
         )
         if row is None:
             return
+        self._services.books.of(self.job_id).note_row(row)
         goal = self.spec.goal_accuracy
         reached = bool(goal and row.accuracy is not None and row.accuracy >= goal)
         if reached or row.epoch >= self.spec.epochs:

@@ -35,6 +35,8 @@ from kubeml.errors import (
     MalformedMessage,
 )
 from kubeml.job_keeper import JobKeeper, Services
+from kubeml.log_lines import work_on
+from kubeml.metrics.job_books import JobBooks
 from kubeml.records import JobRecords
 from kubeml.sharing import Sharing
 
@@ -82,6 +84,7 @@ class KeeperThread(threading.Thread):
 
     def run(self) -> None:
         """Reconcile until the job has ended; an error is reported and tried again, more slowly."""
+        work_on(self._keeper.job_id)
         backoff, faults = 0.0, 0
         # The first look is a tick: who has not taken the job on hears nothing of contributions.
         due = time.monotonic()
@@ -163,7 +166,7 @@ class ParameterServer(ConsumerMixin):
         self._settings = settings
         self._client = state_client(settings)
         self._objects = ObjectStore(settings)
-        self._services = Services(
+        self.services = Services(
             settings=settings,
             client=self._client,
             broker=broker_client(settings),
@@ -171,6 +174,7 @@ class ParameterServer(ConsumerMixin):
             dispatcher=Dispatcher(settings),
             sharing=Sharing(self._client),
             name=f"{self.name}-{new_id()[:8]}",
+            books=JobBooks(settings.metrics_keep_s),
         )
         self._keepers: dict[str, KeeperThread] = {}
         self._looked_at = 0.0
@@ -227,7 +231,7 @@ class ParameterServer(ConsumerMixin):
     def _keeper(self, job_id: str) -> KeeperThread:
         thread = self._keepers.get(job_id)
         if thread is None or not thread.is_alive():
-            keeper = JobKeeper(job_id, self._services)
+            keeper = JobKeeper(job_id, self.services)
             thread = self._keepers[job_id] = KeeperThread(keeper, tick_s=self._settings.tick_s)
             thread.start()
         return thread
@@ -250,6 +254,11 @@ def main(settings: Settings) -> None:
     fail_points.install(settings.fail, "ps")
     server = ParameterServer(settings)
     heart = Heart(state_client(settings), server.name, "ps")
+    if settings.metrics_port:
+        # Here: prometheus_client takes memory, and most processes serve no metrics.
+        from kubeml.metrics.exporter import serve_parameter_server
+
+        serve_parameter_server(settings, server.services)
 
     def stop(_signal: int, _frame: object) -> None:
         # Nothing else here: a handler that takes a lock may wait for the code it interrupted.

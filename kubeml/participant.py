@@ -26,6 +26,7 @@ from kubeml.errors import (
 )
 from kubeml.job_plans import epoch_plan
 from kubeml.lease_keeper import LeaseKeeper, LeaseLost
+from kubeml.log_lines import work_on
 from kubeml.overlap import Calls, RoundAhead, following
 from kubeml.slot_work import SlotWork
 from kubeml.worker import Worker
@@ -52,6 +53,7 @@ def participate(
         is_draining: Whether the worker was told to go.
     """
     store = RoundStore(worker.client, hint.job_id)
+    work_on(hint.job_id, everywhere=True)
     try:
         gen = store.head().get("gen", "")
         if gen:
@@ -59,6 +61,8 @@ def participate(
     except BackendUnreachable as err:
         # The lease runs out and the parameter server asks for somebody else.
         logger.warning("job %s: left: %s", hint.job_id, err)
+    finally:
+        work_on(everywhere=True)
 
 
 class Participant:
@@ -75,6 +79,7 @@ class Participant:
         self._worker, self._store, self._ticket, self._gen = worker, store, ticket, gen
         self._is_draining = is_draining
         self._token = new_id()
+        self._stage = ""
         self._told = ""
         self._preferred: list[int] = []
         self._started = self._idle_since = time.monotonic()
@@ -90,6 +95,7 @@ class Participant:
 
     def run(self, stage: str) -> None:
         """Take slots until told to leave."""
+        self._stage = stage
         self._lease.start()
         try:
             while not self._is_draining():
@@ -165,10 +171,15 @@ class Participant:
     def _serve(self, work: Work, stage: str, ahead: RoundAhead | None) -> None:
         """Do one slot's work; whatever goes wrong is told to the round store."""
         self._next = None
+        work_on(
+            self._store.job_id, epoch=work.epoch, round_index=work.round_index, slot=work.slot,
+            everywhere=True,
+        )  # fmt: skip
         try:
             self._perform(work, stage, ahead)
         except LeaseLost:
             logger.info("job %s: slot %d was taken away", self._store.job_id, work.slot)
+            self._worker.book.give_up(stage, "taken")
         except Drained:
             self._give_back(work, "drain", "the worker shuts down")
             raise
@@ -196,6 +207,7 @@ class Participant:
             self._report(work, f"{type(err).__name__}: {err}\n{traceback.format_exc()}")
         finally:
             self._lease.end()
+            work_on(self._store.job_id, everywhere=True)
 
     def _reach(self, work: Work, stage: str, *points: str) -> None:
         fail_points.at(
@@ -225,6 +237,7 @@ class Participant:
             answer, self._wait = self._store.contribute(
                 self._gen, work.rid, contribution, parcel=parcel
             )
+        self._worker.book.hand_in(stage, contribution, answer)
         fail_points.reach("after_contrib")
         if answer != "OK":
             logger.info("job %s: slot %d: %s", self._store.job_id, work.slot, answer)
@@ -246,6 +259,7 @@ class Participant:
         return answer
 
     def _on_batch(self, index: int) -> None:
+        self._worker.book.num_batches += 1
         self._lease.on_batch(index)
         fail_points.reach("mid_train", batch=index)
         self._heed_drain()
@@ -266,6 +280,7 @@ class Participant:
         )
 
     def _give_back(self, work: Work, kind: str, why: str) -> None:
+        self._worker.book.give_up(self._stage, kind)
         self._store.kick(self._gen, work.rid, slot=work.slot, who=self._token, kind=kind, why=why)
 
     def _drop(self, contribution: Contribution, answer: str, *, is_kept: bool) -> None:

@@ -35,8 +35,11 @@ class PoolWatch:
         self._view: PoolView | None = None
         self._lock = threading.Lock()
 
-    def look(self) -> PoolView:
+    def look(self, *, with_queues: bool = True) -> PoolView:
         """The pool now.
+
+        Args:
+            with_queues: Whether the broker is asked, too.
 
         Raises:
             BackendUnreachable: Redis does not answer.
@@ -44,8 +47,9 @@ class PoolWatch:
         client = self._client
         with self._lock:
             reading = read_pool(
-                client.redis, self._broker, where=client.where, broker_where=self._broker_where
-            )
+                client.redis, self._broker if with_queues else None,
+                where=client.where, broker_where=self._broker_where,
+            )  # fmt: skip
             facts = self._known([_key(job) for job in reading.jobs if job.head])
             self._view = view_pool(reading, facts, earlier=self._view)
             return self._view

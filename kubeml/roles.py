@@ -66,7 +66,9 @@ def _become(
         "OMP_NUM_THREADS": str(settings.torch_threads),
     }
     command = [
-        sys.executable, "-P", "-m", "celery", "-A", "tasks.app", "worker",
+        sys.executable, "-P", "-m", "celery",
+        # Its banner is no line of JSON.
+        *(["--quiet"] if settings.log_format == "json" else []), "-A", "tasks.app", "worker",
         "--pool", pool, "--hostname", f"{node}@%h", "--loglevel", settings.log_level,
         *_COMMON, *options,
     ]  # fmt: skip

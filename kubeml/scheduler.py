@@ -18,6 +18,8 @@ from kubeml.dispatch_watch import STAGE
 from kubeml.errors import Corrupted, InvalidOption, MalformedMessage, NotFound, ObjectMissing
 from kubeml.job import JobSpec, State
 from kubeml.job_plans import epoch_plan, validation_plan
+from kubeml.log_lines import work_on
+from kubeml.metrics.scheduler_book import SchedulerBook
 from kubeml.policies import LOOKS_BACK, Decision, Pool, Situation, decide
 from kubeml.recent_rows import RecentRows
 from kubeml.records import JobRecords
@@ -38,6 +40,7 @@ class Scheduler:
         self._records = JobRecords(self._objects)
         self._rows = RecentRows(self._records)
         self._datasets = Datasets(self._objects)
+        self.book = SchedulerBook()
 
     def step(self, hint: Hint, send_stage: SendStage) -> None:
         """Plan the job's next epoch if one is due, and dispatch the stage that is under way.
@@ -47,10 +50,18 @@ class Scheduler:
             send_stage: Sends a group of dispatches.
         """
         store = RoundStore(self._client, hint.job_id)
+        work_on(hint.job_id)
+        try:
+            self._step(store, send_stage)
+        finally:
+            work_on()
+
+    def _step(self, store: RoundStore, send_stage: SendStage) -> None:
         head = store.head()
         if not head or head.get("stop") == "1":
             return
-        spec = self._records.spec(hint.job_id)
+        work_on(store.job_id, epoch=int(head["epoch"]))
+        spec = self._records.spec(store.job_id)
         if head["state"] == State.PLAN:
             try:
                 self._plan(store, head, spec)
@@ -65,7 +76,9 @@ class Scheduler:
             self._dispatch(store, head, spec, stage, send_stage)
 
     def _plan(self, store: RoundStore, head: dict[str, str], spec: JobSpec) -> None:
+        started = time.monotonic()
         epoch = int(head["epoch"]) + 1
+        work_on(spec.id, epoch=epoch)
         manifest = self._datasets.at(spec.dataset, spec.dataset_version)
         scale = self._scale(store, head, spec)
         decision = self._decide(spec, scale, epoch, manifest.train.num_rows)
@@ -91,6 +104,10 @@ class Scheduler:
             spec.id, epoch, plan.num_slots, decision.why, answer,
         )  # fmt: skip
         if answer == "OK":
+            # A generation that has planned nothing yet does not know the N of the epoch before.
+            before = int(head["slots"]) if "planned_at" in head else 0
+            policy = "static" if spec.static else spec.policy
+            self.book.note_plan(policy, before, plan.num_slots, time.monotonic() - started)
             JobStreams(self._client, spec.id).emit(
                 "epoch",
                 epoch=epoch,

@@ -23,6 +23,7 @@ from typing import Any
 
 from brokers.settings import PROFILE_NAME, Settings, child_environment
 from kubeml.errors import Conflict, TimedOut
+from kubeml.metrics.ports import ports_of
 from kubeml.processes import ProcessInfo, is_alive, kill_survivors, send_signal
 
 STACK_NAME, STATUS_NAME, LOCK_NAME = "stack.json", "status.json", "lock"
@@ -47,6 +48,7 @@ class StackStatus:
         workers: Number of training workers there are to be now.
         min_workers, max_workers: Between what numbers that moves, as jobs want them.
         redis, s3: Where the servers are, without secrets.
+        metrics_port: The first port on which its processes serve metrics; 0: nowhere.
         processes: What runs.
     """
 
@@ -58,6 +60,7 @@ class StackStatus:
     max_workers: int = 0
     redis: str = ""
     s3: str = ""
+    metrics_port: int = 0
     processes: list[ProcessInfo] = field(default_factory=list)
 
     @property
@@ -98,6 +101,7 @@ def up(
     (settings.home / "logs").mkdir(parents=True, exist_ok=True)
     if is_running(settings.home):
         return _wait_until_ready(settings.home, started=None)
+    _require_free(ports_of(settings.metrics_port, max_workers or workers))
     with (settings.home / "logs" / "supervisor.log").open("ab") as log:
         supervisor = subprocess.Popen(  # noqa: S603 - our own interpreter and module
             [
@@ -151,6 +155,7 @@ def status(settings: Settings) -> StackStatus:
         max_workers=int(wire.get("max_workers", 0)),
         redis=str(wire.get("redis", "")) if running else "",
         s3=str(wire.get("s3", "")) if running else "",
+        metrics_port=int(wire.get("metrics_port", 0)) if running else 0,
         processes=processes if running else [p for p in processes if is_alive(p)],
     )
 
@@ -266,6 +271,19 @@ def _read(home: Path) -> dict[str, Any]:
         # Not there, or torn by a power cut: nothing is known.
         return {}
     return value if isinstance(value, dict) else {}
+
+
+def _require_free(ports: Sequence[int]) -> None:
+    if not ports:
+        return
+    from kubeml.servers import are_free
+
+    for port in ports:
+        if not are_free([port]):
+            raise Conflict(
+                what=f"port {port} is taken: metrics are to be on {ports[0]} to {ports[-1]}",
+                hint="choose others: kubeml up --metrics-port PORT",
+            )
 
 
 def _require_local_extra() -> None:

@@ -24,9 +24,11 @@ import psutil
 from brokers.connections import state_client
 from brokers.nodes import alive_nodes
 from brokers.settings import PROFILE_NAME, Secret, Settings, mask_url
+from kubeml import log_lines
 from kubeml.child import Child, end_all
 from kubeml.errors import KubemlError
 from kubeml.gpus import pinned_environment
+from kubeml.metrics.ports import port_of
 from kubeml.processes import RUN_MARK, ProcessInfo
 from kubeml.servers import (
     ServerPlan,
@@ -127,10 +129,10 @@ class Supervisor:
         name = f"worker-{number}"
         command = [sys.executable, "-m", "kubeml", "worker", "--name", name]
         if not self._gpus:
-            return self._child(name, "worker", command, device="cpu")
+            return self._child(name, "worker", command, device="cpu", number=number)
         gpu = self._gpus[number - 1]
         env = self._environment() | pinned_environment(gpu)
-        return self._child(name, "worker", command, env=env, device=f"gpu {gpu}")
+        return self._child(name, "worker", command, env=env, device=f"gpu {gpu}", number=number)
 
     def _add(
         self,
@@ -155,8 +157,11 @@ class Supervisor:
         env: Mapping[str, str] | None = None,
         cwd: Path | None = None,
         device: str = "",
+        number: int = 1,
     ) -> Child:
-        env = self._environment() if env is None else env
+        env = dict(self._environment() if env is None else env)
+        port = port_of(self.settings.metrics_port, role, number)
+        env["KUBEML_METRICS_PORT"] = str(port)
         return Child(
             name=name, role=role, command=command,
             env={**env, RUN_MARK: self._run_id}, cwd=cwd or self.home,
@@ -251,6 +256,7 @@ class Supervisor:
                 "max_workers": self._pool.high,
                 "redis": mask_url(self.settings.broker_url),
                 "s3": self.settings.s3_endpoint_url,
+                "metrics_port": self.settings.metrics_port,
                 "fault": fault,
                 "processes": [asdict(p) for p in (self._own, *(c.info() for c in children))],
             }
@@ -268,9 +274,7 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--gpus", default="", help="of each worker, by commas")
     options = parser.parse_args(arguments)
     settings = Settings.load()
-    logging.basicConfig(
-        level="INFO", stream=sys.stderr, format="%(asctime)s %(levelname)s %(message)s"
-    )
+    log_lines.set_up(settings)
     try:
         _ = hold_lock(settings.home)
     except BlockingIOError:

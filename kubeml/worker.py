@@ -26,6 +26,7 @@ from kubeml.errors import BackendUnreachable
 from kubeml.function_log import FunctionLog, function_logger
 from kubeml.functions import Functions
 from kubeml.job import JobSpec
+from kubeml.metrics.worker_book import WorkerBook
 from kubeml.plan import stream_seed
 from kubeml.records import JobRecords
 from kubeml.slot_blobs import SlotBlobs
@@ -92,6 +93,7 @@ class Worker:
         self.client = state_client(settings)
         self.broker = broker_client(settings)
         self.channel = TensorChannel(self.client)
+        self.book = WorkerBook()
         self._ask_broker_at = 0.0
         self._queue_lengths = (0, 0)
         self._jobs: OrderedDict[tuple[str, str], WarmJob] = OrderedDict()

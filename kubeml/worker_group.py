@@ -9,6 +9,7 @@ import time
 from collections.abc import Sequence
 
 from brokers.settings import Settings, child_environment
+from kubeml import log_lines
 from kubeml.child import Child, end_all
 from kubeml.gpus import pinned_environment
 
@@ -35,7 +36,8 @@ class WorkerGroup:
             Child(
                 name=f"{name}-{number}" if name else f"worker {number}", role="worker",
                 command=[*command, *(["--name", f"{name}-{number}"] if name else [])],
-                env=child_environment(settings) | pinned_environment(gpu),
+                env=child_environment(settings.with_changes(metrics_port=_port(settings, number)))
+                | pinned_environment(gpu),
                 cwd=settings.home, log=None,
             )
             for number, gpu in enumerate(gpus, start=1)
@@ -67,12 +69,14 @@ class WorkerGroup:
                 child.start()
 
 
+def _port(settings: Settings, number: int) -> int:
+    """Where a worker serves its metrics: one after the other; 0: nowhere."""
+    return settings.metrics_port + number - 1 if settings.metrics_port else 0
+
+
 def run_group(settings: Settings, gpus: Sequence[str], *, name: str = "") -> int:
     """Become the parent of a group of workers; see ``WorkerGroup.run``."""
-    logging.basicConfig(
-        stream=sys.stderr, level=settings.log_level,
-        format="%(asctime)s %(levelname)s %(name)s %(message)s",
-    )  # fmt: skip
+    log_lines.set_up(settings)
     settings.home.mkdir(parents=True, exist_ok=True)
     logger.info("%d workers on GPUs %s, pid %d", len(gpus), ", ".join(gpus), os.getpid())
     return WorkerGroup(settings, gpus, name=name).run()

@@ -1,15 +1,14 @@
 """The Celery app of workers and control workers, and what their processes do at start and end."""
 
 import ctypes
-import logging
 import os
 import signal
 import socket
-import sys
 from multiprocessing.sharedctypes import RawValue
 from typing import Any
 
 from celery.signals import (
+    celeryd_init,
     setup_logging,
     worker_process_init,
     worker_ready,
@@ -22,6 +21,7 @@ from brokers.connections import state_client
 from brokers.nodes import Heart
 from brokers.settings import Settings
 from brokers.topology import make_app
+from kubeml import log_lines
 from kubeml.gpus import gpu_name
 from kubeml.machine import share
 
@@ -42,14 +42,11 @@ def is_draining() -> bool:
     return bool(_draining.value)
 
 
+# Before the first warning, too: that of a worker which runs as root comes at once.
+@celeryd_init.connect
 @setup_logging.connect
 def _log_to_stderr(**_: Any) -> None:
-    logging.basicConfig(
-        stream=sys.stderr,
-        level=settings.log_level,
-        format="%(asctime)s %(levelname)s %(name)s %(message)s",
-        force=True,
-    )
+    log_lines.set_up(settings)
 
 
 @worker_ready.connect
@@ -87,3 +84,7 @@ def _warm_up(**_: Any) -> None:
         from tasks.process import warm_up
 
         warm_up()
+    if settings.metrics_port:
+        from tasks.metrics import serve
+
+        serve(role)

@@ -23,11 +23,12 @@ if TYPE_CHECKING:
 def schedule(wire: dict[str, Any]) -> None:
     """Idempotent: a late or doubled request finds nothing left to plan."""
     if hint := hint_or_none(wire):
-        _scheduler().step(hint, send_stage)
+        this_scheduler().step(hint, send_stage)
 
 
 @lru_cache(maxsize=1)
-def _scheduler() -> "Scheduler":
+def this_scheduler() -> "Scheduler":
+    """This process's connections and caches."""
     # Here: a training worker knows this task too, and needs nothing of it.
     from kubeml.scheduler import Scheduler
 

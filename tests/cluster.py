@@ -42,9 +42,9 @@ class Cluster:
     def start_ps(self, name: str = "ps", *, env: dict[str, str] | None = None) -> None:
         """One parameter server."""
         code = (
-            "import logging; from brokers.settings import Settings;"
+            "from brokers.settings import Settings; from kubeml import log_lines;"
             "from kubeml.parameter_server import main; settings = Settings.load();"
-            "logging.basicConfig(level=settings.log_level); main(settings)"
+            "log_lines.set_up(settings); main(settings)"
         )
         self._spawn(name, code, env)
 

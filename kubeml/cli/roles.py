@@ -1,7 +1,5 @@
 """``kubeml worker``, ``ps``, ``control``: become one of the pool's processes."""
 
-import logging
-import sys
 from typing import Annotated
 
 import typer
@@ -43,12 +41,9 @@ def control(name: Name = "") -> None:
 def ps() -> None:
     """Become a parameter server, which merges, validates and records, until SIGTERM."""
     from brokers.settings import Settings
+    from kubeml import log_lines
     from kubeml.parameter_server import main
 
     settings = Settings.load()
-    logging.basicConfig(
-        stream=sys.stderr,
-        level=settings.log_level,
-        format="%(asctime)s %(levelname)s %(name)s %(message)s",
-    )
+    log_lines.set_up(settings)
     main(settings)

@@ -66,6 +66,16 @@ def up(
         str, typer.Option("--device", help="What the workers have: cpu or gpu. [default: cpu]")
     ] = "",
     slots_per_gpu: SlotsPerGpu = None,
+    metrics_port: Annotated[
+        int | None,
+        typer.Option(
+            "--metrics-port",
+            min=1024,
+            max=65000,
+            help="Serve Prometheus metrics on this port (parameter server), the next one (control "
+            "worker) and those after it (workers). [default: nowhere]",
+        ),
+    ] = None,
     home: Home = None,
     as_json: AsJson = False,
     quiet: Quiet = False,
@@ -77,8 +87,11 @@ def up(
 
     started_at = time.monotonic()
     settings = Settings.load(
-        {"home": home, "device": device or None, "slots_per_gpu": slots_per_gpu}
-    )
+        {
+            "home": home, "device": device or None, "slots_per_gpu": slots_per_gpu,
+            "metrics_port": metrics_port,
+        }
+    )  # fmt: skip
     _check_bounds(workers, min_workers, max_workers)
     gpus = pinned_gpus(
         settings, os.environ, workers=workers or max_workers or min_workers or None,
@@ -98,6 +111,8 @@ def up(
             output.warn(f"it has {now.size} workers, not {wanted}: kubeml down, then up again")
         if not is_new and device and now.device != device:
             output.warn(f"its workers have a {now.device}: kubeml down, then up again")
+        if not is_new and metrics_port not in {None, now.metrics_port}:
+            output.warn(f"it serves {_metrics(now)}: kubeml down, then up again")
     elsewhere = mask_url(Settings.load({"home": home}).broker_url)
     if elsewhere != now.redis:
         output.warn(f"KUBEML_BROKER_URL or a kubeml.toml leads commands to {elsewhere} instead")
@@ -152,8 +167,11 @@ def status(home: Home = None, as_json: AsJson = False) -> int:
         output.hint("start it: kubeml up")
     else:
         output.fields(
-            [("home", now.home), ("redis", now.redis), ("s3", now.s3), ("workers", now.size)]
-        )
+            [
+                ("home", now.home), ("redis", now.redis), ("s3", now.s3), ("workers", now.size),
+                *([("metrics", _metrics(now))] if now.metrics_port else []),
+            ]
+        )  # fmt: skip
         output.line("")
         _show_processes(now, {node.name: node for node in nodes if node.role == "worker"})
         output.line("")
@@ -180,6 +198,13 @@ def _pool(settings: "Settings") -> "tuple[list[QueueDemand], list[Node]]":
     except BackendUnreachable as err:
         output.warn(f"{err}: what the workers have to do is not known")
         return [], []
+
+
+def _metrics(now: "StackStatus") -> str:
+    from kubeml.metrics.ports import ports_of
+
+    ports = ports_of(now.metrics_port, now.max_workers)
+    return f"metrics on ports {ports[0]} to {ports[-1]}" if ports else "no metrics"
 
 
 def _show_processes(now: "StackStatus", workers: "Mapping[str, Node]") -> None:

@@ -3,6 +3,7 @@
 import json
 import os
 import signal
+import socket
 import stat
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,10 +14,12 @@ import pytest
 
 from brokers.settings import Settings
 from kubeml.client import Client
+from kubeml.servers import are_free, free_ports
 from kubeml.stack import ProcessInfo, StackStatus, status
 from tests.cli import Cli
 from tests.eventually import eventually
 from tests.integration.conftest import FUNCTIONS
+from tests.scrape import Exporter
 
 
 @pytest.fixture
@@ -112,6 +115,39 @@ def test_everything_listens_on_loopback_alone(cli: Cli) -> None:
 
     assert len(listening) >= 5
     assert set(listening) == {"127.0.0.1"}
+
+
+def test_metrics_of_every_process_are_served_on_loopback_alone(cli: Cli) -> None:
+    first = next(p for p in free_ports(50) if are_free(list(range(p, p + 3))))
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", first + 2))
+        refused = cli(f"up --workers 1 --metrics-port {first}")
+        was_started = now(cli).running
+
+    started = cli(f"up --workers 1 --metrics-port {first}")
+
+    assert (refused.code, was_started) == (4, False)
+    assert f"port {first + 2} is taken" in refused.err
+    assert started.code == 0, started.err
+    told = [
+        (first, "kubeml_server_up"), (first + 1, "kubeml_scheduler_plans_total"),
+        (first + 2, "kubeml_worker_batches_total"),
+    ]  # fmt: skip
+    for port, name in told:
+        exporter = Exporter(port)
+        eventually(exporter.is_up, within_s=30, what=f"metrics on port {port}")
+        assert name in exporter.text()
+    status = cli("status")
+    assert f"metrics on ports {first} to {first + 2}" in status.out
+    listening = [
+        connection.laddr
+        for child in psutil.Process(process(cli, "supervisor").pid).children(recursive=True)
+        for connection in child.net_connections()
+        if connection.status == psutil.CONN_LISTEN
+    ]
+    assert {first, first + 1, first + 2} <= {address.port for address in listening}
+    assert {address.ip for address in listening} == {"127.0.0.1"}
+    assert "it serves metrics on ports" in cli("up --metrics-port 9999").err
 
 
 def test_crashed_part_is_started_again_and_training_goes_on(cli: Cli) -> None:

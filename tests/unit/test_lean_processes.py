@@ -28,3 +28,14 @@ def test_process_that_does_no_work_imports_nothing_for_it(
     )
 
     assert (done.stdout.strip(), done.stderr) == ("[]", "")
+
+
+def test_process_that_serves_no_metrics_does_not_import_their_library() -> None:
+    modules = "kubeml.parameter_server, kubeml.participant, kubeml.scheduler, tasks.app, kubeml.cli"
+    script = f"import sys, {modules}; print('prometheus_client' in sys.modules)"
+
+    done = subprocess.run(
+        [sys.executable, "-P", "-c", script], capture_output=True, text=True, check=False
+    )
+
+    assert (done.stdout.strip(), done.stderr) == ("False", "")

@@ -1,0 +1,180 @@
+"""What a parameter server has seen of its jobs, in numbers, for who asks. Pure.
+
+One writer for each book (its job's keeper), any number of readers. Counters say what *this*
+process saw: with several parameter servers they are summed. Everything else is what the job is at.
+"""
+
+import json
+import math
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+
+from brokers.protocol import Contribution
+from brokers.snapshot import Snapshot
+from kubeml.job import EpochRow, State
+from kubeml.metrics.histogram import Histogram
+from kubeml.round_times import MEASURED
+
+#: No more jobs than these have series: a bound for who stores them.
+MAX_JOBS = 200
+
+#: Why an attempt at a slot comes to nothing, as in the ledger: its lease ran out, the function
+#: raised or hung, its contribution was refused, its worker was told to go. Of very many in one
+#: epoch the ledger notes the first ones alone: the others are ``other``.
+REASONS = ("lost", "error", "bad", "drain", "other")
+
+#: Phases of a round: what workers measure (mean of the slots), the parameter server's merge, and
+#: the rest: waiting for a worker, for the slowest slot, attempts that failed.
+ROUND_PHASES = (*MEASURED, "merge", "rest")
+
+#: Reads the failed attempts of the epoch from the ledger, by their numbers, first and last.
+ReadFailed = Callable[[int, int], Sequence[str]]
+
+
+class JobBook:
+    """One job.
+
+    Attributes:
+        state, epoch, round, rounds: As it was seen last.
+        slots: N of the epoch that was trained last; 0 before the first.
+        owner: The parameter server that looks after it, by name; "" for none yet.
+        seen_at: When, by the caller's clock.
+        num_rounds, num_samples: Merged by this process, and the rows in them.
+        retries: Reason to attempts that came to nothing.
+        resizes: ``up`` and ``down`` to changes of N between two epochs.
+        row: The last history row that is known.
+        val_loss, accuracy: Of the last validation that is known.
+    """
+
+    def __init__(self) -> None:
+        self.state = ""
+        self.epoch = self.round = self.rounds = self.slots = 0
+        self.owner = ""
+        self.seen_at = -math.inf
+        self.num_rounds = self.num_samples = 0
+        # From zero: what begins with one looks to Prometheus as if nothing had happened.
+        self.retries: Counter[str] = Counter(dict.fromkeys(REASONS, 0))
+        self.resizes: Counter[str] = Counter(up=0, down=0)
+        self.row: EpochRow | None = None
+        self.val_loss: float | None = None
+        self.accuracy: float | None = None
+        self._epoch_of_failures = ("", -1)
+        self._num_failures = 0
+
+    @property
+    def is_live(self) -> bool:
+        """Whether the job has not ended, as far as is known."""
+        return self.state not in {State.DONE, State.FAILED, State.STOPPED}
+
+    def look(self, snap: Snapshot, now: float, read_failed: ReadFailed) -> None:
+        """Note how the job stands; attempts that failed since the last look are counted."""
+        self.seen_at, self.owner = now, snap.head.get("owner", "")
+        self.state, self.epoch = snap.state, snap.number("epoch")
+        self.round, self.rounds = snap.number("round"), snap.number("rounds")
+        # A head that was rebuilt has one slot until the scheduler plans its epoch.
+        if self.state in {State.RUN, State.VAL}:
+            slots = snap.number("slots")
+            if self.slots and slots != self.slots:
+                self.resizes["up" if slots > self.slots else "down"] += 1
+            self.slots = slots
+        if self._epoch_of_failures != (snap.gen, self.epoch):
+            self._epoch_of_failures, self._num_failures = (snap.gen, self.epoch), 0
+        number = snap.number("failed")
+        if number > self._num_failures:
+            texts = read_failed(self._num_failures + 1, number)
+            self.retries.update(map(_reason, texts))
+            self.retries["other"] += number - self._num_failures - len(texts)
+            self._num_failures = number
+
+    def note_row(self, row: EpochRow) -> None:
+        """Note an epoch's history row."""
+        self.row = row
+        if row.val_loss is not None:
+            self.val_loss = row.val_loss
+        if row.accuracy is not None:
+            self.accuracy = row.accuracy
+
+
+class JobBooks:
+    """The jobs that a parameter server sees, and its merges.
+
+    Args:
+        keep_s: How long a job is remembered that nobody looks at any more: it has left.
+    """
+
+    def __init__(self, keep_s: float = 300.0) -> None:
+        self._keep_s = keep_s
+        self._books: dict[str, JobBook] = {}
+        self.round_seconds = Histogram()
+        self.phase_seconds = {phase: Histogram() for phase in ROUND_PHASES}
+        #: Bytes of the contributions that were merged.
+        self.merged_bytes = 0
+
+    def of(self, job_id: str) -> JobBook:
+        """The book of a job, a new one if there is none."""
+        return self._books.setdefault(job_id, JobBook())
+
+    def look(self, job_id: str, snap: Snapshot, now: float, read_failed: ReadFailed) -> None:
+        """See ``JobBook.look``."""
+        if job_id not in self._books:
+            self.current(now)
+        self.of(job_id).look(snap, now, read_failed)
+
+    def note_merge(
+        self, job_id: str, snap: Snapshot, contributions: Sequence[Contribution], merge_s: float
+    ) -> None:
+        """Note a round of training that this process has merged.
+
+        Args:
+            job_id: The job.
+            snap: Its state as the round was found complete.
+            contributions: What was merged.
+            merge_s: How long that took, from then on.
+        """
+        if snap.state != State.RUN:
+            return
+        book = self.of(job_id)
+        book.num_rounds += 1
+        book.num_samples += sum(c.num_samples for c in contributions)
+        self.merged_bytes += sum(c.ref.num_bytes for c in contributions)
+        phases = {
+            phase: sum(_seconds(c.timings, phase) for c in contributions) / len(contributions)
+            for phase in MEASURED
+        } | {"merge": merge_s}
+        # Both by the state server's clock, which may have been set back meanwhile.
+        opened_ms = float(snap.head.get("opened") or 0)
+        if 0 < opened_ms <= snap.now_ms:
+            total_s = (snap.now_ms - opened_ms) / 1000 + merge_s
+            self.round_seconds.observe(total_s)
+            phases["rest"] = max(0.0, total_s - sum(phases.values()))
+        for phase, seconds in phases.items():
+            self.phase_seconds[phase].observe(seconds)
+
+    def current(self, now: float) -> dict[str, JobBook]:
+        """The jobs that have not left for long; others are forgotten."""
+        oldest = now - self._keep_s
+        gone = [id_ for id_, book in self._books.copy().items() if book.seen_at < oldest]
+        for job_id in gone:
+            self._books.pop(job_id, None)
+        return self._books.copy()
+
+
+def bounded(books: Mapping[str, JobBook]) -> dict[str, JobBook]:
+    """The jobs that get series: ``MAX_JOBS`` at most, live ones first, then who left last."""
+    ranked = sorted(books, key=lambda id_: (not books[id_].is_live, -books[id_].seen_at, id_))
+    return {job_id: books[job_id] for job_id in sorted(ranked[:MAX_JOBS])}
+
+
+def _reason(text: str) -> str:
+    try:
+        kind = json.loads(text)["kind"]
+    except (ValueError, KeyError, TypeError):
+        return "other"
+    return kind if kind in REASONS else "other"
+
+
+def _seconds(timings: Mapping[str, object], phase: str) -> float:
+    """What a worker says of a phase; what is no time counts nothing."""
+    value = timings.get(phase)
+    is_time = isinstance(value, int | float) and math.isfinite(value) and value > 0
+    return float(value) if is_time else 0.0  # type: ignore[arg-type]
