@@ -54,6 +54,7 @@ class Settings:
         tick_s: How often the parameter server compares desired with actual.
         idle_s: How long ``kubeml up`` keeps workers above its minimum that nobody wants.
         log_level: Level of the log lines on stderr.
+        flower_auth: ``USER:PASSWORD`` that Flower asks for; several by commas.
         fail: Fail points to arm, for tests of recovery; see ``brokers.fail_points``.
     """
 
@@ -75,6 +76,7 @@ class Settings:
     tick_s: float = 0.5
     idle_s: float = 10.0
     log_level: str = "INFO"
+    flower_auth: Secret = Secret("")
     fail: str = ""
 
     def __post_init__(self) -> None:
@@ -152,7 +154,7 @@ class Settings:
         return {
             f"KUBEML_{f.name.upper()}": str(getattr(self, f.name))
             for f in fields(self)
-            if f.name not in {"s3_access_key", "s3_secret_key", "worker_name"}
+            if f.name not in {"s3_access_key", "s3_secret_key", "flower_auth", "worker_name"}
             and str(getattr(self, f.name))
         }
 
@@ -190,6 +192,7 @@ _PARSERS: dict[str, Callable[[Any], Any]] = {
     "state_url": Secret,
     "s3_access_key": Secret,
     "s3_secret_key": Secret,
+    "flower_auth": Secret,
     "cache_bytes": int,
     "torch_threads": int,
     "slots_per_gpu": int,
