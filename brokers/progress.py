@@ -71,7 +71,7 @@ progress = Progress()
 
 
 def signs(home: Path, role: str) -> list[Sign]:
-    """What the living processes of a role under this home have noted, by name."""
+    """What the living processes of a role (``*``: of any) under this home have noted, by name."""
     found = []
     for file in (home / _FOLDER).glob(f"{role}-*.json"):
         try:

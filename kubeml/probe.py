@@ -38,23 +38,22 @@ def check_alive(settings: Settings, role: str, *, within_s: float) -> list[Sign]
 
     Args:
         settings: With the home that they share.
-        role: ``worker``, ``ps`` or ``control``.
+        role: ``worker``, ``ps`` or ``control``; all of them if it is empty.
         within_s: Each has to have made progress in this time.
 
     Raises:
         Unwell: There is none, or one has not.
     """
-    found = signs(settings.home, role)
+    found = signs(settings.home, role or "*")
     if not found:
         raise Unwell(
-            what=f"no {role} is at work with KUBEML_HOME {settings.home}",
+            what=f"no {role or 'process'} is at work with KUBEML_HOME {settings.home}",
             hint="it may still be starting; a probe needs the process's own KUBEML_HOME",
         )
     for sign in found:
         if sign.age_s > within_s:
             raise Unwell(
-                what=f"{role} {sign.name} (pid {sign.pid}) has made no progress for "
-                f"{sign.age_s:.0f} s",
+                what=f"{sign.name} (pid {sign.pid}) has made no progress for {sign.age_s:.0f} s",
                 hint="it is stuck: restart it",
             )
     return found

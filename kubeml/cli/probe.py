@@ -8,7 +8,9 @@ from kubeml.cli import output
 
 
 def probe(
-    role: Annotated[str, typer.Argument(metavar="ROLE", help="worker, ps, control or flower.")],
+    role: Annotated[
+        str, typer.Argument(metavar="ROLE", help="worker, ps, control or flower; any but Flower.")
+    ] = "",
     ready: Annotated[
         bool, typer.Option("--ready", help="Is it announced to the pool, and do servers answer?")
     ] = False,
@@ -25,7 +27,7 @@ def probe(
     from kubeml.errors import InvalidOption
     from kubeml.probe import ROLES, check_alive, check_flower, check_ready
 
-    if role not in ROLES:
+    if role not in {"", *ROLES}:
         raise InvalidOption(option="ROLE", got=repr(role), expected=", ".join(ROLES))
     if role == "flower":
         check_flower(port)
