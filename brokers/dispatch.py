@@ -31,6 +31,12 @@ def dispatch_id(label: str, hint: Hint) -> str:
     return f"{label}-{hint.ticket[:8]}-{new_id()[:4]}"
 
 
+def dispatch_repr(label: str, hint: Hint) -> str:
+    """How a dispatch's arguments are shown: ``(job=mnist-1a2b, epoch=3, stage=train)``."""
+    epoch, _, stage = label.removeprefix(f"{hint.job_id}-e").partition("-")
+    return f"(job={hint.job_id}, epoch={epoch}, stage={stage})"
+
+
 class Dispatcher:
     """Publishes messages. Safe to share between threads; make a new one after a fork."""
 
@@ -52,13 +58,17 @@ class Dispatcher:
             hint,
             queue=stage_queue(stage, device),
             task_id=dispatch_id(label, hint),
+            argsrepr=dispatch_repr(label, hint),
             ignore_result=True,
             extra=[] if stage == "validate" else [stage],
         )
 
     def schedule(self, hint: Hint, *, label: str) -> None:
         """Ask the scheduler to plan the job's next epoch."""
-        self._send(SCHEDULE, hint, queue=CONTROL_QUEUE, task_id=label, ignore_result=True)
+        self._send(
+            SCHEDULE, hint, queue=CONTROL_QUEUE, task_id=label, ignore_result=True,
+            argsrepr=dispatch_repr(label, hint),
+        )  # fmt: skip
 
     def infer(self, hint: Hint, data: list[Any], *, device: str, timeout_s: float) -> Any:
         """Run an inference on a worker and return what the user's ``infer`` returned.
@@ -73,6 +83,8 @@ class Dispatcher:
             hint,
             queue=infer_queue(device),
             task_id=f"{hint.job_id}-infer-{hint.ticket[:8]}",
+            # Not the data: a task's arguments are for everybody to see.
+            argsrepr=f"(job={hint.job_id}, {len(data)} inputs)",
             extra=[data],
         )
         try:

@@ -59,6 +59,7 @@ class Settings:
             the first of several ports: parameter server, control worker, then the workers.
         metrics_host: The address it binds for that.
         metrics_keep_s: How long a job's series stay after the job has left.
+        flower_auth: ``USER:PASSWORD`` that Flower asks for; several by commas.
         fail: Fail points to arm, for tests of recovery; see ``brokers.fail_points``.
     """
 
@@ -84,6 +85,7 @@ class Settings:
     metrics_port: int = 0
     metrics_host: str = "127.0.0.1"
     metrics_keep_s: float = 300.0
+    flower_auth: Secret = Secret("")
     fail: str = ""
 
     def __post_init__(self) -> None:
@@ -170,7 +172,7 @@ class Settings:
         return {
             f"KUBEML_{f.name.upper()}": str(getattr(self, f.name))
             for f in fields(self)
-            if f.name not in {"s3_access_key", "s3_secret_key", "worker_name"}
+            if f.name not in {"s3_access_key", "s3_secret_key", "flower_auth", "worker_name"}
             and str(getattr(self, f.name))
         }
 
@@ -222,6 +224,7 @@ _PARSERS: dict[str, Callable[[Any], Any]] = {
     "state_url": Secret,
     "s3_access_key": Secret,
     "s3_secret_key": Secret,
+    "flower_auth": Secret,
     "cache_bytes": int,
     "torch_threads": int,
     "slots_per_gpu": int,

@@ -10,6 +10,7 @@ from celery.app.amqp import AMQP
 from kombu.connection import Connection
 from kombu.entity import Exchange, Queue
 
+from brokers.progress import progress
 from brokers.queues import DEVICES, worker_queues
 from brokers.settings import Settings
 
@@ -109,10 +110,16 @@ def verified(url: str) -> str:
 class BrokerConnection(Connection):
     """A connection that is tried again every second or two: kombu's pause grows to 30 s."""
 
-    def ensure_connection(self, *args: Any, **options: Any) -> Any:
+    def ensure_connection(self, errback: Any = None, *args: Any, **options: Any) -> Any:
         """Connect, whatever it takes; see kombu."""
+
+        def failed(error: Any, interval: float) -> None:
+            progress.note()
+            if errback is not None:
+                errback(error, interval)
+
         pauses = {"interval_start": 0.5, "interval_step": 0.5, "interval_max": 2}
-        return super().ensure_connection(*args, **pauses, **options)  # type: ignore[no-untyped-call]
+        return super().ensure_connection(failed, *args, **pauses, **options)  # type: ignore[no-untyped-call]
 
 
 class _Amqp(AMQP):

@@ -27,7 +27,14 @@ _S3_ACTIONS = {
 
 
 def write_access(
-    folder: Path, *, host: str, port: int, tls: bool, bucket: str, replace: bool
+    folder: Path,
+    *,
+    host: str,
+    port: int,
+    tls: bool,
+    bucket: str,
+    replace: bool,
+    s3_url: str = "",
 ) -> list[Path]:
     """Make credentials for every role, and write them where only this user can read them.
 
@@ -38,6 +45,7 @@ def write_access(
         tls: Whether it speaks TLS.
         bucket: The S3 bucket.
         replace: Whether files that are there may be replaced.
+        s3_url: The S3 server, as the pool's processes reach it; empty: they know it otherwise.
 
     Returns:
         The files.
@@ -54,12 +62,16 @@ def write_access(
     }
     for role in ROLES:
         url = f"{scheme}://kubeml-{role}:{passwords[role]}@{host}:{port}/0"
-        lines = [f"KUBEML_BROKER_URL={url}", f"KUBEML_S3_BUCKET={bucket}"]
+        lines = [f"KUBEML_BROKER_URL={url}"]
         if role in keys:
             lines += [
+                f"KUBEML_S3_BUCKET={bucket}",
+                *([f"KUBEML_S3_ENDPOINT_URL={s3_url}"] if s3_url else []),
                 f"AWS_ACCESS_KEY_ID={keys[role][0]}",
                 f"AWS_SECRET_ACCESS_KEY={keys[role][1]}",
             ]
+        if role == "flower":
+            lines.append(f"KUBEML_FLOWER_AUTH=kubeml:{secrets.token_urlsafe(24)}")
         texts[f"{role}.env"] = "\n".join(lines) + "\n"
     files = [folder / name for name in texts]
     there = [file for file in files if file.exists()]

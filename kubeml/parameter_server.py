@@ -21,6 +21,7 @@ from brokers.dispatch import Dispatcher
 from brokers.job_index import live_jobs
 from brokers.nodes import Heart
 from brokers.objects import ObjectStore
+from brokers.progress import progress
 from brokers.protocol import Hint
 from brokers.refusals import note_refused
 from brokers.round_store import new_id
@@ -54,6 +55,9 @@ _BACKOFF_S, _MAX_BACKOFF_S = 0.5, 10.0
 #: After so many errors in a row that are no outage, the job is failed with the last one.
 _MAX_FAULTS = 8
 
+#: A look at one job that takes so long will not end: the largest merges take a minute or so.
+_STUCK_AFTER_S = 600.0
+
 
 class KeeperThread(threading.Thread):
     """Runs one job's keeper on every hint, knock and tick until the job has ended.
@@ -71,11 +75,18 @@ class KeeperThread(threading.Thread):
         self._is_listening = False
         #: When the job was found to have no record, by the monotonic clock.
         self.stray_since: float | None = None
+        #: Since when the job is looked at, by the monotonic clock.
+        self._busy_since: float | None = None
 
     def hint(self) -> None:
         """Look at the job now."""
         self._hinted.set()
         self._interrupt()
+
+    def is_stuck(self, now: float) -> bool:
+        """Whether one look at the job does not end; ``now`` by the monotonic clock."""
+        since = self._busy_since
+        return self.is_alive() and since is not None and now - since > _STUCK_AFTER_S
 
     def stop(self) -> None:
         """End the thread after what it has in hand."""
@@ -90,12 +101,14 @@ class KeeperThread(threading.Thread):
         due = time.monotonic()
         while not self._stopped.is_set():
             try:
+                self._busy_since = None
                 news = self._wait(backoff or due - time.monotonic(), patiently=backoff > 0)
                 self._hinted.clear()
                 # By the clock, not by the absence of hints: those of short rounds never cease.
                 is_tick = time.monotonic() >= due
                 if is_tick:
                     due = time.monotonic() + self._tick_s
+                self._busy_since = time.monotonic()
                 if not self._keeper.reconcile(is_tick=is_tick, news=news):
                     return
                 backoff, faults = 0.0, 0
@@ -189,6 +202,8 @@ class ParameterServer(ConsumerMixin):
     def on_iteration(self) -> None:
         """Look for jobs without a keeper; kombu calls this before every wait."""
         now = time.monotonic()
+        if not any(thread.is_stuck(now) for thread in self._keepers.values()):
+            progress.note()
         if self.should_stop or now - self._looked_at < self._settings.tick_s:
             return
         self._looked_at = now
@@ -267,6 +282,7 @@ def main(settings: Settings) -> None:
     signal.signal(signal.SIGTERM, stop)
     signal.signal(signal.SIGINT, stop)
     heart.start()
+    progress.begin(settings.home, "ps", server.name)
     logger.info("parameter server %s is up", server.name)
     # The mixin reconnects by itself; its wait ends every tick, so that a signal is heard.
     try:
@@ -274,3 +290,4 @@ def main(settings: Settings) -> None:
     finally:
         server.join(10.0)
         heart.stop()
+        progress.end()

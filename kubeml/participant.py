@@ -28,6 +28,7 @@ from kubeml.job_plans import epoch_plan
 from kubeml.lease_keeper import LeaseKeeper, LeaseLost
 from kubeml.log_lines import work_on
 from kubeml.overlap import Calls, RoundAhead, following
+from kubeml.served import Served
 from kubeml.slot_work import SlotWork
 from kubeml.worker import Worker
 
@@ -43,7 +44,7 @@ class Drained(Abandoned):
 
 def participate(
     worker: Worker, hint: Hint, stage: str, *, is_draining: Callable[[], bool] = lambda: False
-) -> None:
+) -> str:
     """Lend this process to a job until it wants no more.
 
     Args:
@@ -51,18 +52,23 @@ def participate(
         hint: The job, and the ticket of the dispatch.
         stage: ``init``, ``train`` or ``validate``: what the dispatch was sent for.
         is_draining: Whether the worker was told to go.
+
+    Returns:
+        Which slots of which rounds it handed in, for people.
     """
     store = RoundStore(worker.client, hint.job_id)
     work_on(hint.job_id, everywhere=True)
+    served = Served()
     try:
         gen = store.head().get("gen", "")
         if gen:
-            Participant(worker, store, hint.ticket, gen, is_draining).run(stage)
+            Participant(worker, store, hint.ticket, gen, is_draining, served).run(stage)
     except BackendUnreachable as err:
         # The lease runs out and the parameter server asks for somebody else.
         logger.warning("job %s: left: %s", hint.job_id, err)
     finally:
         work_on(everywhere=True)
+    return str(served)
 
 
 class Participant:
@@ -75,9 +81,10 @@ class Participant:
         ticket: str,
         gen: str,
         is_draining: Callable[[], bool],
+        served: Served,
     ) -> None:
         self._worker, self._store, self._ticket, self._gen = worker, store, ticket, gen
-        self._is_draining = is_draining
+        self._is_draining, self._served = is_draining, served
         self._token = new_id()
         self._stage = ""
         self._told = ""
@@ -239,6 +246,8 @@ class Participant:
             )
         self._worker.book.hand_in(stage, contribution, answer)
         fail_points.reach("after_contrib")
+        if answer == "OK":
+            self._served.note(epoch=work.epoch, round_index=work.round_index, slot=work.slot)
         if answer != "OK":
             logger.info("job %s: slot %d: %s", self._store.job_id, work.slot, answer)
             self._drop(contribution, answer, is_kept=warm.spec.overlap)

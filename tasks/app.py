@@ -19,15 +19,18 @@ from celery.signals import (
 from brokers import fail_points
 from brokers.connections import state_client
 from brokers.nodes import Heart
+from brokers.progress import progress
 from brokers.settings import Settings
 from brokers.topology import make_app
 from kubeml import log_lines
 from kubeml.gpus import gpu_name
 from kubeml.machine import share
+from tasks.alive import GoesRound
 
 settings = Settings.load()
 app = make_app(settings, name="kubeml-worker")
 app.conf.include = ["tasks.train", "tasks.validate", "tasks.infer", "tasks.schedule"]
+app.steps["consumer"].add(GoesRound)
 
 # In memory that children share, without a lock that one of them could die with.
 _draining = RawValue("b", 0)
@@ -57,6 +60,7 @@ def _announce(sender: Any, **_: Any) -> None:
     facts = {**share(), **({"gpu_name": gpu_name(gpu)} if gpu else {})}
     heart = Heart(state_client(settings), name, role, device=settings.device, gpu=gpu, facts=facts)
     heart.start()
+    progress.begin(settings.home, role, name)
     _hearts.append(heart)
 
 
@@ -70,6 +74,7 @@ def _drain(**_: Any) -> None:
 def _withdraw(**_: Any) -> None:
     for heart in _hearts:
         heart.stop()
+    progress.end()
 
 
 # In a control worker, which has no children, this is the process itself.

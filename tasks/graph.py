@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from celery import group
 from celery.canvas import Signature
 
-from brokers.dispatch import dispatch_id, stage_queue
+from brokers.dispatch import dispatch_id, dispatch_repr, stage_queue
 from brokers.protocol import Hint
 from brokers.topology import STAGE_TASKS
 from tasks.app import app
@@ -31,6 +31,7 @@ def participant(stage: str, hint: Hint, device: str, label: str) -> Signature:
         args=args,
         queue=stage_queue(stage, device),
         task_id=dispatch_id(label, hint),
+        argsrepr=dispatch_repr(label, hint),
         ignore_result=True,
         immutable=True,
     )

@@ -9,9 +9,11 @@ from tasks.refuse import hint_or_none
 
 
 @app.task(name=TRAIN, acks_late=False, ignore_result=True)
-def train(wire: dict[str, Any], stage: str = "train") -> None:
+def train(wire: dict[str, Any], stage: str = "train") -> str:
     """Lend this process to a job until it wants no more. Lost or doubled: nothing breaks."""
     from kubeml.participant import participate  # not in the parent, see tasks.process
 
-    if hint := hint_or_none(wire):
-        participate(this_worker(), hint, stage, is_draining=is_draining)
+    hint = hint_or_none(wire)
+    if hint is None:
+        return "refused"
+    return participate(this_worker(), hint, stage, is_draining=is_draining)

@@ -9,9 +9,11 @@ from tasks.refuse import hint_or_none
 
 
 @app.task(name=VALIDATE, acks_late=False, ignore_result=True)
-def validate(wire: dict[str, Any]) -> None:
+def validate(wire: dict[str, Any]) -> str:
     """Lend this process to a job's validation. Lost or doubled: nothing breaks."""
     from kubeml.participant import participate  # not in the parent, see tasks.process
 
-    if hint := hint_or_none(wire):
-        participate(this_worker(), hint, "validate", is_draining=is_draining)
+    hint = hint_or_none(wire)
+    if hint is None:
+        return "refused"
+    return participate(this_worker(), hint, "validate", is_draining=is_draining)

@@ -11,11 +11,13 @@ from kubeml.cli import (
     access,
     chaos,
     dataset,
+    flower,
     function,
     history,
     infer,
     logs,
     output,
+    probe,
     roles,
     stack,
     task,
@@ -48,6 +50,8 @@ app.command("access", rich_help_panel="The stack")(access.access)
 app.command("top", rich_help_panel="The stack")(top.top)
 app.command("chaos", rich_help_panel="The stack")(chaos.chaos)
 roles.register(app)
+app.command("flower", rich_help_panel=roles.PANEL)(flower.flower)
+app.command("probe", rich_help_panel=roles.PANEL)(probe.probe)
 
 
 def _version(value: bool) -> None:

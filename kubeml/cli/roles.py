@@ -7,14 +7,14 @@ import typer
 from kubeml.cli.options import SlotsPerGpu
 
 Name = Annotated[str, typer.Option("--name", help="Name of this process, unique in the pool.")]
-_PANEL = "Processes of a pool (kubeml up starts them)"
+PANEL = "Processes of a pool (kubeml up starts them)"
 
 
 def register(app: typer.Typer) -> None:
     """Add the commands to ``app``."""
-    app.command("worker", rich_help_panel=_PANEL)(worker)
-    app.command("control", rich_help_panel=_PANEL)(control)
-    app.command("ps", rich_help_panel=_PANEL)(ps)
+    app.command("worker", rich_help_panel=PANEL)(worker)
+    app.command("control", rich_help_panel=PANEL)(control)
+    app.command("ps", rich_help_panel=PANEL)(ps)
 
 
 def worker(

@@ -146,6 +146,9 @@ FORBIDDEN: dict[str, tuple[str, list[str]]] = {
     "control reads weights": ("control", ["GET", "kml:{j}:w:a:0"]),
     "flower reads a job": ("flower", ["HGETALL", "kml:{j}:h"]),
     "flower sends a task": ("flower", ["LPUSH", "kubeml.train.cpu", "x"]),
+    "flower takes a task": ("flower", ["RPOP", "kubeml.train.cpu"]),
+    "flower deletes a queue": ("flower", ["DEL", "kubeml.train.cpu"]),
+    "flower commands workers": ("flower", ["PUBLISH", "/0.celery.pidbox", "{}"]),
     **{
         f"{role} runs {' '.join(command)}": (role, command)
         for role in ROLES

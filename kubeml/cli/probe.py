@@ -1,0 +1,41 @@
+"""``kubeml probe``: for the probes of containers."""
+
+from typing import Annotated
+
+import typer
+
+from kubeml.cli import output
+
+
+def probe(
+    role: Annotated[
+        str, typer.Argument(metavar="ROLE", help="worker, ps, control or flower; any but Flower.")
+    ] = "",
+    ready: Annotated[
+        bool, typer.Option("--ready", help="Is it announced to the pool, and do servers answer?")
+    ] = False,
+    within: Annotated[
+        float, typer.Option("--within", min=1, help="Seconds in which it must have made progress.")
+    ] = 30.0,
+    port: Annotated[int, typer.Option("--port", help="Flower's port.")] = 5555,
+) -> None:
+    """Check the processes of this machine that share this KUBEML_HOME: exit 0 if they are well.
+
+    Alive is who goes round its main loop, whether or not servers answer; --ready asks them, too.
+    """
+    from brokers.settings import Settings
+    from kubeml.errors import InvalidOption
+    from kubeml.probe import ROLES, check_alive, check_flower, check_ready
+
+    if role not in {"", *ROLES}:
+        raise InvalidOption(option="ROLE", got=repr(role), expected=", ".join(ROLES))
+    if role == "flower":
+        check_flower(port)
+        output.line("flower answers")
+        return
+    settings = Settings.load()
+    found = check_alive(settings, role, within_s=within)
+    if ready:
+        check_ready(settings, found)
+    for sign in found:
+        output.line(f"{sign.name}: progress {sign.age_s:.1f} s ago")
