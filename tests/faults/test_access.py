@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import psutil
 import pytest
+from prometheus_client import CollectorRegistry, generate_latest
 from redis import Redis
 from redis.exceptions import NoPermissionError, RedisError
 
@@ -17,13 +18,16 @@ from brokers.queues import train_queue
 from brokers.refusals import refusals
 from brokers.settings import Secret, Settings
 from kubeml.access import ROLES, write_access
+from kubeml.client import Client
 from kubeml.doctor import examine
+from kubeml.metrics.pool_collector import PoolCollector
 from kubeml.servers import ServerPlan, s3_command, s3_environment, start_server, valkey_command
 from tests.cli import Cli
 from tests.cluster import Cluster
 from tests.conftest import end
 from tests.eventually import eventually
 from tests.integration.conftest import put_function, put_points
+from tests.scrape import parse, value
 
 
 @dataclass
@@ -201,6 +205,20 @@ def test_no_secret_is_logged_or_shown(guarded: Guarded, cluster: Cluster) -> Non
 
     for secret in guarded.secrets():
         assert not any(secret in text for text in shown)
+
+
+def test_a_parameter_server_may_look_at_all_that_its_metrics_tell(
+    guarded: Guarded, cluster: Cluster
+) -> None:
+    with Client(guarded.settings("ps")) as client:
+        registry = CollectorRegistry()
+        registry.register(PoolCollector(client))
+        now = parse(generate_latest(registry).decode())
+
+    for server in ("state", "broker", "s3"):
+        assert value(now, "kubeml_server_up", server=server) == 1
+    assert value(now, "kubeml_nodes", role="ps", device="cpu") == 1
+    assert value(now, "kubeml_queue_wanted_workers", queue=train_queue("cpu")) is not None
 
 
 def test_what_is_refused_at_a_door_is_counted(guarded: Guarded, cluster: Cluster) -> None:

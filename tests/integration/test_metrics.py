@@ -226,14 +226,15 @@ def test_job_is_told_by_one_server_and_by_the_next_one_when_that_dies(
         assert _of(pool.second.read(), job, "kubeml_job_epoch") is None
         pool.cluster.kill("ps")
 
-        def told() -> float | None:
-            return _of(pool.second.read(), job, "kubeml_job_train_loss")
+        def told() -> Scrape | None:
+            now = pool.second.read()
+            return now if _of(now, job, "kubeml_job_epoch") else None
 
-        # Of an epoch that the dead one has recorded, or of the next.
-        loss = eventually(told, within_s=20, what="the job at the second server")
+        second = eventually(told, within_s=20, what="the job at the second server")
 
+        # At once: of an epoch that the dead one has recorded.
+        loss = _of(second, job, "kubeml_job_train_loss")
         assert loss in {row.train_loss for row in job.history()}
-        second = pool.second.read()
         assert (_of(second, job, "kubeml_job_epoch") or 0) >= 2
         assert value(second, "kubeml_job_retries_total", jobid=job.id, reason="lost") == 0
     finally:
