@@ -194,11 +194,12 @@ def test_pool_and_pace_while_a_job_runs_and_is_resized(pool: MeasuredPool, submi
             for way in ("up", "down")
         }
         assert resizes == {"up": 1, "down": 0}
-        row = job.history()[0]
         age = _of(resized, job, "kubeml_job_checkpoint_age_seconds")
         assert age is not None
         assert 0 <= age < 60
-        assert _of(resized, job, "kubeml_job_train_loss") == row.train_loss
+        # Of the last epoch recorded by then: they are short, and it may not be the first.
+        losses = {row.train_loss for row in job.history()}
+        assert _of(resized, job, "kubeml_job_train_loss") in losses
         assert (
             value(pool.control.read(), "kubeml_scheduler_plans_total", policy="static", change="up")
             == 1
