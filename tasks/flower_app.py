@@ -32,8 +32,6 @@ app = make_app(Settings.load(), name="kubeml-flower")
 app.control_cls = Mute  # type: ignore[assignment]
 # It warns of every question that nobody answers.
 logging.getLogger("flower.inspector").setLevel(logging.ERROR)
-# Each of its threads holds one connection and asks for another: a limit locks them up for ever.
-app.conf.broker_pool_limit = None
 
 
 class GuardedMetrics(Metrics):

@@ -19,7 +19,6 @@ ROOT = Path(__file__).parents[1]
 #: Variables that a container of ours may be given: settings, and what boto3 and Go read.
 KNOWN = {*(f"KUBEML_{name.upper()}" for name in Settings.__dataclass_fields__)} | {
     "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "GOMEMLIMIT",
-    "KUBEML_METRICS_HOST", "KUBEML_METRICS_PORT", "KUBEML_LOG_FORMAT",
 }  # fmt: skip
 
 Manifest = dict[str, Any]
