@@ -15,6 +15,7 @@ from kubeml.training_job import Job
 from scripts.benchmarks import paced, pool
 from scripts.benchmarks.ledgers import Round, rounds_of
 from scripts.benchmarks.measures import Series
+from scripts.benchmarks.patience import patiently
 from scripts.benchmarks.report import Report
 from scripts.benchmarks.workers import Workers
 
@@ -237,13 +238,13 @@ def _head(client: Client, job: Job) -> Mapping[str, str]:
 
 def _wait_for_rounds(client: Client, job: Job, number: int) -> None:
     """Wait until a job has merged so many more versions."""
-    before = int(_head(client, job).get("ver") or 0)
+    before = int(patiently(lambda: _head(client, job)).get("ver") or 0)
     _wait(lambda: int(_head(client, job).get("ver") or 0) >= before + number)
 
 
 def _wait(is_so: Callable[[], bool]) -> None:
     deadline = time.monotonic() + WITHIN_S
-    while not is_so():
+    while not patiently(is_so):
         if time.monotonic() > deadline:
             raise TimeoutError(f"nothing within {WITHIN_S:.0f} s")
         time.sleep(0.01)

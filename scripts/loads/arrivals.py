@@ -12,7 +12,7 @@ from scripts.benchmarks.paced import ROWS, STEP_S
 from scripts.loads.pictures import draw_pool
 from scripts.loads.report import LoadReport
 from scripts.loads.shapes import BATCH, ELASTIC, STATIC, Shape, submit
-from scripts.loads.verdicts import References, Submitted, judge, unended, wait_for_all
+from scripts.loads.verdicts import References, Submitted, judge_all, unended, wait_for_all
 
 WEIGHTS = (1, 2, 4)
 QUICK_MINUTES = 1 / 3
@@ -55,7 +55,7 @@ def run(client: Client, options: argparse.Namespace, references: References) -> 
     faults = []
     if not wait_for_all(client, jobs, within_s=120 + for_s):
         faults.append("not all jobs ended in the time given to them")
-    outcomes = [judge(client, submitted, references) for submitted in jobs]
+    outcomes = judge_all(client, jobs, references)
     traces = [outcome.trace for outcome in outcomes if outcome.trace]
     return LoadReport(
         name="arrivals", counted=COUNTED, jobs=outcomes, faults=faults,

@@ -10,7 +10,7 @@ from scripts.benchmarks.workers import Workers
 from scripts.loads.arrivals import QUICK_MINUTES, draw_arrivals, play
 from scripts.loads.pictures import draw_pool
 from scripts.loads.report import LoadReport
-from scripts.loads.verdicts import References, judge, wait_for_all
+from scripts.loads.verdicts import References, judge_all, wait_for_all
 
 #: Seconds between two changes, at least and at most, and the most workers besides the stack's.
 EVERY_S = (2.0, 5.0)
@@ -89,7 +89,7 @@ def run(client: Client, options: argparse.Namespace, references: References) -> 
     faults = []
     if not wait_for_all(client, jobs, within_s=60):
         faults.append("not all jobs ended in the time given to them")
-    outcomes = [judge(client, submitted, references) for submitted in jobs]
+    outcomes = judge_all(client, jobs, references)
     traces = [outcome.trace for outcome in outcomes if outcome.trace]
     return LoadReport(
         name="churn", counted=COUNTED, jobs=outcomes, faults=faults,

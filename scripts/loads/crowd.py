@@ -8,7 +8,7 @@ from scripts.loads.pictures import draw_crowd
 from scripts.loads.report import TOLERANCE, LoadReport, ShareRow
 from scripts.loads.shapes import PLAIN, submit
 from scripts.loads.traces import Trace, crowded, shares, shares_by_weight
-from scripts.loads.verdicts import References, Submitted, judge, wait_for_all
+from scripts.loads.verdicts import References, Submitted, judge_all, wait_for_all
 
 #: How many jobs, and their weights, in turn.
 JOBS, QUICK_JOBS = 20, 5
@@ -49,7 +49,7 @@ def run(client: Client, options: argparse.Namespace, references: References) -> 
     faults = []
     if not wait_for_all(client, jobs, within_s=120 + 6 * total):
         faults.append("not all jobs ended in the time given to them")
-    outcomes = [judge(client, submitted, references) for submitted in jobs]
+    outcomes = judge_all(client, jobs, references)
     traces = [outcome.trace for outcome in outcomes if outcome.trace]
     # If one has not got through, there is no telling for how long all of them were there.
     all_done = all(outcome.state == State.DONE for outcome in outcomes)

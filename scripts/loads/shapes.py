@@ -3,9 +3,12 @@
 from dataclasses import dataclass, field
 from typing import Any
 
+from brokers.round_store import new_id
 from kubeml.client import Client
+from kubeml.errors import NameTaken
 from kubeml.training_job import Job
 from scripts.benchmarks import paced
+from scripts.benchmarks.patience import patiently
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,7 +54,16 @@ _DEFAULTS: dict[str, Any] = {
 def submit(client: Client, shape: Shape, *, epochs: int, **options: Any) -> Job:
     """Submit a job of a shape; ``options`` are those that weights do not depend on."""
     wanted = {**_DEFAULTS, **shape.options, **options}
-    return client.train(
-        paced.FUNCTION, paced.DATASET, epochs=epochs, parallelism=shape.parallelism,
-        static=shape.static, **wanted,
-    )  # fmt: skip
+    job_id = new_id()[:8]
+
+    def attempt() -> Job:
+        try:
+            return client.train(
+                paced.FUNCTION, paced.DATASET, job_id=job_id, epochs=epochs,
+                parallelism=shape.parallelism, static=shape.static, **wanted,
+            )  # fmt: skip
+        except NameTaken:
+            # An attempt before had got so far when a server did not answer.
+            return client.job(job_id)
+
+    return patiently(attempt)

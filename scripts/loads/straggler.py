@@ -9,7 +9,7 @@ from scripts.benchmarks.workers import Workers
 from scripts.loads.pictures import draw_rounds
 from scripts.loads.report import LoadReport
 from scripts.loads.shapes import Shape, submit
-from scripts.loads.verdicts import References, Submitted, judge, rounds, wait_for_all
+from scripts.loads.verdicts import References, Submitted, judge_all, rounds, wait_for_all
 
 SLOTS, BATCH = 4, 6
 
@@ -53,7 +53,7 @@ def run(client: Client, options: argparse.Namespace, references: References) -> 
     }
     return LoadReport(
         name="straggler", counted=COUNTED,
-        jobs=[judge(client, submitted, references) for submitted in jobs.values()],
+        jobs=judge_all(client, list(jobs.values()), references),
         series=[Series(name=f"round, {label}", unit="s", values=v) for label, v in walls.items()],
         facts={"job": f"{epochs} epochs of {ROUNDS} rounds"},
         draw=lambda figure: draw_rounds(figure, walls),

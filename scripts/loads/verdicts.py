@@ -11,6 +11,7 @@ from kubeml.job import State
 from kubeml.training_job import Job
 from scripts.benchmarks import pool
 from scripts.benchmarks.ledgers import Round, rounds_of
+from scripts.benchmarks.patience import patiently
 from scripts.loads.shapes import Shape, submit
 from scripts.loads.traces import Trace, trace
 
@@ -80,7 +81,7 @@ class References:
         """Hashes of the weights after each of so many epochs, at least."""
         if len(self._known.get(shape.name, ())) < epochs:
             job = submit(self._client, shape, epochs=epochs, hedge=False)
-            job.wait()
+            patiently(job.wait)
             self.note(shape, job)
         return self._known[shape.name]
 
@@ -103,14 +104,23 @@ def wait_for_all(client: Client, jobs: Sequence[Submitted], *, within_s: float) 
 
 def unended(client: Client, jobs: Sequence[Submitted]) -> list[Submitted]:
     """The jobs that have not ended, by their records."""
-    live = set(live_jobs(client.redis))
-    return [s for s in jobs if s.job.id in live or client.records.end(s.job.id) is None]
+    live = set(patiently(lambda: live_jobs(client.redis)))
+    return [
+        s
+        for s in jobs
+        if s.job.id in live or patiently(lambda s=s: client.records.end(s.job.id)) is None
+    ]
 
 
 def rounds(client: Client, job: Job) -> list[Round]:
     """The rounds of a job's finished epochs."""
     ledgers = [client.records.ledger(job.id, row.epoch) for row in job.history()]
     return rounds_of([ledger for ledger in ledgers if ledger is not None])
+
+
+def judge_all(client: Client, jobs: Sequence[Submitted], references: References) -> list[Outcome]:
+    """What became of each job."""
+    return [patiently(lambda s=s: judge(client, s, references)) for s in jobs]
 
 
 def judge(client: Client, submitted: Submitted, references: References) -> Outcome:
