@@ -41,10 +41,13 @@ class Wait:
     Attributes:
         bell: The id.
         is_complete: Whether every slot has contributed: a parameter server is to merge them.
+        due_ms: Ask again after so long, bell or not: a slot may count as slow then, and be
+            copied. 0: no slot may soon.
     """
 
     bell: str
     is_complete: bool = False
+    due_ms: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

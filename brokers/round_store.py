@@ -175,7 +175,7 @@ class RoundStore:
                 local=answer[10], is_copy=answer[11] == "1",
             )  # fmt: skip
         if answer[0] == "WAIT":
-            return Wait(bell=answer[1], is_complete=answer[2] == "1")
+            return Wait(bell=answer[1], is_complete=answer[2] == "1", due_ms=int(answer[3] or 0))
         return Leave(why=answer[1] if answer[0] == "RETURN" else answer[0].lower())
 
     def beat(self, gen: str, *, token: str, slot: int, rid: str) -> str:

@@ -12,7 +12,6 @@ from contextlib import suppress
 
 from brokers import fail_points
 from brokers.answers import Leave, Wait, Work
-from brokers.connections import MAX_BLOCK_MS
 from brokers.protocol import Contribution, Hint, TensorRef
 from brokers.round_store import RoundStore, new_id
 from brokers.streams import JobStreams
@@ -149,7 +148,7 @@ class Participant:
             idle_ms=int((now - self._idle_since) * 1000),
             worker=self._worker.name,
             after=after.bell if after else "",
-            block_ms=min(LINGER_MS, MAX_BLOCK_MS),
+            block_ms=min(after.due_ms or LINGER_MS, LINGER_MS) if after else 0,
         )
 
     def _train_ahead(self, wait: Wait, expected: Work) -> RoundAhead:

@@ -1,6 +1,7 @@
 -- TAKE(gen, token, ticket, stage, preferred, queue length, held ms, idle ms, worker, first): what am I to do?
 -- queue length: messages that wait for workers of this kind; first: those of jobs that have had none yet.
--- -> SLOT slot rid epoch round ver w slots attempt o l copy | WAIT bell complete | RETURN why | END state | GONE
+-- due: ms until there may be a copy of a slow slot to train (else '').
+-- -> SLOT slot rid epoch round ver w slots attempt o l copy | WAIT bell complete due | RETURN why | END state | GONE
 local STAGES = {INIT = 'init', RUN = 'train', VAL = 'validate'}
 if gone() then return {'GONE'} end
 local token, ticket = ARGV[2], ARGV[3]
@@ -94,8 +95,9 @@ for slot = 0, want - 1 do
   if answer then return answer end
 end
 
--- Nothing is left but to wait: train a copy of the slot that runs longest, if that is much longer than
--- any of the others took. (Backup tasks: Dean and Ghemawat, MapReduce, OSDI 2004.)
+-- Nothing is left but to wait: train a copy of the slot that runs longest, once that is half as long again
+-- as any of the others took. (Backup tasks: Dean and Ghemawat, MapReduce, OSDI 2004; the factor is Spark's
+-- speculation.multiplier.) -> slot, ms until it has run that long
 local function slowest()
   local open, usual, found, longest = open_ms(), -1, nil, 0
   for slot = 0, want - 1 do
@@ -107,12 +109,15 @@ local function slowest()
       found, longest = slot, open - record.a
     end
   end
-  return usual >= 0 and longest >= math.max(1000, 2 * usual) and found
+  if usual < 0 or not found then return nil end
+  return found, math.ceil(math.max(1000, 1.5 * usual) - longest)
 end
 
+local due = ''
 if head('hedge') == '1' and not is_wanted then
-  local slot = slowest()
-  if slot then
+  local slot, left = slowest()
+  if slot and left > 0 then due = tostring(left) end
+  if slot and left <= 0 then
     local record = lease(slot)
     record.h = {t = token, w = ARGV[9], a = open_ms()}
     redis.call('HINCRBY', H, 'copies', 1)
@@ -121,4 +126,4 @@ if head('hedge') == '1' and not is_wanted then
 end
 
 redis.call('ZADD', P, at, token)
-return {'WAIT', last_bell(), redis.call('HLEN', C) >= want and '1' or '0'}
+return {'WAIT', last_bell(), redis.call('HLEN', C) >= want and '1' or '0', due}

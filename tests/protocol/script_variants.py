@@ -166,7 +166,7 @@ WEAKENINGS: Mapping[str, tuple[Change, ...]] = {
         ),
     ),
     "nobody heeds the user's cap": (Change(EVERY_SCRIPT, "if cap <= 0 then", "if true then"),),
-    "TAKE copies at once": (Change("take", "longest >= math.max(1000, 2 * usual)", "longest > 0"),),
+    "TAKE copies at once": (Change("take", "left <= 0", "true"),),
     "TAKE copies unasked": (Change("take", "head('hedge') == '1'", "true"),),
     "TAKE copies although others wait": (
         Change("take", "head('hedge') == '1' and not is_wanted", "head('hedge') == '1'"),

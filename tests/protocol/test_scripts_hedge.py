@@ -36,13 +36,15 @@ def test_an_idle_worker_takes_a_copy_of_the_slot_that_runs_long(clocked_job: Scr
     assert clocked_job.take("slow") == held
 
 
-def test_nobody_copies_a_slot_that_takes_no_longer_than_twice_the_others(
+def test_nobody_copies_a_slot_before_it_has_run_half_as_long_again_as_the_others(
     clocked_job: ScriptedJob,
 ) -> None:
-    slow(clocked_job, after_ms=1900)
+    slow(clocked_job, after_ms=1400)
 
-    assert isinstance(clocked_job.take("fast"), Wait)
-    clocked_job.step_clock(100)
+    waits = clocked_job.take("fast")
+    assert isinstance(waits, Wait)
+    assert waits.due_ms == 100
+    clocked_job.step_clock(waits.due_ms)
     copy(clocked_job)
 
 
@@ -66,7 +68,7 @@ def test_nobody_copies_where_the_job_does_not_want_it(clocked_job: ScriptedJob) 
 
 def test_nobody_copies_while_other_jobs_wait(clocked_job: ScriptedJob) -> None:
     job = clocked_job
-    slow(job, after_ms=1900)
+    slow(job, after_ms=1400)
     assert isinstance(job.take("fast"), Wait)
     job.step_clock(100)
 
