@@ -3,6 +3,8 @@
 import base64
 import html
 import json
+import re
+import shutil
 import subprocess
 import sys
 import urllib.error
@@ -24,6 +26,8 @@ from tests.eventually import eventually
 from tests.integration.conftest import Submit
 
 PASSWORD = "somebody:a-long-password"
+
+BROWSER = shutil.which("chromium") or shutil.which("google-chrome") or ""
 
 
 @dataclass
@@ -197,3 +201,48 @@ def test_what_it_saw_is_there_after_sigterm_and_a_new_start(
         assert before.keys() <= tasks_of(again, job.id).keys()
     finally:
         end(again.process)
+
+
+@pytest.mark.full
+@pytest.mark.skipif(not BROWSER, reason="there is no browser here: apt install chromium")
+def test_a_browser_shows_a_finished_trainings_tasks(
+    cluster: Cluster, submit: Submit, tmp_path: Path
+) -> None:
+    # Headless browsers cannot be told a password; without one, Flower is at loopback alone.
+    flower = start_flower(cluster.settings, tmp_path, auth="")
+    try:
+        job = submit("tiny", epochs=2, parallelism=2, k=5)
+        assert job.wait(60).epoch == 2
+        shown = eventually(
+            lambda: seen_in_browser(flower, job.id, tmp_path), within_s=60, what="all ended tasks"
+        )
+    finally:
+        end(flower.process)
+
+    # Name, arguments, state and result, as people see them in the table.
+    assert "kubeml.train" in shown
+    assert f"(job={job.id}, epoch=2, stage=train)" in shown
+    assert "SUCCESS" in shown
+    assert re.search(r"epoch 2: slot \d round", shown)
+    assert (tmp_path / "tasks.png").read_bytes().startswith(b"\x89PNG")
+
+
+def seen_in_browser(flower: Flower, job_id: str, folder: Path) -> str:
+    """The page of tasks once all those of the second epoch have ended in it, else ''."""
+    url = f"http://127.0.0.1:{flower.port}/tasks"
+    browser = [
+        BROWSER, "--headless", "--no-sandbox", "--disable-gpu", f"--user-data-dir={folder}/browser",
+        "--virtual-time-budget=10000", "--hide-scrollbars", "--window-size=1900,820",
+    ]  # fmt: skip
+    page = subprocess.run(
+        [*browser, "--dump-dom", url], capture_output=True, timeout=50, check=True
+    )
+    text = html.unescape(page.stdout.decode())
+    rows = [row for row in text.split("<tr")[1:] if f"{job_id}-e2-" in row]
+    if "-validate" not in "".join(rows) or not all("SUCCESS" in row for row in rows):
+        return ""
+    subprocess.run(
+        [*browser, f"--screenshot={folder}/tasks.png", url],
+        capture_output=True, timeout=50, check=True,
+    )  # fmt: skip
+    return text
