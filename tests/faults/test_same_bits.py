@@ -25,7 +25,7 @@ def cluster(s3_settings: Settings, tmp_path_factory: pytest.TempPathFactory) -> 
     try:
         pool.client.objects.ensure_bucket()
         pool.start(workers=1)
-        put_points(pool.client, rows=2000)
+        put_points(pool.client, rows=1300)
         for name in ("tiny", "slow"):
             put_function(pool.client, name, tmp_path_factory.mktemp("code"))
         yield pool
