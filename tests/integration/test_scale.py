@@ -23,8 +23,9 @@ def cli(cluster: Cluster, tmp_path: Path) -> Cli:
 def test_scaling_a_running_job_changes_n_at_the_next_epoch_and_the_history_says_so(
     submit: Submit, cli: Cli
 ) -> None:
-    job = submit("slow", epochs=3, k=2, parallelism=1)
-    wait_for_round(job, epoch=1, round_number=2)
+    # Long enough an epoch for a command that starts in the midst of it.
+    job = submit("slow", epochs=3, k=5, parallelism=1, batch_size=5)
+    wait_for_round(job, epoch=1, round_number=1)
 
     scaled = cli(f"task scale --id {job.id} 3 --max-workers 2 --json")
     status = job.status()
