@@ -178,6 +178,11 @@ class RoundStore:
             return Wait(bell=answer[1], is_complete=answer[2] == "1", due_ms=int(answer[3] or 0))
         return Leave(why=answer[1] if answer[0] == "RETURN" else answer[0].lower())
 
+    def leave(self, gen: str, *, token: str, ticket: str) -> None:
+        """Be a participant no more: the job may have somebody else at once."""
+        # A stage that no job is in: END, and off the list.
+        self._run("take", gen, token, ticket, "none", "", 0, 0, 0, "", 0)
+
     def beat(self, gen: str, *, token: str, slot: int, rid: str) -> str:
         """Renew the lease. OK, LOST, STOP or GONE."""
         return self._run("beat", gen, token, slot, rid)[0]

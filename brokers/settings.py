@@ -51,6 +51,8 @@ class Settings:
         torch_threads: Threads per worker on CPU. A fixed number, since it may change the bits.
         lease_s: How long a slot stays with a worker that does not beat.
         stall_s: A function that finishes no batch for so long (or 20 usual ones) hangs.
+        memory_bytes: A worker process that holds more is replaced by a fresh one once its slot's
+            round is done; 0: what it may use, see ``kubeml.machine.memory_limit``.
         tick_s: How often the parameter server compares desired with actual.
         idle_s: How long ``kubeml up`` keeps workers above its minimum that nobody wants.
         log_level: Level of the log lines on stderr.
@@ -78,6 +80,7 @@ class Settings:
     torch_threads: int = 1
     lease_s: float = 6.0
     stall_s: float = 60.0
+    memory_bytes: int = 0
     tick_s: float = 0.5
     idle_s: float = 10.0
     log_level: str = "INFO"
@@ -112,8 +115,9 @@ class Settings:
             "torch_threads",
             "slots_per_gpu",
             "metrics_keep_s",
+            "memory_bytes",
         ):
-            if getattr(self, name) <= 0:
+            if getattr(self, name) <= 0 and (name, self.memory_bytes) != ("memory_bytes", 0):
                 raise InvalidSetting(setting=name, fault="must be more than zero")
         # What is sent through the broker is sent by kombu, which names a socket differently.
         for name, also in (("broker_url", set()), ("state_url", {"unix"})):
@@ -226,6 +230,7 @@ _PARSERS: dict[str, Callable[[Any], Any]] = {
     "s3_secret_key": Secret,
     "flower_auth": Secret,
     "cache_bytes": int,
+    "memory_bytes": int,
     "torch_threads": int,
     "slots_per_gpu": int,
     "lease_s": float,

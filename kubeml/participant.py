@@ -26,6 +26,7 @@ from kubeml.errors import (
 from kubeml.job_plans import epoch_plan
 from kubeml.lease_keeper import LeaseKeeper, LeaseLost
 from kubeml.log_lines import work_on
+from kubeml.machine import memory_limit, resident_bytes
 from kubeml.overlap import Calls, RoundAhead, following
 from kubeml.served import Served
 from kubeml.slot_work import SlotWork
@@ -104,7 +105,7 @@ class Participant:
         self._stage = stage
         self._lease.start()
         try:
-            while not self._is_draining():
+            while not self._is_to_go():
                 wait, self._wait, ahead = self._wait, None, None
                 answer: Work | Wait | Leave | None
                 if wait is None:
@@ -128,9 +129,22 @@ class Participant:
                 self._preferred = [answer.slot, *others][:8]
                 self._idle_since = time.monotonic()
         except Drained:
-            return
+            pass
         finally:
             self._lease.stop()
+        with suppress(BackendUnreachable):  # else it is found out when it does not ask again
+            self._store.leave(self._gen, token=self._token, ticket=self._ticket)
+
+    def _is_to_go(self) -> bool:
+        held, limit = resident_bytes(), memory_limit(self._worker.settings)
+        if held > limit:
+            logger.warning(
+                "job %s: this process holds %d MiB, more than %d (KUBEML_MEMORY_BYTES): a fresh one"
+                " takes its place. If the network needs so much, set more.",
+                self._store.job_id, held >> 20, limit >> 20,
+            )  # fmt: skip
+            return True
+        return self._is_draining()
 
     def _take(self, stage: str, *, after: Wait | None = None) -> Work | Wait | Leave:
         """Ask what to do: at once, or when the bell has rung (or was waited for in vain)."""

@@ -28,6 +28,7 @@ from kubeml import log_lines
 from kubeml.child import Child, end_all
 from kubeml.errors import KubemlError
 from kubeml.gpus import pinned_environment
+from kubeml.machine import memory_limit
 from kubeml.metrics.ports import port_of
 from kubeml.processes import RUN_MARK, ProcessInfo
 from kubeml.servers import (
@@ -128,10 +129,12 @@ class Supervisor:
     def _worker(self, number: int) -> Child:
         name = f"worker-{number}"
         command = [sys.executable, "-m", "kubeml", "worker", "--name", name]
+        limit = memory_limit(self.settings, workers=self._pool.high)
+        env = self._environment() | {"KUBEML_MEMORY_BYTES": str(limit)}
         if not self._gpus:
-            return self._child(name, "worker", command, device="cpu", number=number)
+            return self._child(name, "worker", command, env=env, device="cpu", number=number)
         gpu = self._gpus[number - 1]
-        env = self._environment() | pinned_environment(gpu)
+        env |= pinned_environment(gpu)
         return self._child(name, "worker", command, env=env, device=f"gpu {gpu}", number=number)
 
     def _add(

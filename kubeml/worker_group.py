@@ -12,6 +12,7 @@ from brokers.settings import Settings, child_environment
 from kubeml import log_lines
 from kubeml.child import Child, end_all
 from kubeml.gpus import pinned_environment
+from kubeml.machine import memory_limit
 
 logger = logging.getLogger(__name__)
 
@@ -36,7 +37,12 @@ class WorkerGroup:
             Child(
                 name=f"{name}-{number}" if name else f"worker {number}", role="worker",
                 command=[*command, *(["--name", f"{name}-{number}"] if name else [])],
-                env=child_environment(settings.with_changes(metrics_port=_port(settings, number)))
+                env=child_environment(
+                    settings.with_changes(
+                        metrics_port=_port(settings, number),
+                        memory_bytes=memory_limit(settings, workers=len(gpus)),
+                    )
+                )
                 | pinned_environment(gpu),
                 cwd=settings.home, log=None,
             )

@@ -24,13 +24,15 @@ from brokers.settings import Settings
 from brokers.topology import make_app
 from kubeml import log_lines
 from kubeml.gpus import gpu_name
-from kubeml.machine import share
+from kubeml.machine import memory_limit, share
 from tasks.alive import GoesRound
 
 settings = Settings.load()
 app = make_app(settings, name="kubeml-worker")
 app.conf.include = ["tasks.train", "tasks.validate", "tasks.infer", "tasks.schedule"]
 app.steps["consumer"].add(GoesRound)
+# What a function leaks is given back with its process, between two tasks.
+app.conf.worker_max_memory_per_child = memory_limit(settings) // 1024
 
 # In memory that children share, without a lock that one of them could die with.
 _draining = RawValue("b", 0)

@@ -254,3 +254,15 @@ def test_take_serves_initialisation_and_validation_alike(job: ScriptedJob) -> No
     work = job.join("v", stage="validate")
 
     assert (job.state, work.slot, work.epoch, work.version) == ("VAL", 0, 1, 2)
+
+
+def test_whoever_leaves_makes_room_at_once(job: ScriptedJob) -> None:
+    job.begin_planned(slots=2, max_workers=1)
+    work = job.join("going")
+    assert job.take("early", job.ticket()) == Leave(why="surplus")
+    job.contribute("going", work)
+
+    job.store.leave(job.gen, token="going", ticket="")
+
+    assert job.everything().get("p", []) == []
+    assert isinstance(job.take("next", job.ticket()), Work)

@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from kubeml.machine import share
+from brokers.settings import Settings
+from kubeml.machine import memory_limit, resident_bytes, share
 
 
 def test_machine_without_limits_is_declared_whole(tmp_path: Path) -> None:
@@ -38,3 +39,28 @@ def test_limits_of_a_container_are_declared(
 
     assert limited["cores"] == (cores or whole["cores"])
     assert limited["memory_bytes"] == (memory_bytes or whole["memory_bytes"])
+
+
+def test_memory_limit_is_a_workers_part_and_never_more_than_there_is(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    gib = 2**30
+
+    def limit(total: int, *, workers: int = 1, asked: int = 0) -> float:
+        monkeypatch.setattr(
+            "kubeml.machine.share", lambda: {"cores": 1, "memory_bytes": total * gib}
+        )
+        return memory_limit(Settings(home=tmp_path, memory_bytes=asked), workers=workers) / gib
+
+    assert limit(40) == 36
+    assert limit(40, workers=4) == 9
+    assert limit(10, workers=8) == 2
+    assert limit(1, workers=8) == pytest.approx(0.9)
+    assert limit(40, workers=4, asked=gib) == 1
+
+
+def test_resident_bytes_are_those_of_this_process() -> None:
+    before = resident_bytes()
+    kept = bytearray(b"x") * 2**26
+
+    assert resident_bytes() - before >= len(kept) * 0.9
