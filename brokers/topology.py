@@ -4,6 +4,7 @@ Every setting that is not a default was seen to bite; the reason stands beside i
 """
 
 from typing import Any
+from urllib.parse import parse_qsl, urlsplit
 
 from celery import Celery
 from celery.app.amqp import AMQP
@@ -56,6 +57,8 @@ def celery_config(settings: Settings) -> dict[str, Any]:
     names = [CONTROL_QUEUE, *(name for device in DEVICES for name in worker_queues(device))]
     return {
         "broker_url": url,
+        # Said twice: Flower does not look into the URL when it asks for the queues' lengths.
+        "broker_use_ssl": _tls_options(url) or False,
         "result_backend": url,
         "task_serializer": "json",
         "result_serializer": "json",
@@ -105,6 +108,11 @@ def verified(url: str) -> str:
     if not url.startswith("rediss:") or "ssl_cert_reqs=" in url:
         return str(url)
     return f"{url}{'&' if '?' in url else '?'}ssl_cert_reqs=required"
+
+
+def _tls_options(url: str) -> dict[str, str]:
+    query = parse_qsl(urlsplit(url).query)
+    return {name: value for name, value in query if name.startswith("ssl_")}
 
 
 class BrokerConnection(Connection):

@@ -2,20 +2,27 @@
 
 ``brokers/acl/users.acl`` says which keys and commands a role may use on Redis; S3 knows who may
 only read. What is written: ``users.acl`` for the server (hashes alone), ``s3-identities.json`` for
-a SeaweedFS server, and ``{role}.env`` for the processes of each role.
+a SeaweedFS server, and ``{role}.env`` for the processes of each role. A state server of its own has
+``state-users.acl``: other passwords, and of the rights those that its keys need; so has the broker.
 """
 
 import hashlib
 import json
 import secrets
+from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 from kubeml.errors import Conflict
 from kubeml.servers import write_private
 
 ROLES = ("client", "worker", "ps", "control", "flower")
+
+#: Whose keys these are, in ``users.acl``: the state server's. All others, and all channels, are
+#: the broker's.
+_STATE_KEYS = ("~kml:", "~kubeml:")
 
 #: Who may write to S3: a worker and a control worker only read there, Flower does not look.
 _S3_ACTIONS = {
@@ -26,12 +33,34 @@ _S3_ACTIONS = {
 }
 
 
+@dataclass(frozen=True, kw_only=True)
+class RedisServer:
+    """A Redis server as the pool's processes reach it.
+
+    Attributes:
+        host, port: Where it is.
+        tls: Whether it speaks TLS.
+        ca: File with the authority that vouches for its certificate, on the machines of the
+            processes; empty: one that they know anyway.
+    """
+
+    host: str
+    port: int
+    tls: bool = False
+    ca: str = ""
+
+    def url(self, user: str, password: str) -> str:
+        """How somebody reaches it."""
+        query = f"?ssl_ca_certs={quote(self.ca)}" if self.ca else ""
+        scheme = "rediss" if self.tls else "redis"
+        return f"{scheme}://{user}:{password}@{self.host}:{self.port}/0{query}"
+
+
 def write_access(
     folder: Path,
     *,
-    host: str,
-    port: int,
-    tls: bool,
+    broker: RedisServer,
+    state: RedisServer | None = None,
     bucket: str,
     replace: bool,
     s3_url: str = "",
@@ -40,9 +69,8 @@ def write_access(
 
     Args:
         folder: Where to.
-        host: The Redis server, as the pool's processes reach it.
-        port: Its port.
-        tls: Whether it speaks TLS.
+        broker: The Redis server of the messages.
+        state: That of the jobs' state, if it is another one.
         bucket: The S3 bucket.
         replace: Whether files that are there may be replaced.
         s3_url: The S3 server, as the pool's processes reach it; empty: they know it otherwise.
@@ -53,16 +81,19 @@ def write_access(
     Raises:
         Conflict: A file is there already.
     """
-    passwords = {role: secrets.token_urlsafe(24) for role in ROLES}
+    template = (resources.files("brokers") / "acl" / "users.acl").read_text("utf-8")
+    users = template if state is None else _for_server(template, is_state=False)
     keys = {role: (secrets.token_hex(10), secrets.token_hex(20)) for role in _S3_ACTIONS}
-    scheme = "rediss" if tls else "redis"
-    texts = {
-        "users.acl": _users(passwords),
-        "s3-identities.json": json.dumps(_identities(keys, bucket), indent=2) + "\n",
-    }
+    texts = {"s3-identities.json": json.dumps(_identities(keys, bucket), indent=2) + "\n"}
+    texts["users.acl"], passwords = _with_passwords(users)
+    urls = {role: {"KUBEML_BROKER_URL": broker.url(*who)} for role, who in passwords.items()}
+    if state is not None:
+        text, passwords = _with_passwords(_for_server(template, is_state=True))
+        texts["state-users.acl"] = text
+        for role, who in passwords.items():
+            urls[role]["KUBEML_STATE_URL"] = state.url(*who)
     for role in ROLES:
-        url = f"{scheme}://kubeml-{role}:{passwords[role]}@{host}:{port}/0"
-        lines = [f"KUBEML_BROKER_URL={url}"]
+        lines = [f"{name}={url}" for name, url in urls[role].items()]
         if role in keys:
             lines += [
                 f"KUBEML_S3_BUCKET={bucket}",
@@ -83,11 +114,36 @@ def write_access(
     return files
 
 
-def _users(passwords: dict[str, str]) -> str:
-    text = (resources.files("brokers") / "acl" / "users.acl").read_text("utf-8")
-    for role, password in passwords.items():
-        text = text.replace(f"@{role}@", hashlib.sha256(password.encode()).hexdigest())
-    return text
+def _for_server(text: str, *, is_state: bool) -> str:
+    """The users of one of two servers, with the keys and channels that this one holds."""
+    lines = []
+    for line in text.splitlines():
+        rules = line.split()
+        kept = [rule for rule in rules if not _is_key(rule) or _is_state_key(rule) == is_state]
+        # Who has no business with any of its keys is no user of it.
+        if any(map(_is_key, kept)) or not any(map(_is_key, rules)):
+            lines.append(" ".join(kept))
+    return "\n".join(lines) + "\n"
+
+
+def _is_key(rule: str) -> bool:
+    return rule.startswith(("~", "%", "&"))
+
+
+def _is_state_key(rule: str) -> bool:
+    return rule.removeprefix("%R").startswith(_STATE_KEYS)
+
+
+def _with_passwords(users: str) -> tuple[str, dict[str, tuple[str, str]]]:
+    """The users with a new password's hash each, and role to user and password."""
+    made = {}
+    for role in ROLES:
+        if f"@{role}@" in users:
+            password = secrets.token_urlsafe(24)
+            made[role] = (f"kubeml-{role}", password)
+            digest = hashlib.sha256(password.encode()).hexdigest()
+            users = users.replace(f"@{role}@", digest)
+    return users, made
 
 
 def _identities(keys: dict[str, tuple[str, str]], bucket: str) -> dict[str, Any]:

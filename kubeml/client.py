@@ -250,10 +250,11 @@ class Client:
         """Every job there is a record of, newest first."""
         ids, finished = self.records.all_ids(), self.records.finished()
         found = self._statuses(ids, finished)
+        unlisted = [s for s in found if s.id not in finished]
         with suppress(BackendRefused):  # whoever may only read reads all records again next time
-            self._each(
-                [s.id for s in found if s.end and s.id not in finished], self.records.summarise
-            )
+            self._each([s.id for s in unlisted if s.end], self.records.summarise)
+            # Of a bucket that was copied while they trained.
+            self._each([s.id for s in unlisted if not s.end], self.records.put_back)
         return sorted(found, key=lambda s: s.spec.created_at, reverse=True)
 
     def delete_history(self, job_id: str) -> None:

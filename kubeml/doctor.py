@@ -17,10 +17,12 @@ from brokers.refusals import refusals
 from brokers.round_store import new_id
 from brokers.settings import Settings, mask_url
 from kubeml.errors import KubemlError, ObjectExists
+from kubeml.record_check import record_faults
 
 _PACKAGES = ("torch", "celery", "kombu", "redis", "boto3", "numpy", "safetensors")
 _MIN_REDIS = (7, 0)
 _LOW_DISK_BYTES = 2 * 2**30
+_MOST_FAULTS = 10
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,6 +46,7 @@ def examine(settings: Settings) -> list[Finding]:
         ("redis", _redis),
         ("broker", _broker),
         ("s3", _s3),
+        ("records", _records),
         ("pool", _pool),
         ("refused", _refused),
         ("disk", _disk),
@@ -172,6 +175,15 @@ def _s3(settings: Settings) -> Iterator[Finding]:
         found="refused to replace" if creates == "ok" else "replaces what is there",
         hint="the server must honour If-None-Match on PUT",
     )
+
+
+def _records(settings: Settings) -> Iterator[Finding]:
+    faults = list(record_faults(ObjectStore(settings)))
+    yield Finding(
+        check="records", level="bad" if faults else "ok",
+        found="; ".join(faults[:_MOST_FAULTS]) or "whole",
+        hint="was the bucket copied while the pool was training? see docs/team.md",
+    )  # fmt: skip
 
 
 def _pool(settings: Settings) -> Iterator[Finding]:

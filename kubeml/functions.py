@@ -27,6 +27,9 @@ from kubeml.errors import (
 )
 from kubeml.layout import Layout
 
+#: Where the code is, by its hash.
+BUNDLES = "functions/bundles/"
+
 _CHECK_TIMEOUT_S = 120
 
 #: A layout names every tensor: some 100 characters each.
@@ -101,7 +104,7 @@ class Functions:
             name=name, sha256=bundle.sha256, size=len(bundle.data),
             created_at=time.time(), entry=bundle.entry,
         )  # fmt: skip
-        self._objects.put(_bundle_key(bundle.sha256), bundle.data)
+        self._objects.put(bundle_key(bundle.sha256), bundle.data)
         try:
             self._objects.put_json(key, info.to_wire(), create=not replace)
         except ObjectExists as err:
@@ -135,7 +138,7 @@ class Functions:
 
     def source(self, name: str) -> dict[str, str]:
         """File name to text of a function's Python files."""
-        return read_sources(self._objects.get(_bundle_key(self.show(name).sha256)))
+        return read_sources(self._objects.get(bundle_key(self.show(name).sha256)))
 
     def delete(self, name: str) -> None:
         """Remove a function's name. Its bundle stays: jobs, running or ended, need it.
@@ -152,7 +155,7 @@ class Functions:
         Raises:
             InvalidFunction: It does not work.
         """
-        data = self._objects.get(_bundle_key(info.sha256))
+        data = self._objects.get(bundle_key(info.sha256))
         return check_in_child(data, info.sha256, info.entry, self._objects, device=device)
 
     def fetch(self, sha256: str, directory: Path) -> Path:
@@ -165,7 +168,7 @@ class Functions:
         folder = directory / sha256
         if folder.is_dir():
             return folder
-        return unpack(self._objects.get(_bundle_key(sha256)), sha256, directory)
+        return unpack(self._objects.get(bundle_key(sha256)), sha256, directory)
 
 
 def check_in_child(
@@ -217,5 +220,6 @@ def _read_verdict(entry: str, status: int, out: bytes, err: bytes) -> Layout:
     return Layout.from_wire(verdict["layout"])
 
 
-def _bundle_key(sha256: str) -> str:
-    return f"functions/bundles/{sha256}.zip"
+def bundle_key(sha256: str) -> str:
+    """Where the code of this hash is."""
+    return f"{BUNDLES}{sha256}.zip"

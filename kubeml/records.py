@@ -54,7 +54,7 @@ class JobRecords:
         """
         # The marker first: a submission that dies in between leaves a marker without a spec,
         # which recovery passes over; the other order would leave a job nobody looks after.
-        self._objects.put(f"active/{spec.id}", b"")
+        self.activate(spec.id)
         self._objects.put_json(f"jobs/{spec.id}/spec.json", spec.to_wire(), create=True)
 
     def life(self, job_id: str) -> int:
@@ -76,7 +76,7 @@ class JobRecords:
         Raises:
             ObjectExists: Somebody else was faster.
         """
-        self._objects.put(f"active/{spec.id}", b"")
+        self.activate(spec.id)
         key = _of_life(f"jobs/{spec.id}/spec", life, "json")
         self._objects.put_json(key, spec.to_wire(), create=True)
 
@@ -146,6 +146,17 @@ class JobRecords:
     def active(self) -> list[str]:
         """Ids of the jobs that were submitted and have not ended."""
         return [info.key.removeprefix("active/") for info in self._objects.list("active/")]
+
+    def activate(self, job_id: str) -> None:
+        """Put a job that has not ended on the active list: a parameter server will find it."""
+        self._objects.put(f"active/{job_id}", b"")
+
+    def put_back(self, job_id: str) -> None:
+        """Put a job on the active list that has not ended and is not there, unless it is gone."""
+        self.activate(job_id)
+        if not self._objects.exists(f"jobs/{job_id}/spec.json"):
+            # Deleted meanwhile: its end was read when that was gone already.
+            self._objects.delete([f"active/{job_id}"])
 
     def deactivate(self, job_id: str) -> None:
         """Take a job that has ended (or never began) off the active list."""
@@ -255,7 +266,7 @@ class JobRecords:
         self.deactivate(job_id)
         if self.life(job_id) > life:
             # Resumed in this very moment: recovery must find it.
-            self._objects.put(f"active/{job_id}", b"")
+            self.activate(job_id)
         return end
 
     def end(self, job_id: str, life: int | None = None) -> JobEnd | None:

@@ -81,7 +81,9 @@ class Scheduler:
         work_on(spec.id, epoch=epoch)
         manifest = self._datasets.at(spec.dataset, spec.dataset_version)
         scale = self._scale(store, head, spec)
-        decision = self._decide(spec, scale, epoch, manifest.train.num_rows)
+        decision = self._written(head, spec, epoch)
+        if decision is None:
+            decision = self._decide(spec, scale, epoch, manifest.train.num_rows)
         fail_points.reach("before_plan", job=spec.id, epoch=epoch)
         plan = epoch_plan(spec, manifest, epoch, decision.parallelism)
         validation = validation_plan(spec, manifest, plan.num_slots)
@@ -124,6 +126,17 @@ class Scheduler:
         if scale.number > int(head.get("scale") or 0):
             store.scale(head["gen"], scale.number, scale.floor, scale.ceiling, scale.max_workers)
         return scale
+
+    def _written(self, head: dict[str, str], spec: JobSpec, epoch: int) -> Decision | None:
+        """What was decided for an epoch that has a row already, and is trained again.
+
+        Its checkpoint was lost, or never written; with another N the row would tell of weights
+        that are no more.
+        """
+        row = self._records.row(spec.id, epoch) if int(head["gen"]) > 1 else None
+        if row is None:
+            return None
+        return Decision(parallelism=row.parallelism, why=row.decision, expected_s=row.expected_s)
 
     def _decide(self, spec: JobSpec, scale: Scale, epoch: int, num_rows: int) -> Decision:
         policy = "static" if spec.static else spec.policy

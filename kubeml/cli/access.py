@@ -6,13 +6,26 @@ from typing import Annotated
 import typer
 
 from kubeml.cli import output
+from kubeml.errors import InvalidOption
 
 
 def access(
     out: Annotated[Path, typer.Option("--out", help="Folder to write to.")],
     host: Annotated[str, typer.Option("--host", help="The Redis server's host.")] = "127.0.0.1",
     port: Annotated[int, typer.Option("--port", min=1, max=65535, help="Its port.")] = 6379,
-    tls: Annotated[bool, typer.Option("--tls", help="It speaks TLS: rediss://.")] = False,
+    state_host: Annotated[
+        str, typer.Option("--state-host", help="The state server's host, if it is another one.")
+    ] = "",
+    state_port: Annotated[
+        int | None, typer.Option("--state-port", min=1, max=65535, help="Its port.")
+    ] = None,
+    tls: Annotated[bool, typer.Option("--tls", help="They speak TLS: rediss://.")] = False,
+    ca: Annotated[
+        str,
+        typer.Option(
+            "--ca", help="With --tls: file with a private authority, where the processes run."
+        ),
+    ] = "",
     bucket: Annotated[str, typer.Option("--bucket", help="The S3 bucket.")] = "kubeml",
     s3_url: Annotated[
         str, typer.Option("--s3", help="The S3 server's URL, if it is no cloud's.")
@@ -22,11 +35,22 @@ def access(
     """Write credentials for client, worker, ps, control and flower, each with the least rights.
 
     users.acl is for the Redis server (aclfile), s3-identities.json for SeaweedFS, ROLE.env for the
-    processes of a role, Flower's password in its own. Nothing secret is printed.
+    processes of a role, Flower's password in its own. Nothing secret is printed. With a state
+    server of its own, state-users.acl is for that, and users.acl for the broker.
     """
-    from kubeml.access import write_access
+    from kubeml.access import RedisServer, write_access
 
+    if ca and not tls:
+        raise InvalidOption(option="--ca", got=ca, expected="--tls with it")
+    state = None
+    if state_host or state_port is not None:
+        state = RedisServer(host=state_host or host, port=state_port or 6379, tls=tls, ca=ca)
     for file in write_access(
-        out, host=host, port=port, tls=tls, bucket=bucket, replace=force, s3_url=s3_url
+        out,
+        broker=RedisServer(host=host, port=port, tls=tls, ca=ca),
+        state=state,
+        bucket=bucket,
+        replace=force,
+        s3_url=s3_url,
     ):
         output.line(str(file))

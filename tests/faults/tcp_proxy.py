@@ -6,15 +6,19 @@ import socket
 import ssl
 import threading
 import time
+from pathlib import Path
 
 
 class TcpProxy:
     """Forwards a loopback port of its own to another one; every fault is off at first."""
 
-    def __init__(self, target_port: int, *, tls: ssl.SSLContext | None = None) -> None:
-        self.target_port = target_port
+    def __init__(
+        self, target: int | Path, *, tls: ssl.SSLContext | None = None, port: int = 0
+    ) -> None:
+        #: A port, or the path of a socket.
+        self.target = target
         self._tls = tls
-        self._listener = socket.create_server(("127.0.0.1", 0))
+        self._listener = socket.create_server(("127.0.0.1", port))
         self.port: int = self._listener.getsockname()[1]
         self._pairs: set[tuple[socket.socket, socket.socket]] = set()
         self._guard = threading.Lock()
@@ -80,14 +84,15 @@ class TcpProxy:
         try:
             if self._tls is not None:
                 client = self._tls.wrap_socket(client, server_side=True)
-            server = socket.create_connection(("127.0.0.1", self.target_port), timeout=5)
+            server = self._connect()
         except OSError:
             client.close()
             return
         pair = (client, server)
         for one in pair:
             one.settimeout(None)
-            one.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            if one.family != socket.AF_UNIX:
+                one.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         with self._guard:
             self._pairs.add(pair)
         try:
@@ -96,6 +101,13 @@ class TcpProxy:
             return
         finally:
             self._drop(pair)
+
+    def _connect(self) -> socket.socket:
+        if isinstance(self.target, int):
+            return socket.create_connection(("127.0.0.1", self.target), timeout=5)
+        server = socket.socket(socket.AF_UNIX)
+        server.connect(str(self.target))
+        return server
 
     def _forward(self, client: socket.socket, server: socket.socket) -> None:
         while True:

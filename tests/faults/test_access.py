@@ -1,9 +1,11 @@
 """Each role has its own user on Redis and its own credentials on S3, with the least rights."""
 
+import hashlib
 import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import numpy as np
 import psutil
@@ -17,7 +19,7 @@ from brokers.objects import ObjectStore
 from brokers.queues import train_queue
 from brokers.refusals import refusals
 from brokers.settings import Secret, Settings
-from kubeml.access import ROLES, write_access
+from kubeml.access import ROLES, RedisServer, write_access
 from kubeml.client import Client
 from kubeml.doctor import examine
 from kubeml.metrics.pool_collector import PoolCollector
@@ -69,8 +71,8 @@ def guarded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Guarded]:
     """Servers with per-role users, started with the files that `kubeml access` writes."""
     folder, plan = tmp_path_factory.mktemp("guarded"), ServerPlan.make()
     write_access(
-        folder / "access", host="127.0.0.1", port=plan.valkey_port, tls=False, bucket="kubeml",
-        replace=False,
+        folder / "access", broker=RedisServer(host="127.0.0.1", port=plan.valkey_port),
+        bucket="kubeml", replace=False,
     )  # fmt: skip
     command = valkey_command(plan, folder / "valkey")
     config = folder / "valkey" / "valkey.conf"
@@ -250,3 +252,21 @@ def test_access_files_are_private_and_not_replaced(tmp_path: Path) -> None:
     assert cli("access --out a --force").code == 0
     users = (tmp_path / "a" / "users.acl").read_text()
     assert "@" not in users.replace("@all", "").replace("+@", "").replace("-@", "")
+
+
+def test_a_state_server_of_its_own_has_users_and_passwords_of_its_own(tmp_path: Path) -> None:
+    cli = Cli(Settings(home=tmp_path / "home"), tmp_path)
+
+    assert cli("access --out a --ca ca.pem").code == 2
+    assert cli("access --out a --tls --ca /ca.pem --host b --state-host s").code == 0
+
+    env = dict(line.split("=", 1) for line in (tmp_path / "a" / "worker.env").read_text().split())
+    broker, state = urlsplit(env["KUBEML_BROKER_URL"]), urlsplit(env["KUBEML_STATE_URL"])
+    assert (broker.hostname, state.hostname) == ("b", "s")
+    assert {url.query for url in (broker, state)} == {"ssl_ca_certs=/ca.pem"}
+    assert broker.password != state.password
+    users = [(tmp_path / "a" / name).read_text() for name in ("users.acl", "state-users.acl")]
+    for text, url in zip(users, (broker, state), strict=True):
+        assert hashlib.sha256((url.password or "").encode()).hexdigest() in text
+    assert "kml:" not in users[0]
+    assert not any(rule in users[1] for rule in ("&", "~kubeml.", "celery", "kubeml-flower"))
