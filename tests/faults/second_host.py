@@ -3,8 +3,6 @@
 import secrets
 import shutil
 import subprocess
-from collections.abc import Iterator
-from contextlib import contextmanager
 
 
 class SecondHost:
@@ -29,7 +27,7 @@ class SecondHost:
             _ip("-n", self.name, "addr", "add", f"{self.there}/30", "dev", "eth0")
             for link in ("lo", "eth0"):
                 _ip("-n", self.name, "link", "set", link, "up")
-            self._plug_in()
+            self.plug_in()
         except BaseException:
             self.close()
             raise
@@ -39,16 +37,12 @@ class SecondHost:
         """The command that runs another one there, and becomes it."""
         return ("ip", "netns", "exec", self.name)
 
-    @contextmanager
-    def cut_off(self) -> Iterator[None]:
-        """Meanwhile everything that is sent is dropped."""
+    def pull_cable(self) -> None:
+        """From now on everything that is sent is dropped."""
         _ip("link", "set", self._port, "down")
-        try:
-            yield
-        finally:
-            self._plug_in()
 
-    def _plug_in(self) -> None:
+    def plug_in(self) -> None:
+        """The cable is there again."""
         _ip("link", "set", self._port, "up")
 
     def close(self) -> None:

@@ -1,6 +1,7 @@
 """Two hosts train together; one is cut off from the network, and comes back."""
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 
 import pytest
 
@@ -65,9 +66,8 @@ def test_host_that_is_cut_off_for_seconds_takes_part_again(
 ) -> None:
     job = training.submit()
     training.wait_for_work_of("far", job, within_s=20)
-    eventually(lambda: has_slot(cluster, "far"), within_s=10, what="slot of the second host")
 
-    with second_host.cut_off():
+    with cut_off_in_mid_slot(second_host, cluster):
         there = stand_still(training, job)
     training.wait_for_work_of("far", job, after=there, within_s=RETURN_S)
 
@@ -82,9 +82,8 @@ def test_host_that_the_pool_has_given_up_takes_part_again(
     # No copies: its slot comes back by its lease alone.
     job = training.submit(hedge=False)
     training.wait_for_work_of("far", job, within_s=20)
-    eventually(lambda: has_slot(cluster, "far"), within_s=10, what="slot of the second host")
 
-    with second_host.cut_off():
+    with cut_off_in_mid_slot(second_host, cluster):
         there = stand_still(training, job)
         eventually(lambda: "far" not in workers(cluster), within_s=15, what="its loss")
     training.wait_for_work_of("far", job, after=there, within_s=RETURN_S)
@@ -96,6 +95,26 @@ def test_host_that_the_pool_has_given_up_takes_part_again(
     ]
     assert lost == ["far"]
     eventually(lambda: "far" in workers(cluster), within_s=10, what="word of the second host")
+
+
+@contextmanager
+def cut_off_in_mid_slot(host: SecondHost, cluster: Cluster) -> Iterator[None]:
+    """Cut the second host off while its worker trains a slot that it cannot hand in any more."""
+
+    def is_cut_off() -> bool:
+        if not has_slot(cluster, "far"):
+            return False
+        host.pull_cable()
+        if has_slot(cluster, "far"):
+            return True
+        host.plug_in()  # it had just handed in: try again
+        return False
+
+    try:
+        eventually(is_cut_off, within_s=20, what="slot of the second host")
+        yield
+    finally:
+        host.plug_in()
 
 
 def stand_still(training: PacedTraining, job: Job) -> tuple[int, int]:
@@ -110,8 +129,9 @@ def stand_still(training: PacedTraining, job: Job) -> tuple[int, int]:
 
 
 def has_slot(cluster: Cluster, worker: str) -> bool:
-    """Whether a worker trains a slot at this moment."""
-    return any(w.name == worker and w.slot is not None for w in cluster.client.pool().workers)
+    """Whether a worker trains a slot of a round at this moment."""
+    there = {w.name: w for w in cluster.client.pool().workers}
+    return worker in there and there[worker].stage == "train"
 
 
 def workers(cluster: Cluster) -> set[str]:
