@@ -4,7 +4,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import psutil
@@ -53,10 +53,15 @@ class Cluster:
         self._spawn(name, _role_code("exec_control", name), env)
 
     def start_worker(
-        self, name: str, *, env: dict[str, str] | None = None, wait: bool = True
+        self,
+        name: str,
+        *,
+        env: dict[str, str] | None = None,
+        wait: bool = True,
+        inside: Sequence[str] = (),
     ) -> None:
-        """One training worker."""
-        self._spawn(name, _role_code("exec_worker", name), env)
+        """One training worker; ``inside``: a command that becomes what stands behind it."""
+        self._spawn(name, _role_code("exec_worker", name), env, inside)
         if wait:
             self.wait_for(name)
 
@@ -98,11 +103,13 @@ class Cluster:
         self.client.close()
         self._redis.close()
 
-    def _spawn(self, name: str, code: str, env: dict[str, str] | None) -> None:
+    def _spawn(
+        self, name: str, code: str, env: dict[str, str] | None, inside: Sequence[str] = ()
+    ) -> None:
         with (self.home / f"{name}.log").open("ab") as log:
             self._log_starts[name] = log.tell()
             self.processes[name] = subprocess.Popen(
-                [sys.executable, "-c", code],
+                [*inside, sys.executable, "-c", code],
                 env=child_environment(self.settings) | (env or {}),
                 stdout=log,
                 stderr=log,

@@ -1,9 +1,7 @@
 """Each role has its own user on Redis and its own credentials on S3, with the least rights."""
 
 import hashlib
-import shutil
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -11,96 +9,30 @@ import numpy as np
 import psutil
 import pytest
 from prometheus_client import CollectorRegistry, generate_latest
-from redis import Redis
-from redis.exceptions import NoPermissionError, RedisError
+from redis.exceptions import NoPermissionError
 
-from brokers.errors import BackendRefused, KubemlError
+from brokers.errors import BackendRefused
 from brokers.objects import ObjectStore
 from brokers.queues import train_queue
 from brokers.refusals import refusals
 from brokers.settings import Secret, Settings
-from kubeml.access import ROLES, RedisServer, write_access
+from kubeml.access import ROLES
 from kubeml.client import Client
 from kubeml.doctor import examine
 from kubeml.metrics.pool_collector import PoolCollector
-from kubeml.servers import ServerPlan, s3_command, s3_environment, start_server, valkey_command
 from tests.cli import Cli
 from tests.cluster import Cluster
-from tests.conftest import end
 from tests.eventually import eventually
+from tests.faults.guarded import Guarded, guarded_servers
 from tests.integration.conftest import put_function, put_points
 from tests.scrape import parse, value
 
 
-@dataclass
-class Guarded:
-    """A pool on servers that know who is who."""
-
-    folder: Path
-    plan: ServerPlan
-    base: Settings
-
-    def env(self, role: str) -> dict[str, str]:
-        lines = (self.folder / "access" / f"{role}.env").read_text().splitlines()
-        env = dict(line.split("=", 1) for line in lines)
-        return env | {"KUBEML_STATE_URL": env["KUBEML_BROKER_URL"]}
-
-    def settings(self, role: str) -> Settings:
-        env = self.env(role)
-        url = Secret(env["KUBEML_BROKER_URL"])
-        return self.base.with_changes(
-            broker_url=url, state_url=url,
-            s3_access_key=Secret(env.get("AWS_ACCESS_KEY_ID", "")),
-            s3_secret_key=Secret(env.get("AWS_SECRET_ACCESS_KEY", "")),
-        )  # fmt: skip
-
-    def redis(self, role: str) -> Redis:
-        return Redis.from_url(self.env(role)["KUBEML_BROKER_URL"])
-
-    def secrets(self) -> list[str]:
-        found = []
-        for role in ROLES:
-            env = self.env(role)
-            found.append(env["KUBEML_BROKER_URL"].split(":")[2].split("@")[0])
-            found += [env[key] for key in ("AWS_SECRET_ACCESS_KEY",) if key in env]
-        return found
-
-
 @pytest.fixture(scope="module")
 def guarded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Guarded]:
-    """Servers with per-role users, started with the files that `kubeml access` writes."""
-    folder, plan = tmp_path_factory.mktemp("guarded"), ServerPlan.make()
-    write_access(
-        folder / "access", broker=RedisServer(host="127.0.0.1", port=plan.valkey_port),
-        bucket="kubeml", replace=False,
-    )  # fmt: skip
-    command = valkey_command(plan, folder / "valkey")
-    config = folder / "valkey" / "valkey.conf"
-    text = [line for line in config.read_text().splitlines() if "requirepass" not in line]
-    config.write_text("\n".join([*text, f'aclfile "{folder}/access/users.acl"', ""]))
-    valkey = start_server(command, folder / "valkey" / "log")
-    s3 = s3_command(plan, folder / "s3")
-    shutil.copy(folder / "access" / "s3-identities.json", folder / "s3" / "identities.json")
-    seaweed = start_server(s3, folder / "s3" / "log", env=s3_environment())
-    base = Settings(
-        home=folder / "home", s3_endpoint_url=f"http://127.0.0.1:{plan.s3_ports['s3']}",
-        log_level="DEBUG",
-    )  # fmt: skip
-    pool = Guarded(folder, plan, base)
-    try:
-        eventually(lambda: _answers(pool), within_s=30, what="servers")
+    """Servers with per-role users."""
+    with guarded_servers(tmp_path_factory.mktemp("guarded")) as pool:
         yield pool
-    finally:
-        end(valkey)
-        end(seaweed)
-
-
-def _answers(pool: Guarded) -> bool:
-    try:
-        ObjectStore(pool.settings("client")).ensure_bucket()
-        return bool(pool.redis("client").ping())
-    except (KubemlError, RedisError):
-        return False
 
 
 @pytest.fixture(scope="module")

@@ -1,0 +1,123 @@
+"""Every part of a pool restarted or replaced in turn, in the middle of a training."""
+
+import itertools
+from collections.abc import Callable
+
+import pytest
+
+from kubeml.audit import JobAudit
+from tests.eventually import eventually
+from tests.faults.paced import PacedTraining
+from tests.faults.pool import FaultPool, failed_attempts, longest_pause
+from tests.faults.servers import S3Server, ValkeyServer
+
+#: Within which a job must go on after any part was restarted.
+BOUND_S = 15.0
+
+#: Nobody is missed while others are replaced: about the time that a busy machine takes for a round.
+PAUSE_S = 5.0
+
+
+@pytest.fixture(scope="module")
+def training(running_pool: FaultPool, tmp_path_factory: pytest.TempPathFactory) -> PacedTraining:
+    """What is trained, once without a fault."""
+    running_pool.heal()
+    return PacedTraining(running_pool.client, tmp_path_factory.mktemp("paced"))
+
+
+def test_every_part_is_restarted_in_turn_and_nothing_is_lost(
+    pool: FaultPool, training: PacedTraining
+) -> None:
+    cluster = pool.cluster
+    cluster.start_worker("second", wait=False)
+
+    def worker(name: str) -> None:
+        assert cluster.terminate(name) == 0
+        cluster.start_worker(name)
+
+    def control() -> None:
+        assert cluster.terminate("control") == 0
+        cluster.start_control()
+        cluster.wait_for("control")
+
+    def parameter_server() -> None:
+        assert cluster.terminate("ps") == 0
+        cluster.start_ps()
+
+    def server(one: ValkeyServer | S3Server) -> None:
+        one.stop()  # SIGTERM: it writes down what it has
+        one.start()
+
+    restarts: list[Callable[[], None]] = [
+        lambda: server(pool.state),
+        lambda: worker("worker"),
+        parameter_server,
+        lambda: server(pool.s3),
+        lambda: worker("second"),
+        control,
+        lambda: server(pool.broker),
+    ]
+    job = training.submit()
+    cluster.wait_for("second")
+    for restart in restarts:
+        training.wait_until_it_goes_on(job, within_s=BOUND_S)
+        restart()
+    training.wait_until_it_goes_on(job, within_s=BOUND_S)
+    epoch = job.status().epoch
+
+    audit = training.finish(job)
+
+    assert len(audit.generations) == 1
+    assert workers_after(audit, epoch) == {"worker", "second"}
+    assert longest_pause(job) < BOUND_S
+    pool.check_nothing_left(job)
+
+
+def test_every_process_is_replaced_by_a_new_one_and_nobody_waits(
+    pool: FaultPool, training: PacedTraining
+) -> None:
+    cluster = pool.cluster
+    cluster.start_worker("old", wait=False)
+    names = itertools.count(1)
+
+    def replace_worker(old: str) -> None:
+        cluster.start_worker(f"new-{next(names)}")
+        assert cluster.terminate(old) == 0
+
+    def replace_control() -> None:
+        cluster.start_control("new-control")
+        cluster.wait_for("new-control")
+        assert cluster.terminate("control") == 0
+
+    def replace_parameter_server() -> None:
+        cluster.start_ps("new-ps")
+        eventually(lambda: "is up" in cluster.log("new-ps"), within_s=20, what="second server")
+        assert cluster.terminate("ps") == 0
+
+    replacements: list[Callable[[], None]] = [
+        lambda: replace_worker("worker"),
+        replace_parameter_server,
+        lambda: replace_worker("old"),
+        replace_control,
+    ]
+    job = training.submit()
+    cluster.wait_for("old")
+    for replace in replacements:
+        training.wait_until_it_goes_on(job, within_s=BOUND_S)
+        replace()
+    training.wait_until_it_goes_on(job, within_s=BOUND_S)
+    epoch = job.status().epoch
+
+    audit = training.finish(job)
+
+    assert len(audit.generations) == 1
+    assert workers_after(audit, epoch) == {"new-1", "new-2"}
+    # Who goes hands back what it has in hand: nobody waited for a lease to run out.
+    assert {kind for *_, kind in failed_attempts(audit)} <= {"drain"}
+    assert longest_pause(job) < PAUSE_S
+    pool.check_nothing_left(job)
+
+
+def workers_after(audit: JobAudit, epoch: int) -> set[str]:
+    """Whose work counted in the later epochs."""
+    return {share.worker for row in audit.epochs if row.epoch > epoch for share in row.shares}
