@@ -12,7 +12,7 @@ from typing import Any
 import yaml
 
 from brokers.settings import Settings
-from kubeml.access import write_access
+from kubeml.access import RedisServer, write_access
 
 ROOT = Path(__file__).parents[1]
 
@@ -43,8 +43,9 @@ def render(overlay: str, folder: Path) -> list[Manifest]:
     """
     shutil.copytree(ROOT / "k8s", folder / "k8s", ignore=shutil.ignore_patterns("access"))
     write_access(
-        folder / "k8s" / "overlays" / "dev" / "access", host="kubeml-valkey", port=6379, tls=False,
-        bucket="kubeml", replace=False, s3_url="http://kubeml-s3:8333",
+        folder / "k8s" / "overlays" / "dev" / "access",
+        broker=RedisServer(host="kubeml-valkey", port=6379), bucket="kubeml", replace=False,
+        s3_url="http://kubeml-s3:8333",
     )  # fmt: skip
     done = subprocess.run(
         [Path(sys.executable).with_name("kubectl"), "kustomize", f"k8s/overlays/{overlay}"],

@@ -73,6 +73,7 @@ def test_every_part_is_restarted_in_turn_and_nothing_is_lost(
     pool.check_nothing_left(job)
 
 
+@pytest.mark.full
 def test_every_process_is_replaced_by_a_new_one_and_nobody_waits(
     pool: FaultPool, training: PacedTraining
 ) -> None:

@@ -90,6 +90,7 @@ def test_same_weights_on_one_two_and_three_workers_and_under_faults(cluster: Clu
     eventually(lambda: not job.status().num_workers, within_s=10, what="no participant left behind")
 
 
+@pytest.mark.full
 @pytest.mark.timeout(300)
 def test_same_weights_with_overlap_on_one_and_two_workers_and_under_faults(
     cluster: Cluster,

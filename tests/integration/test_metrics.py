@@ -163,7 +163,10 @@ def test_pool_and_pace_while_a_job_runs_and_is_resized(pool: MeasuredPool, submi
         def settled() -> Scrape | None:
             now = pool.ps.read()
             working = value(now, "kubeml_workers", device="cpu", stage="train")
-            is_told = _of(now, job, "kubeml_job_left_seconds") and working
+            # In mid-epoch: between two of them there is no progress.
+            is_told = working and all(
+                _of(now, job, f"kubeml_job_{name}") for name in ("left_seconds", "progress_ratio")
+            )
             return now if is_told and _of(now, job, "kubeml_job_workers") == 2 else None
 
         now = eventually(settled, within_s=30, what="pace of two workers")

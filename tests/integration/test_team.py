@@ -204,6 +204,7 @@ def copy_bucket(objects: ObjectStore, after: dict[str, Callable[[], object]]) ->
     return copy
 
 
+@pytest.mark.full
 def test_a_bucket_that_was_copied_while_jobs_trained_is_all_that_a_new_pool_needs(
     team: Team, first: str
 ) -> None:
