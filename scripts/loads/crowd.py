@@ -15,7 +15,7 @@ JOBS, QUICK_JOBS = 20, 5
 WEIGHTS = (1, 2, 3)
 
 #: Epochs for each unit of weight: all jobs have work for as long, if each gets its share.
-EPOCHS, QUICK_EPOCHS = 8, 2
+EPOCHS, QUICK_EPOCHS = 12, 2
 
 #: For how long a worker serves a job while others wait: `kubeml.fair_share.TURN_MS`, what passes
 #: until that is noticed, and the slot in hand.
