@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
+from itertools import zip_longest
 from typing import Any
 
 from kubeml.bottleneck import Holdup, holdups
@@ -109,10 +110,10 @@ def explain_job(
         epochs: Each epoch's history row (None: under way) and ledger, in order.
         only: Explain this epoch alone; the one after it says how long its record took.
     """
-    following: list[Mapping[str, Any] | None] = [ledger for _, ledger in epochs[1:]]
+    following = [ledger for _, ledger in epochs[1:]]
     explained = [
         _explain_epoch(spec, row, ledger, after)
-        for (row, ledger), after in zip(epochs, [*following, None], strict=True)
+        for (row, ledger), after in zip_longest(epochs, following)
         if only is None or ledger["epoch"] == only
     ]
     costs: dict[str, float] = {}

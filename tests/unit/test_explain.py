@@ -242,3 +242,10 @@ def test_bars_have_every_phase_and_the_length_of_the_whole() -> None:
         "queue": 2,
         "merge": 1,
     }
+
+
+def test_job_without_a_merged_round_has_nothing_to_explain() -> None:
+    times = explain_job(a_spec(), [])
+
+    assert times.epochs == []
+    assert times.bottleneck == ""
