@@ -1,11 +1,12 @@
 """Every part of a pool restarted or replaced in turn, in the middle of a training."""
 
 import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import pytest
 
 from kubeml.audit import JobAudit
+from kubeml.training_job import Job
 from tests.eventually import eventually
 from tests.faults.paced import PacedTraining
 from tests.faults.pool import FaultPool, failed_attempts, longest_pause
@@ -57,18 +58,12 @@ def test_every_part_is_restarted_in_turn_and_nothing_is_lost(
         control,
         lambda: server(pool.broker),
     ]
-    job = training.submit()
     cluster.wait_for("second")
-    for restart in restarts:
-        training.wait_until_it_goes_on(job, within_s=BOUND_S)
-        restart()
-    training.wait_until_it_goes_on(job, within_s=BOUND_S)
-    epoch = job.status().epoch
 
-    audit = training.finish(job)
+    job, audit, last_workers = train_meanwhile(training, restarts)
 
+    assert last_workers == {"worker", "second"}
     assert len(audit.generations) == 1
-    assert workers_after(audit, epoch) == {"worker", "second"}
     assert longest_pause(job) < BOUND_S
     pool.check_nothing_left(job)
 
@@ -101,24 +96,32 @@ def test_every_process_is_replaced_by_a_new_one_and_nobody_waits(
         lambda: replace_worker("old"),
         replace_control,
     ]
-    job = training.submit()
     cluster.wait_for("old")
-    for replace in replacements:
-        training.wait_until_it_goes_on(job, within_s=BOUND_S)
-        replace()
-    training.wait_until_it_goes_on(job, within_s=BOUND_S)
-    epoch = job.status().epoch
 
-    audit = training.finish(job)
+    job, audit, last_workers = train_meanwhile(training, replacements)
 
+    assert last_workers == {"new-1", "new-2"}
     assert len(audit.generations) == 1
-    assert workers_after(audit, epoch) == {"new-1", "new-2"}
     # Who goes hands back what it has in hand: nobody waited for a lease to run out.
     assert {kind for *_, kind in failed_attempts(audit)} <= {"drain"}
     assert longest_pause(job) < PAUSE_S
     pool.check_nothing_left(job)
 
 
-def workers_after(audit: JobAudit, epoch: int) -> set[str]:
-    """Whose work counted in the later epochs."""
-    return {share.worker for row in audit.epochs if row.epoch > epoch for share in row.shares}
+def train_meanwhile(
+    training: PacedTraining, changes: Sequence[Callable[[], None]]
+) -> tuple[Job, JobAudit, set[str]]:
+    """Make the changes in turn while a job trains, each once the job has gone on.
+
+    Returns:
+        The finished job, its audit, and whose work counted in the epochs after the last change.
+    """
+    job = training.submit()
+    for change in changes:
+        training.wait_until_it_goes_on(job, within_s=BOUND_S)
+        change()
+    training.wait_until_it_goes_on(job, within_s=BOUND_S)
+    epoch = job.status().epoch
+    audit = training.finish(job)
+    later = [row for row in audit.epochs if row.epoch > epoch]
+    return job, audit, {share.worker for row in later for share in row.shares}
