@@ -115,9 +115,8 @@ class Settings:
             "torch_threads",
             "slots_per_gpu",
             "metrics_keep_s",
-            "memory_bytes",
         ):
-            if getattr(self, name) <= 0 and (name, self.memory_bytes) != ("memory_bytes", 0):
+            if getattr(self, name) <= 0:
                 raise InvalidSetting(setting=name, fault="must be more than zero")
         # What is sent through the broker is sent by kombu, which names a socket differently.
         for name, also in (("broker_url", set()), ("state_url", {"unix"})):
@@ -221,6 +220,13 @@ def secrets_of(settings: Settings, environ: Mapping[str, str] | None = None) -> 
     return sorted((secret for secret in found if secret), key=len, reverse=True)
 
 
+def _bytes_or_0(value: Any) -> int:
+    count = int(value)
+    if count < 0:
+        raise ValueError(value)
+    return count
+
+
 _PARSERS: dict[str, Callable[[Any], Any]] = {
     "home": Path,
     "cache_dir": Path,
@@ -230,7 +236,7 @@ _PARSERS: dict[str, Callable[[Any], Any]] = {
     "s3_secret_key": Secret,
     "flower_auth": Secret,
     "cache_bytes": int,
-    "memory_bytes": int,
+    "memory_bytes": _bytes_or_0,
     "torch_threads": int,
     "slots_per_gpu": int,
     "lease_s": float,

@@ -26,7 +26,7 @@ from kubeml.errors import (
 from kubeml.job_plans import epoch_plan
 from kubeml.lease_keeper import LeaseKeeper, LeaseLost
 from kubeml.log_lines import work_on
-from kubeml.machine import memory_limit, resident_bytes
+from kubeml.machine import resident_bytes
 from kubeml.overlap import Calls, RoundAhead, following
 from kubeml.served import Served
 from kubeml.slot_work import SlotWork
@@ -105,7 +105,7 @@ class Participant:
         self._stage = stage
         self._lease.start()
         try:
-            while not self._is_to_go():
+            while not self._is_draining():
                 wait, self._wait, ahead = self._wait, None, None
                 answer: Work | Wait | Leave | None
                 if wait is None:
@@ -128,6 +128,9 @@ class Participant:
                 others = [slot for slot in self._preferred if slot != answer.slot]
                 self._preferred = [answer.slot, *others][:8]
                 self._idle_since = time.monotonic()
+                # After a slot's work, not before: even a process that begins with more gets on.
+                if self._holds_too_much():
+                    break
         except Drained:
             pass
         finally:
@@ -135,16 +138,16 @@ class Participant:
         with suppress(BackendUnreachable):  # else it is found out when it does not ask again
             self._store.leave(self._gen, token=self._token, ticket=self._ticket)
 
-    def _is_to_go(self) -> bool:
-        held, limit = resident_bytes(), memory_limit(self._worker.settings)
-        if held > limit:
-            logger.warning(
-                "job %s: this process holds %d MiB, more than %d (KUBEML_MEMORY_BYTES): a fresh one"
-                " takes its place. If the network needs so much, set more.",
-                self._store.job_id, held >> 20, limit >> 20,
-            )  # fmt: skip
-            return True
-        return self._is_draining()
+    def _holds_too_much(self) -> bool:
+        held, limit = resident_bytes(), self._worker.memory_limit
+        if held <= limit:
+            return False
+        logger.warning(
+            "job %s: this process holds %d MiB, more than %d (KUBEML_MEMORY_BYTES): a fresh one"
+            " takes its place. If the network needs so much, set more.",
+            self._store.job_id, held >> 20, limit >> 20,
+        )  # fmt: skip
+        return True
 
     def _take(self, stage: str, *, after: Wait | None = None) -> Work | Wait | Leave:
         """Ask what to do: at once, or when the bell has rung (or was waited for in vain)."""

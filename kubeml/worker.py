@@ -26,6 +26,7 @@ from kubeml.errors import BackendUnreachable
 from kubeml.function_log import FunctionLog, function_logger
 from kubeml.functions import Functions
 from kubeml.job import JobSpec
+from kubeml.machine import memory_limit
 from kubeml.metrics.worker_book import WorkerBook
 from kubeml.plan import stream_seed
 from kubeml.records import JobRecords
@@ -97,6 +98,11 @@ class Worker:
         self._ask_broker_at = 0.0
         self._queue_lengths = (0, 0)
         self._jobs: OrderedDict[tuple[str, str], WarmJob] = OrderedDict()
+
+    @cached_property
+    def memory_limit(self) -> int:
+        """Bytes that this process may hold before it is replaced; asked for after every slot."""
+        return memory_limit(self.settings)
 
     @cached_property
     def objects(self) -> ObjectStore:
