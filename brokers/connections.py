@@ -29,6 +29,11 @@ def watch_client(settings: Settings) -> "Redis":
     return _client(settings.state_url, socket_timeout=2, retries=1)
 
 
+def quick_client(url: str) -> "Redis":
+    """A client of any server, for who only asks whether it answers: it says so within 5 s."""
+    return _client(url, socket_timeout=2, retries=0)
+
+
 def stream_entries(answer: Any) -> list[tuple[bytes, Any]]:
     """The (id, fields) of an XREAD of one stream, in whatever shape the protocol gives them."""
     streams = answer.items() if isinstance(answer, dict) else answer or []

@@ -1,12 +1,14 @@
 """A file that tells when a process last went round its main loop, for probes on its own machine.
 
 One that is stuck leaves a stale file. A server that is away makes none stale: trying to connect is
-going round, too, and a restart would bring no server back.
+going round, too, and a restart would bring no server back. Who waits for a server that hangs is
+excused by the probe that sees it.
 """
 
 import json
 import os
 import time
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,12 +25,20 @@ class Sign:
     Attributes:
         name: Its name in the pool.
         pid: Its process id.
-        age_s: How long ago its main loop went round.
+        age_s: How long ago its main loop went round, or it was excused.
+        file: Where it notes that.
     """
 
     name: str
     pid: int
     age_s: float
+    file: Path
+
+
+def excuse(sign: Sign) -> None:
+    """Begin its time anew: what it waits for is not of its making."""
+    with suppress(FileNotFoundError):
+        os.utime(sign.file)
 
 
 class Progress:
@@ -81,5 +91,5 @@ def signs(home: Path, role: str) -> list[Sign]:
         except (OSError, ValueError, KeyError):
             # Gone, or half-written: a process that was killed leaves its file behind.
             continue
-        found.append(Sign(name=row["name"], pid=row["pid"], age_s=age_s))
+        found.append(Sign(name=row["name"], pid=row["pid"], age_s=age_s, file=file))
     return sorted(found, key=lambda sign: sign.name)

@@ -1,20 +1,24 @@
 """Whether the processes of this machine are alive and ready, for the probes of their containers.
 
-Alive is who makes progress: its main loop went round lately (``brokers.progress``). Ready is who is
-alive, is announced to the pool, and whose servers answer. Imports neither torch nor boto3.
+Alive is who makes progress: its main loop went round lately (``brokers.progress``), or it cannot,
+since a server hangs. Ready is who is alive, is announced to the pool, and whose servers answer.
+Imports neither torch nor boto3.
 """
 
 import json
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, ClassVar
 from urllib.error import HTTPError, URLError
 from urllib.request import urlopen
 
-from brokers.connections import watch_client
+from brokers.connections import quick_client, watch_client
 from brokers.errors import BackendUnreachable, redis_errors
 from brokers.nodes import ALIVE_FOR_S, NODES_KEY, server_time
-from brokers.progress import Sign, signs
-from brokers.settings import Settings, mask_url
+from brokers.progress import Sign, excuse, signs
+from brokers.settings import Secret, Settings, mask_url
 from kubeml.errors import KubemlError
 
 ROLES = ("worker", "ps", "control", "flower")
@@ -33,8 +37,25 @@ class Unwell(KubemlError):
         return self.what
 
 
-def check_alive(settings: Settings, role: str, *, within_s: float) -> list[Sign]:
-    """Return what the role's processes of this machine have noted.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Living:
+    """A process that is alive.
+
+    Attributes:
+        sign: What it noted.
+        waits_for: Which servers do not answer, which is why it made no progress; empty if it did.
+    """
+
+    sign: Sign
+    waits_for: str = ""
+
+
+def check_alive(settings: Settings, role: str, *, within_s: float) -> list[Living]:
+    """Return the role's processes of this machine.
+
+    While a server hangs (its connections stay open, and nothing comes) a process may wait for it
+    for longer than ``within_s``. A restart would mend nothing and lose what it holds: its time
+    begins anew.
 
     Args:
         settings: With the home that they share.
@@ -42,7 +63,7 @@ def check_alive(settings: Settings, role: str, *, within_s: float) -> list[Sign]
         within_s: Each has to have made progress in this time.
 
     Raises:
-        Unwell: There is none, or one has not.
+        Unwell: There is none, or one has not although all servers answer.
     """
     found = signs(settings.home, role or "*")
     if not found:
@@ -50,16 +71,22 @@ def check_alive(settings: Settings, role: str, *, within_s: float) -> list[Sign]
             what=f"no {role or 'process'} is at work with KUBEML_HOME {settings.home}",
             hint="it may still be starting; a probe needs the process's own KUBEML_HOME",
         )
-    for sign in found:
-        if sign.age_s > within_s:
-            raise Unwell(
-                what=f"{sign.name} (pid {sign.pid}) has made no progress for {sign.age_s:.0f} s",
-                hint="it is stuck: restart it",
-            )
-    return found
+    late = [sign for sign in found if sign.age_s > within_s]
+    if not late:
+        return [Living(sign=sign) for sign in found]
+    silent = "; ".join(_silent_servers(settings))
+    if not silent:
+        raise Unwell(
+            what=f"{late[0].name} (pid {late[0].pid}) has made no progress for "
+            f"{late[0].age_s:.0f} s, although its servers answer",
+            hint="it is stuck: restart it",
+        )
+    for sign in late:
+        excuse(sign)
+    return [Living(sign=sign, waits_for=silent if sign in late else "") for sign in found]
 
 
-def check_ready(settings: Settings, found: list[Sign]) -> None:
+def check_ready(settings: Settings, found: list[Living]) -> None:
     """Check that these processes are announced to the pool, and that S3 answers.
 
     Raises:
@@ -70,12 +97,12 @@ def check_ready(settings: Settings, found: list[Sign]) -> None:
     with redis_errors(mask_url(settings.state_url)):
         pipe = client.pipeline(transaction=False)
         pipe.time()
-        pipe.hmget(NODES_KEY, [sign.name for sign in found])
+        pipe.hmget(NODES_KEY, [living.sign.name for living in found])
         clock, rows = pipe.execute()
     client.close()
-    for sign, row in zip(found, rows, strict=True):
+    for living, row in zip(found, rows, strict=True):
         if row is None or abs(server_time(clock) - _announced_at(row)) > ALIVE_FOR_S:
-            raise Unwell(what=f"{sign.name} is not announced to the pool")
+            raise Unwell(what=f"{living.sign.name} is not announced to the pool")
     if settings.s3_endpoint_url:
         _answers(settings.s3_endpoint_url, "s3")
 
@@ -87,6 +114,36 @@ def check_flower(port: int) -> None:
         BackendUnreachable: It does not.
     """
     _answers(f"http://127.0.0.1:{port}/healthcheck", "flower")
+
+
+def _silent_servers(settings: Settings) -> list[str]:
+    """What is wrong with each server that does not answer, all asked at the same time."""
+    questions = [
+        partial(_redis_answers, url)
+        for url in dict.fromkeys([settings.state_url, settings.broker_url])
+    ]
+    if settings.s3_endpoint_url:
+        questions.append(partial(_answers, settings.s3_endpoint_url, "s3"))
+    with ThreadPoolExecutor(len(questions)) as threads:
+        return [silence for silence in threads.map(_silence, questions) if silence]
+
+
+def _silence(question: Callable[[], None]) -> str:
+    try:
+        question()
+    except BackendUnreachable as err:
+        return str(err)
+    except KubemlError:
+        # Who refuses is there.
+        return ""
+    return ""
+
+
+def _redis_answers(url: Secret) -> None:
+    client = quick_client(url)
+    with redis_errors(mask_url(url)):
+        client.ping()
+    client.close()
 
 
 def _answers(url: str, backend: str) -> None:

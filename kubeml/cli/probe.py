@@ -21,7 +21,7 @@ def probe(
 ) -> None:
     """Check the processes of this machine that share this KUBEML_HOME: exit 0 if they are well.
 
-    Alive is who goes round its main loop, whether or not servers answer; --ready asks them, too.
+    Alive is who goes round its main loop, or cannot while a server hangs; --ready asks them, too.
     """
     from brokers.settings import Settings
     from kubeml.errors import InvalidOption
@@ -37,5 +37,6 @@ def probe(
     found = check_alive(settings, role, within_s=within)
     if ready:
         check_ready(settings, found)
-    for sign in found:
-        output.line(f"{sign.name}: progress {sign.age_s:.1f} s ago")
+    for living in found:
+        why = f", and {living.waits_for}" if living.waits_for else ""
+        output.line(f"{living.sign.name}: progress {living.sign.age_s:.1f} s ago{why}")

@@ -2,6 +2,7 @@
 
 import os
 import signal
+import socket
 import subprocess
 import time
 from collections.abc import Iterator
@@ -11,8 +12,9 @@ import pytest
 
 from brokers.progress import signs
 from brokers.settings import Settings
+from kubeml.probe import Unwell, check_alive
 from kubeml.servers import ServerPlan, start_server, valkey_command, wait_for_valkey
-from tests.cli import Cli
+from tests.cli import Cli, Ran
 from tests.cluster import Cluster
 from tests.conftest import end
 from tests.eventually import eventually
@@ -111,6 +113,61 @@ def test_server_that_is_away_makes_nobody_dead_but_nobody_ready(pool: Pool) -> N
             lambda role=role: pool.cli(f"probe {role} --ready").code == 0,  # type: ignore[misc]
             within_s=30, what=f"{role} to be ready again",
         )  # fmt: skip
+
+
+def test_server_that_hangs_makes_nobody_dead(pool: Pool) -> None:
+    assert pool.valkey is not None
+    pool.valkey.send_signal(signal.SIGSTOP)
+    try:
+        # What connected before waits for an answer, as long as its time-out is: that is late.
+        late = {
+            role: eventually(
+                lambda role=role: "does not answer" in (ran := _probe(pool, role)).out and ran,  # type: ignore[misc]
+                within_s=40, what=f"a {role} that waits for the server",
+            )
+            for role in ("ps", "control")
+        }  # fmt: skip
+    finally:
+        pool.valkey.send_signal(signal.SIGCONT)
+
+    assert {ran.code for ran in late.values()} == {0}
+    for role in ROLES:
+        eventually(
+            lambda role=role: pool.cli(f"probe {role} --within 3 --ready").code == 0,  # type: ignore[misc]
+            within_s=30, what=f"{role} to be ready again",
+        )  # fmt: skip
+
+
+def _probe(pool: Pool, role: str) -> Ran:
+    """A probe that must not say dead."""
+    ran = pool.cli(f"probe {role} --within 2")
+    assert ran.code == 0, ran.err
+    return ran
+
+
+def test_s3_that_hangs_excuses_who_is_late(pool: Pool) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as hung:
+        where = f"http://127.0.0.1:{hung.getsockname()[1]}"
+        settings = pool.settings.with_changes(s3_endpoint_url=where)
+        (sign,) = signs(settings.home, "ps")
+        os.kill(sign.pid, signal.SIGSTOP)
+        try:
+            eventually(
+                lambda: signs(settings.home, "ps")[0].age_s > 3, within_s=20, what="a stale sign"
+            )
+            (living,) = check_alive(settings, "ps", within_s=3)
+            (again,) = check_alive(settings, "ps", within_s=3)
+            eventually(
+                lambda: signs(settings.home, "ps")[0].age_s > 3, within_s=20, what="a stale sign"
+            )
+            with pytest.raises(Unwell, match="although its servers answer"):
+                check_alive(pool.settings, "ps", within_s=3)
+        finally:
+            os.kill(sign.pid, signal.SIGCONT)
+
+    assert where in living.waits_for
+    # Its time began anew, so the servers were not asked.
+    assert (again.waits_for, again.sign.age_s < 3) == ("", True)
 
 
 def _seconds_since(pool: Pool) -> float:
