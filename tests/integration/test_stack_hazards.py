@@ -86,6 +86,7 @@ def test_stack_starts_in_a_long_home_from_a_folder_of_modules_named_as_ours(
         "AWS_SECRET_ACCESS_KEY": "theirs",
     }
 
+    begun_at = time.time()
     started = stack("up --workers 1")
 
     assert started.code == 0, started.err
@@ -96,8 +97,9 @@ def test_stack_starts_in_a_long_home_from_a_folder_of_modules_named_as_ours(
     ports = json.loads((stack.home / "stack.json").read_text())["s3_ports"].values()
     assert stack("down").code == 0
     assert [p for p in processes.values() if is_alive(p)] == []
-    left = [s for port in ports for s in Path("/tmp").glob(f"seaweedfs-*-{port}.sock")]
-    assert left == []
+    sockets = [s for port in ports for s in Path("/tmp").glob(f"seaweedfs-*-{port}.sock")]
+    # Of a server that had one of these ports before, and was killed, some may lie about.
+    assert [s for s in sockets if s.stat().st_mtime >= begun_at - 1] == []
 
 
 def test_of_several_ups_at_once_one_starts_the_stack_and_all_find_it(stack: StackHome) -> None:
