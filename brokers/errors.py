@@ -40,7 +40,10 @@ class BackendUnreachable(KubemlError):
     where: str
     detail: str = ""
     exit_code: ClassVar[int] = 5
-    hint: str = "start the stack with `kubeml up`, or check it with `kubeml doctor`"
+    hint: str = (
+        "is it running, and is this its address? `kubeml up` starts a stack of your own, "
+        "`kubeml doctor` looks at all servers"
+    )
 
     def __str__(self) -> str:
         tail = f" ({self.detail})" if self.detail else ""

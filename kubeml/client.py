@@ -173,7 +173,7 @@ class Client:
             options["deadline_s"] = parse_duration("--deadline", deadline)
         try:
             spec = JobSpec(
-                id=_new_job_id() if job_id is None else _checked_id(job_id),
+                id=new_job_id() if job_id is None else _checked_id(job_id),
                 function=function,
                 function_sha256=info.sha256,
                 entry=info.entry,
@@ -387,7 +387,8 @@ class Client:
         self.records.delete(job_id)
 
 
-def _new_job_id() -> str:
+def new_job_id() -> str:
+    """An id that no other job has, for all anyone will ever see: 8 hexadecimal digits."""
     return uuid.uuid4().hex[:8]
 
 

@@ -16,7 +16,8 @@ from brokers.objects import ObjectStore
 from brokers.refusals import refusals
 from brokers.round_store import new_id
 from brokers.settings import Settings, mask_url
-from kubeml.errors import KubemlError, ObjectExists
+from kubeml.errors import BackendUnreachable, KubemlError, ObjectExists
+from kubeml.probe import silent_servers
 from kubeml.record_check import record_faults
 
 _PACKAGES = ("torch", "celery", "kombu", "redis", "boto3", "numpy", "safetensors")
@@ -42,16 +43,21 @@ class Finding:
 def examine(settings: Settings) -> list[Finding]:
     """Check everything; what cannot be reached is a finding rather than an error."""
     findings = [_packages()]
-    for check, look in (
-        ("redis", _redis),
-        ("broker", _broker),
-        ("s3", _s3),
-        ("records", _records),
-        ("pool", _pool),
-        ("refused", _refused),
-        ("disk", _disk),
+    silent = silent_servers(settings)
+    for server, why in silent.items():
+        findings.append(Finding(check=server, level="bad", found=why, hint=BackendUnreachable.hint))
+    for server, check, look in (
+        ("redis", "redis", _redis),
+        ("broker", "broker", _broker),
+        ("s3", "s3", _s3),
+        ("s3", "records", _records),
+        ("redis", "pool", _pool),
+        ("redis", "refused", _refused),
+        ("", "disk", _disk),
     ):
-        findings += _guarded(check, look, settings)
+        # Who does not answer was told of, and would keep each of these waiting.
+        if server not in silent:
+            findings += _guarded(check, look, settings)
     return findings
 
 

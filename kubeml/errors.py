@@ -7,6 +7,7 @@ KubemlError (brokers.errors)        exit 1
 ├── NameTaken, Conflict             exit 4
 ├── BackendUnreachable              exit 5   (brokers.errors)
 ├── InvalidDataset, InvalidFunction exit 6
+├── Interrupted                     exit 130 by Ctrl-C, with something to tell
 ├── JobFailed                       exit 1
 ├── JobStopped                      exit 7
 ├── TimedOut                        exit 8
@@ -39,6 +40,7 @@ __all__ = [
     "Corrupted",
     "DatasetNotFound",
     "FunctionNotFound",
+    "Interrupted",
     "InvalidDataset",
     "InvalidFunction",
     "InvalidOption",
@@ -131,6 +133,17 @@ class Conflict(KubemlError):
 
     what: str
     exit_code: ClassVar[int] = 4
+
+    def __str__(self) -> str:
+        return self.what
+
+
+@dataclass(eq=False, kw_only=True)
+class Interrupted(KubemlError):
+    """Ctrl-C ended a command that leaves something behind."""
+
+    what: str
+    exit_code: ClassVar[int] = 130
 
     def __str__(self) -> str:
         return self.what

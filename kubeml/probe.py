@@ -74,7 +74,7 @@ def check_alive(settings: Settings, role: str, *, within_s: float) -> list[Livin
     late = [sign for sign in found if sign.age_s > within_s]
     if not late:
         return [Living(sign=sign) for sign in found]
-    silent = "; ".join(_silent_servers(settings))
+    silent = "; ".join(silent_servers(settings).values())
     if not silent:
         raise Unwell(
             what=f"{late[0].name} (pid {late[0].pid}) has made no progress for "
@@ -116,16 +116,20 @@ def check_flower(port: int) -> None:
     _answers(f"http://127.0.0.1:{port}/healthcheck", "flower")
 
 
-def _silent_servers(settings: Settings) -> list[str]:
-    """What is wrong with each server that does not answer, all asked at the same time."""
-    questions = [
-        partial(_redis_answers, url)
-        for url in dict.fromkeys([settings.state_url, settings.broker_url])
-    ]
+def silent_servers(settings: Settings) -> dict[str, str]:
+    """What is wrong with each server that does not answer: ``redis``, ``broker``, ``s3``.
+
+    All are asked at the same time; it takes 5 s at most. A broker that is the state server, and an
+    S3 without an endpoint of its own, are not asked.
+    """
+    questions = {"redis": partial(_redis_answers, settings.state_url)}
+    if settings.broker_url != settings.state_url:
+        questions["broker"] = partial(_redis_answers, settings.broker_url)
     if settings.s3_endpoint_url:
-        questions.append(partial(_answers, settings.s3_endpoint_url, "s3"))
+        questions["s3"] = partial(_answers, settings.s3_endpoint_url, "s3")
     with ThreadPoolExecutor(len(questions)) as threads:
-        return [silence for silence in threads.map(_silence, questions) if silence]
+        silences = threads.map(_silence, questions.values())
+        return {name: why for name, why in zip(questions, silences, strict=True) if why}
 
 
 def _silence(question: Callable[[], None]) -> str:
@@ -154,7 +158,8 @@ def _answers(url: str, backend: str) -> None:
         # Who refuses a question without credentials is there.
         return
     except (URLError, OSError) as err:
-        raise BackendUnreachable(backend=backend, where=mask_url(url), detail=str(err)) from err
+        detail = str(getattr(err, "reason", err))
+        raise BackendUnreachable(backend=backend, where=mask_url(url), detail=detail) from err
 
 
 def _announced_at(row: bytes) -> float:

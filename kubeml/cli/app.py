@@ -29,6 +29,9 @@ from kubeml.errors import KubemlError
 #: The base of typer's usage errors, found through one: newer versions carry their own click.
 _UsageProblem: Any = next(c for c in typer.BadParameter.__mro__ if c.__name__ == "ClickException")
 
+#: What typer returns for a command that Ctrl-C ended.
+_BY_CTRL_C = 130
+
 app = typer.Typer(
     name="kubeml",
     help="Train PyTorch networks, data-parallel, on machines that come and go.",
@@ -75,6 +78,8 @@ def main(arguments: list[str] | None = None) -> None:
     """Run the command line; the process ends with one of the documented exit codes."""
     # A reader that closes the pipe (`| head`) ends us quietly, as it does other tools.
     signal.signal(signal.SIGPIPE, signal.SIG_DFL)
+    if signal.getsignal(signal.SIGINT) is signal.SIG_DFL:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     sys.exit(run(sys.argv[1:] if arguments is None else arguments))
 
 
@@ -89,8 +94,7 @@ def run(arguments: list[str]) -> int:
         output.error(err)
         return err.exit_code
     except (typer.Abort, KeyboardInterrupt):
-        output.complain("interrupted")
-        return 130
+        return _interrupted()
     except typer.Exit as done:
         return done.exit_code
     except _UsageProblem as err:
@@ -103,4 +107,11 @@ def run(arguments: list[str]) -> int:
         output.complain(f"unexpected error: {type(err).__name__}: {err}")
         output.hint("set KUBEML_DEBUG=1 to see where, and please report it")
         return 1
+    if result == _BY_CTRL_C:
+        return _interrupted()
     return result if isinstance(result, int) else 0
+
+
+def _interrupted() -> int:
+    output.complain("interrupted")
+    return _BY_CTRL_C

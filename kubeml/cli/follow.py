@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from kubeml.cli import output
 from kubeml.cli.follow_view import JobView, duration
+from kubeml.errors import Interrupted
 from kubeml.job import State
 
 if TYPE_CHECKING:
@@ -16,7 +17,11 @@ _EXIT = {State.DONE: 0, State.FAILED: 1, State.STOPPED: 7}
 
 
 def follow_job(job: "Job", *, quiet: bool = False) -> int:
-    """Show a job until it ends, and return the exit code that says how. Ctrl-C detaches."""
+    """Show a job until it ends, and return the exit code that says how.
+
+    Raises:
+        Interrupted: Ctrl-C; the job goes on.
+    """
     view = JobView(epochs=job.spec.epochs)
     shown = _silence() if quiet else (_bars(view) if output.stderr_is_live() else _lines())
     try:
@@ -27,9 +32,11 @@ def follow_job(job: "Job", *, quiet: bool = False) -> int:
                     show(view.apply(event.kind, event.at, event.fields))
                 # A second without news may mean that nobody can serve it.
                 show(view.wait_for("" if batch else job.why_pending()))
-    except KeyboardInterrupt:
-        output.say(f"detached; job {job.id} goes on. Return with: kubeml task watch --id {job.id}")
-        return 130
+    except KeyboardInterrupt as err:
+        raise Interrupted(
+            what=f"detached; job {job.id} goes on",
+            hint=f"return with: kubeml task watch --id {job.id}",
+        ) from err
     return _tell_end(job, quiet=quiet)
 
 

@@ -1,10 +1,14 @@
 """Options that several commands share."""
 
+import threading
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from kubeml.cli import output
+
 if TYPE_CHECKING:
+    from brokers.settings import Settings
     from kubeml.client import Client
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
@@ -19,10 +23,25 @@ JobIdArgument = Annotated[str | None, typer.Argument(metavar="ID", show_default=
 NameOption = Annotated[str | None, typer.Option("--name", "-n", help="Its name.")]
 NameArgument = Annotated[str | None, typer.Argument(metavar="NAME", show_default=False)]
 
+#: A command that takes longer looks whether the servers answer.
+_QUIET_FOR_S = 4.0
+
 
 def connect() -> "Client":
     """A client on the settings found by environment, file and profile."""
     # Imported here: `kubeml --help` must not pay for the libraries underneath.
     from kubeml.client import Client
 
-    return Client()
+    client = Client()
+    waiting = threading.Timer(_QUIET_FOR_S, _tell_who_is_silent, [client.settings])
+    waiting.daemon = True
+    waiting.start()
+    return client
+
+
+def _tell_who_is_silent(settings: "Settings") -> None:
+    """A server that hangs is asked for up to a minute or two: say what is waited for."""
+    from kubeml.probe import silent_servers
+
+    for silence in silent_servers(settings).values():
+        output.warn(f"{silence}; still trying, Ctrl-C ends it")

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from kubeml.errors import InvalidOption, JobFailed, KubemlError
+from kubeml.errors import Interrupted, InvalidOption, JobFailed, KubemlError
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -50,7 +50,10 @@ def error(err: KubemlError) -> None:
         text = f"job {err.job_id} failed: {first}"
     if traceback:
         say(traceback.rstrip())
-    complain(text)
+    if isinstance(err, Interrupted):
+        say(text)
+    else:
+        complain(text)
     if err.hint:
         hint(err.hint)
 

@@ -1,5 +1,7 @@
 """``kubeml train``: submit a training job."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Annotated
 
 import typer
@@ -7,6 +9,7 @@ import typer
 from kubeml.cli import output
 from kubeml.cli.follow import follow_job
 from kubeml.cli.options import AsJson, Quiet, connect
+from kubeml.errors import Interrupted, InvalidOption
 
 
 def train(
@@ -101,7 +104,7 @@ def train(
     quiet: Quiet = False,
 ) -> int:
     """Submit a training job and print its id; with --follow, show it until it ends."""
-    from kubeml.errors import InvalidOption
+    from kubeml.client import new_job_id
 
     if sparse_avg and k != -1:
         raise InvalidOption(
@@ -112,21 +115,24 @@ def train(
         raise InvalidOption(
             option="--static", got=f"given with --policy {policy}", expected="one of the two"
         )
+    # Known before it is submitted: Ctrl-C must not leave a job whose id nobody was told.
+    job_id = new_job_id() if job_id is None else job_id
     with connect() as client:
-        job = client.train(
-            function, dataset, epochs=epochs, batch_size=batch, lr=lr, parallelism=parallelism,
-            max_parallelism=max_parallelism, static=static, deadline=deadline,
-            policy=policy or "efficiency", max_workers=max_workers, priority=priority,
-            hedge=hedge, k=k,
-            validate_every=validate_every, goal_accuracy=goal_accuracy, seed=seed, shuffle=shuffle,
-            optimizer_state=optimizer_state, outer=outer, outer_lr=outer_lr,
-            outer_momentum=outer_momentum, wire=wire, overlap=overlap, device=device,
-            max_errors=max_errors, job_id=job_id,
-        )  # fmt: skip
-        if as_json and not follow:
-            output.as_json(job.status().to_wire())
-        elif not as_json:
-            output.line(job.id)
+        with _tells_of(job_id):
+            job = client.train(
+                function, dataset, epochs=epochs, batch_size=batch, lr=lr, parallelism=parallelism,
+                max_parallelism=max_parallelism, static=static, deadline=deadline,
+                policy=policy or "efficiency", max_workers=max_workers, priority=priority,
+                hedge=hedge, k=k,
+                validate_every=validate_every, goal_accuracy=goal_accuracy, seed=seed,
+                shuffle=shuffle, optimizer_state=optimizer_state, outer=outer, outer_lr=outer_lr,
+                outer_momentum=outer_momentum, wire=wire, overlap=overlap, device=device,
+                max_errors=max_errors, job_id=job_id,
+            )  # fmt: skip
+            if as_json and not follow:
+                output.as_json(job.status().to_wire())
+            elif not as_json:
+                output.line(job.id)
         if not follow:
             if not quiet and output.stderr_is_live():
                 output.say(f"watch it: kubeml task watch --id {job.id}")
@@ -135,3 +141,15 @@ def train(
         if as_json:
             output.as_json(job.status().to_wire())
         return code
+
+
+@contextmanager
+def _tells_of(job_id: str) -> Iterator[None]:
+    """Ctrl-C may come when the job is there already."""
+    try:
+        yield
+    except KeyboardInterrupt as err:
+        raise Interrupted(
+            what=f"interrupted while job {job_id} was submitted",
+            hint=f"if it is there, it goes on: kubeml task stop --id {job_id}",
+        ) from err
