@@ -8,7 +8,9 @@ under ``KUBEML_HOME`` for the stack it runs, so that every other command finds i
 
 import difflib
 import json
+import math
 import os
+import re
 import sysconfig
 import tomllib
 from collections.abc import Callable, Mapping
@@ -21,6 +23,14 @@ from brokers.errors import InvalidSetting
 
 PROFILE_NAME = "profile.json"
 CONFIG_NAME = "kubeml.toml"
+
+_CHOICES = {
+    "device": ("cpu", "gpu"),
+    "log_format": ("text", "json"),
+    "log_level": ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"),
+}
+#: What an S3 client takes for a bucket's name.
+_BUCKET = re.compile(r"[A-Za-z0-9._-]{1,255}|arn:\S+")
 
 
 class Secret(str):
@@ -96,12 +106,10 @@ class Settings:
             object.__setattr__(self, "state_url", self.broker_url)
         if self.cache_dir == Path():
             object.__setattr__(self, "cache_dir", self.home / "cache")
-        if self.device not in {"cpu", "gpu"}:
-            raise InvalidSetting(setting="device", fault=f"{self.device!r} is not cpu or gpu")
-        if self.log_format not in {"text", "json"}:
-            raise InvalidSetting(
-                setting="log_format", fault=f"{self.log_format!r} is not text or json"
-            )
+        for name, choices in _CHOICES.items():
+            if getattr(self, name) not in choices:
+                fault = f"{getattr(self, name)!r}, expected {' or '.join(choices)}"
+                raise InvalidSetting(setting=name, fault=fault)
         if not 0 <= self.metrics_port <= 65535:
             raise InvalidSetting(
                 setting="metrics_port", fault=f"{self.metrics_port} is not a port, nor 0 for none"
@@ -116,15 +124,21 @@ class Settings:
             "slots_per_gpu",
             "metrics_keep_s",
         ):
-            if getattr(self, name) <= 0:
-                raise InvalidSetting(setting=name, fault="must be more than zero")
-        # What is sent through the broker is sent by kombu, which names a socket differently.
-        for name, also in (("broker_url", set()), ("state_url", {"unix"})):
-            scheme = urlsplit(getattr(self, name)).scheme
-            if scheme not in {"redis", "rediss"} | also:
+            value = getattr(self, name)
+            if not (math.isfinite(value) and value > 0):
                 raise InvalidSetting(
-                    setting=name, fault=f"must start with redis://, not {scheme!r}"
+                    setting=name, fault=f"{value}, must be more than zero and finite"
                 )
+        # What is sent through the broker is sent by kombu, which names a socket differently.
+        _check_url("broker_url", self.broker_url, {"redis", "rediss"})
+        _check_url("state_url", self.state_url, {"redis", "rediss", "unix"})
+        if self.s3_endpoint_url:
+            _check_url("s3_endpoint_url", self.s3_endpoint_url, {"http", "https"})
+        if not _BUCKET.fullmatch(self.s3_bucket):
+            raise InvalidSetting(
+                setting="s3_bucket",
+                fault=f"{self.s3_bucket!r}, expected a name of letters, digits, '.', '_' and '-'",
+            )
 
     @classmethod
     def load(
@@ -146,7 +160,7 @@ class Settings:
         """
         environ = os.environ if environ is None else environ
         flags = {k: v for k, v in (overrides or {}).items() if v is not None}
-        home = Path(flags.get("home") or environ.get("KUBEML_HOME") or Path.home() / ".kubeml")
+        home = find_home(flags.get("home"), environ=environ)
         profile = _from_profile(home / PROFILE_NAME)
         merged: dict[str, Any] = dict(profile)
         merged.update(_from_toml([(directory or Path.cwd()) / CONFIG_NAME, home / CONFIG_NAME]))
@@ -161,10 +175,16 @@ class Settings:
         ):
             # Another broker than the embedded one: the state is there, too, unless told otherwise.
             merged.pop("state_url", None)
-        merged["home"] = home.absolute()
+        merged["home"] = home
         if "broker_url" in merged and "state_url" not in merged:
             merged["state_url"] = merged["broker_url"]
-        return cls(**{name: _parse(name, value) for name, value in merged.items()})
+        try:
+            return cls(**{name: _parse(name, value) for name, value in merged.items()})
+        except InvalidSetting as err:
+            variable = f"KUBEML_{err.setting.upper()}"
+            if environ.get(variable) and err.setting not in flags:
+                err.hint = f"it comes from {variable}"
+            raise
 
     def with_changes(self, **changes: Any) -> Self:
         """Return a copy with some fields changed."""
@@ -178,6 +198,17 @@ class Settings:
             if f.name not in {"s3_access_key", "s3_secret_key", "flower_auth", "worker_name"}
             and str(getattr(self, f.name))
         }
+
+
+def find_home(given: Path | None = None, *, environ: Mapping[str, str] | None = None) -> Path:
+    """The home, by flag, environment or default: all that one needs to know to stop a stack.
+
+    Args:
+        given: From the flag, if there is one.
+        environ: The environment; the process's own unless given.
+    """
+    environ = os.environ if environ is None else environ
+    return Path(given or environ.get("KUBEML_HOME") or Path.home() / ".kubeml").absolute()
 
 
 def child_environment(settings: Settings) -> dict[str, str]:
@@ -198,12 +229,20 @@ def child_environment(settings: Settings) -> dict[str, str]:
 
 def mask_url(url: str) -> str:
     """Return ``url`` without its password, for messages."""
-    parts = urlsplit(url)
+    try:
+        parts = urlsplit(url)
+        port = f":{parts.port}" if parts.port else ""
+    except ValueError:
+        return _without_user(url)
     if parts.password is None:
         return url
-    host = parts.hostname or ""
-    port = f":{parts.port}" if parts.port else ""
-    return urlunsplit(parts._replace(netloc=f"{host}{port}"))
+    return urlunsplit(parts._replace(netloc=f"{parts.hostname or ''}{port}"))
+
+
+def _without_user(url: str) -> str:
+    """A URL that may be torn anywhere, without what may be a password: all before the last @."""
+    scheme, slashes, rest = url.partition("://")
+    return f"{scheme}{slashes}{rest.rpartition('@')[2]}" if slashes else url.rpartition("@")[2]
 
 
 def secrets_of(settings: Settings, environ: Mapping[str, str] | None = None) -> list[str]:
@@ -218,6 +257,43 @@ def secrets_of(settings: Settings, environ: Mapping[str, str] | None = None) -> 
     keys = [environ.get(name, "") for name in ("AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN")]
     found = {*passwords, *map(unquote, passwords), *keys, str(settings.s3_secret_key)}
     return sorted((secret for secret in found if secret), key=len, reverse=True)
+
+
+def _check_url(name: str, url: str, schemes: set[str]) -> None:
+    """Refuse a URL that a client library would not understand.
+
+    Raises:
+        InvalidSetting: Its text shows no password.
+    """
+    fault = _url_fault(url, schemes)
+    if fault:
+        hint = "/, #, ? and @ in a password are written %2F, %23, %3F and %40" if "@" in url else ""
+        raise InvalidSetting(setting=name, fault=f"{_without_user(url)!r} {fault}", hint=hint)
+
+
+def _url_fault(url: str, schemes: set[str]) -> str:
+    """What is wrong with a URL, in words; empty if nothing is."""
+    try:
+        parts = urlsplit(url)
+    except ValueError:
+        return "is not a URL"
+    if parts.scheme not in schemes:
+        return "must start with " + " or ".join(f"{scheme}://" for scheme in sorted(schemes))
+    try:
+        port = parts.port
+    except ValueError:
+        port = 0
+    if port == 0:
+        return "has no valid port, expected 1 to 65535"
+    if parts.scheme == "unix":
+        return "" if parts.path and not parts.hostname else "names no socket: unix:///PATH"
+    if not parts.hostname:
+        return f"names no host, expected {parts.scheme}://HOST:PORT"
+    if parts.fragment:
+        return "has a # in it"
+    if parts.scheme in {"redis", "rediss"} and not re.fullmatch(r"(/\d*)?", parts.path):
+        return f"has no number of a database, expected {parts.scheme}://HOST:PORT/0"
+    return ""
 
 
 def _bytes_or_0(value: Any) -> int:
@@ -245,7 +321,9 @@ _PARSERS: dict[str, Callable[[Any], Any]] = {
     "idle_s": float,
     "metrics_port": int,
     "metrics_keep_s": float,
+    "log_level": lambda value: str(value).upper(),
 }
+_EXPECTED = {int: "a whole number", _bytes_or_0: "a number of bytes", float: "a number of seconds"}
 
 
 def _parse(name: str, value: Any) -> Any:
@@ -254,10 +332,12 @@ def _parse(name: str, value: Any) -> Any:
         near = difflib.get_close_matches(name, known, n=1)
         fault = f"unknown; did you mean {near[0]!r}?" if near else "unknown"
         raise InvalidSetting(setting=name, fault=fault)
+    parser = _PARSERS.get(name, str)
     try:
-        return _PARSERS.get(name, str)(value)
-    except (TypeError, ValueError) as err:
-        raise InvalidSetting(setting=name, fault=f"cannot read {value!r}") from err
+        return parser(value)
+    except (TypeError, ValueError, OverflowError) as err:
+        fault = f"cannot read {value!r}, expected {_EXPECTED.get(parser, 'a text')}"
+        raise InvalidSetting(setting=name, fault=fault) from err
 
 
 def _from_profile(path: Path) -> dict[str, Any]:
@@ -265,9 +345,21 @@ def _from_profile(path: Path) -> dict[str, Any]:
         profile = json.loads(path.read_text("utf-8"))
     except FileNotFoundError:
         return {}
-    except (OSError, ValueError) as err:
+    except OSError as err:
         raise InvalidSetting(setting=str(path), fault=str(err)) from err
-    return dict(profile.get("settings", {}))
+    except (ValueError, RecursionError) as err:
+        raise _damaged(path, str(err)) from err
+    settings = profile.get("settings", {}) if isinstance(profile, dict) else None
+    if not isinstance(settings, dict):
+        raise _damaged(path, "it holds no settings")
+    return settings
+
+
+def _damaged(profile: Path, fault: str) -> InvalidSetting:
+    return InvalidSetting(
+        setting=str(profile), fault=f"the file is damaged: {fault}",
+        hint="kubeml down, then up again writes it anew; delete it if no stack runs here",
+    )  # fmt: skip
 
 
 def _from_toml(paths: list[Path]) -> dict[str, Any]:

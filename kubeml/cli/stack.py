@@ -141,10 +141,11 @@ def _bounds(workers: int | None, low: int | None, high: int | None, usual: int) 
 
 def down(home: Home = None, quiet: Quiet = False) -> None:
     """Stop the stack. Datasets, functions, histories and checkpoints stay."""
-    from brokers.settings import Settings
+    from brokers.settings import Settings, find_home
     from kubeml import stack
 
-    was_there = stack.down(Settings.load({"home": home}))
+    # By the home alone: no setting that is wrong, nor a damaged profile, may keep a stack running.
+    was_there = stack.down(Settings(home=find_home(home)))
     if not quiet:
         output.say("kubeml is down" if was_there else "nothing was running")
 

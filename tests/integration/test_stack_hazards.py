@@ -102,6 +102,21 @@ def test_stack_starts_in_a_long_home_from_a_folder_of_modules_named_as_ours(
     assert [s for s in sockets if s.stat().st_mtime >= begun_at - 1] == []
 
 
+def test_damaged_profile_is_named_and_down_works_all_the_same(stack: StackHome) -> None:
+    assert stack("up --workers 1").code == 0
+    processes = stack.processes()
+    (stack.home / PROFILE_NAME).write_text('{"settings": {"brok')
+
+    shown, down = stack("status"), stack("down")
+
+    assert (shown.code, down.code) == (2, 0), down.err
+    assert str(stack.home / PROFILE_NAME) in shown.err
+    assert "kubeml down, then up again" in shown.err
+    assert "kubeml is down" in down.err
+    assert [p for p in processes.values() if is_alive(p)] == []
+    assert not (stack.home / PROFILE_NAME).exists()
+
+
 def test_of_several_ups_at_once_one_starts_the_stack_and_all_find_it(stack: StackHome) -> None:
     ups = [stack.start("up --workers 1") for _ in range(3)]
 

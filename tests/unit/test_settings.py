@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from brokers.errors import InvalidSetting
-from brokers.settings import Settings, mask_url
+from brokers.settings import Settings, find_home, mask_url
 
 
 def load(tmp_path: Path, *, env: dict[str, str] | None = None, **flags: object) -> Settings:
@@ -47,6 +47,9 @@ def test_state_url_is_the_brokers_unless_set(tmp_path: Path) -> None:
         ('tick_s = "soon"', "cannot read"),
         ('broker_url = "amqp://x"', "redis://"),
         ("tick_s = ", "Invalid value"),
+        ("cache_bytes = inf", "cannot read inf, expected a whole number"),
+        ('log_level = "loud"', "'LOUD', expected DEBUG or INFO or WARNING or ERROR or CRITICAL"),
+        ('s3_bucket = "a b"', "'a b', expected a name"),
     ],
 )
 def test_wrong_setting_is_named(tmp_path: Path, file: str, fault: str) -> None:
@@ -54,6 +57,92 @@ def test_wrong_setting_is_named(tmp_path: Path, file: str, fault: str) -> None:
 
     with pytest.raises(InvalidSetting, match=fault):
         load(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["lease_s", "stall_s", "tick_s", "idle_s", "metrics_keep_s"])
+@pytest.mark.parametrize("value", ["nan", "inf", "-inf"])
+def test_time_without_end_is_refused(tmp_path: Path, name: str, value: str) -> None:
+    variable = f"KUBEML_{name.upper()}"
+
+    with pytest.raises(InvalidSetting, match=f"{name}: {value}, must be .* finite") as told:
+        load(tmp_path, env={variable: value})
+
+    assert told.value.exit_code == 2
+    assert told.value.hint == f"it comes from {variable}"
+
+
+def test_log_level_may_be_in_small_letters(tmp_path: Path) -> None:
+    assert load(tmp_path, env={"KUBEML_LOG_LEVEL": "debug"}).log_level == "DEBUG"
+
+
+@pytest.mark.parametrize("name", ["broker_url", "state_url", "s3_endpoint_url"])
+@pytest.mark.parametrize(
+    ("rest", "fault"),
+    [
+        ("u:hunter2@foo:notaport", "no valid port"),
+        ("u:hunter2@h:99999", "no valid port"),
+        ("u:hunter2@h:0", "no valid port"),
+        (":hunter2/x@h:1", "no valid port"),
+        (":12#hunter2@h:1", "names no host"),
+        ("h:12#hunter2@h:1", "has a #"),
+        ("u:hunter2@[h:1", "not a URL"),
+        ("u:hunter2@:1", "names no host"),
+    ],
+)
+def test_torn_url_is_refused_and_its_password_is_not_shown(
+    tmp_path: Path, name: str, rest: str, fault: str
+) -> None:
+    scheme = "http" if name == "s3_endpoint_url" else "redis"
+
+    with pytest.raises(InvalidSetting, match=f"{name}: .*{fault}") as told:
+        load(tmp_path, env={f"KUBEML_{name.upper()}": f"{scheme}://{rest}"})
+
+    assert "hunter2" not in str(told.value) + told.value.hint
+    assert "hunter2" not in mask_url(f"{scheme}://u:hunter2@foo:notaport")
+
+
+@pytest.mark.parametrize(
+    ("name", "url", "fault"),
+    [
+        ("s3_endpoint_url", "nonsense", "must start with http:// or https://"),
+        ("s3_endpoint_url", "h:9000", "must start with http:// or https://"),
+        ("broker_url", "redis://h:12/hunter2@h", "no number of a database"),
+        ("broker_url", "unix:///run/x", "must start with redis:// or rediss://"),
+        ("state_url", "unix://", "names no socket"),
+        ("state_url", "unix://run/x", "names no socket"),
+    ],
+)
+def test_url_of_another_form_is_refused(tmp_path: Path, name: str, url: str, fault: str) -> None:
+    with pytest.raises(InvalidSetting, match=f"{name}: .*{fault}"):
+        load(tmp_path, env={f"KUBEML_{name.upper()}": url})
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "redis://h", "redis://h/", "rediss://u:p%2F%40@h:6380/12?ssl_ca_certs=/x", "redis://[::1]:1/0",
+        "unix:///run/x.sock?db=1", "unix://u:p@/run/x.sock",
+    ],
+)  # fmt: skip
+def test_url_that_the_clients_understand_is_taken(tmp_path: Path, url: str) -> None:
+    assert load(tmp_path, env={"KUBEML_STATE_URL": url}).state_url == url
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", '{"settings": 3}', "\x00"])
+def test_damaged_profile_is_named_with_the_way_out(tmp_path: Path, text: str) -> None:
+    (tmp_path / "profile.json").write_text(text)
+
+    with pytest.raises(InvalidSetting, match=r"profile\.json: the file is damaged") as told:
+        load(tmp_path)
+
+    assert "kubeml down" in told.value.hint
+
+
+def test_home_is_found_without_any_other_setting(tmp_path: Path) -> None:
+    (tmp_path / "profile.json").write_text("{")
+
+    assert find_home(environ={"KUBEML_HOME": str(tmp_path)}) == tmp_path
+    assert find_home(tmp_path, environ={"KUBEML_HOME": "/elsewhere"}) == tmp_path
 
 
 def test_secrets_do_not_show(tmp_path: Path) -> None:
