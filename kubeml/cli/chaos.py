@@ -118,7 +118,7 @@ def _seconds(option: str, text: str) -> float:
     """
     from kubeml.errors import InvalidOption
 
-    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([smh]?)", text.strip())
+    match = re.fullmatch(r"(\d{1,9}(?:\.\d{1,6})?)\s*([smh]?)", text.strip())
     seconds = float(match[1]) * _UNITS[match[2]] if match else 0.0
     if seconds <= 0:
         raise InvalidOption(option=option, got=repr(text), expected="a time such as 10s, 5m or 1h")

@@ -23,6 +23,9 @@ def infer(
     ] = 60.0,
 ) -> None:
     """Predict with a job's weights on a worker, and print the predictions as JSON."""
+    from kubeml.checks import check_number
+
+    check_number("--timeout", timeout, above=0.0)
     data = _read(datafile)
     with connect() as client:
         predictions = client.infer(network, data, timeout_s=timeout)

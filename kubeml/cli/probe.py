@@ -24,11 +24,14 @@ def probe(
     Alive is who goes round its main loop, or cannot while a server hangs; --ready asks them, too.
     """
     from brokers.settings import Settings
+    from kubeml.checks import check_number
     from kubeml.errors import InvalidOption
     from kubeml.probe import ROLES, check_alive, check_flower, check_ready
 
     if role not in {"", *ROLES}:
         raise InvalidOption(option="ROLE", got=repr(role), expected=", ".join(ROLES))
+    # Its `min` lets nan through.
+    check_number("--within", within, above=0.0)
     if role == "flower":
         check_flower(port)
         output.line("flower answers")
