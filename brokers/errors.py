@@ -3,6 +3,7 @@
     KubemlError                 everything kubeml raises on purpose
     ├── BackendUnreachable      Redis or S3 does not answer (exit 5)
     ├── BackendRefused          it answers, and refuses (exit 5)
+    │   └── BucketMissing       S3 has no such bucket
     ├── ObjectMissing           an S3 object that should exist does not
     ├── ObjectExists            a create-only put lost the race (exit 4)
     ├── ChunksMissing           tensor chunks expired or were dropped
@@ -62,6 +63,19 @@ class BackendRefused(KubemlError):
 
     def __str__(self) -> str:
         return f"{self.backend} at {self.where} refused: {self.detail}"
+
+
+@dataclass(eq=False, kw_only=True)
+class BucketMissing(BackendRefused):
+    """S3 answers, and has no such bucket."""
+
+    backend: str = "s3"
+    detail: str = "NoSuchBucket"
+    bucket: str
+    hint: str = "is KUBEML_S3_BUCKET right? `kubeml up` makes the bucket of its own stack"
+
+    def __str__(self) -> str:
+        return f"s3 at {self.where} has no bucket {self.bucket!r}"
 
 
 @dataclass(eq=False, kw_only=True)
@@ -151,8 +165,8 @@ def redis_errors(where: str) -> Iterator[None]:
 
 
 @contextmanager
-def s3_errors(where: str, *, key: str = "") -> Iterator[None]:
-    """Map botocore's errors to kubeml's, naming the endpoint at ``where`` and the ``key``."""
+def s3_errors(where: str, *, bucket: str = "", key: str = "") -> Iterator[None]:
+    """Map botocore's errors to kubeml's, naming the endpoint at ``where``, bucket and key."""
     import botocore.exceptions as bexc
     import urllib3.exceptions as uexc
 
@@ -161,7 +175,9 @@ def s3_errors(where: str, *, key: str = "") -> Iterator[None]:
     except bexc.ClientError as err:
         code = str(err.response.get("Error", {}).get("Code", ""))
         status = int(err.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0))
-        if code in {"NoSuchKey", "NoSuchBucket", "404", "NotFound"} or status == 404:
+        if code == "NoSuchBucket":
+            raise BucketMissing(where=where, bucket=bucket) from err
+        if code in {"NoSuchKey", "404", "NotFound"} or status == 404:
             raise ObjectMissing(key=key or code) from err
         if code in {"PreconditionFailed", "ConditionalRequestConflict"} or status == 412:
             raise ObjectExists(key=key) from err

@@ -2,11 +2,19 @@
 
 import json
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from brokers.errors import BackendRefused, Corrupted, ObjectMissing, s3_errors
+from brokers.errors import (
+    BackendRefused,
+    BucketMissing,
+    Corrupted,
+    InvalidSetting,
+    ObjectMissing,
+    s3_errors,
+)
 from brokers.settings import Settings, mask_url
 
 _DELETE_BATCH = 1000
@@ -37,7 +45,7 @@ class ObjectStore:
 
     def ensure_bucket(self) -> None:
         """Create the bucket unless it is there."""
-        with s3_errors(self.where):
+        with self._errors():
             try:
                 self._client.head_bucket(Bucket=self.bucket)
             except self._client.exceptions.ClientError as err:
@@ -47,7 +55,7 @@ class ObjectStore:
 
     def put(self, key: str, data: bytes | bytearray | memoryview) -> None:
         """Write an object, replacing what was there."""
-        with s3_errors(self.where, key=key):
+        with self._errors(key):
             self._client.put_object(
                 Bucket=self.bucket, Key=key, Body=data if isinstance(data, bytes) else bytes(data)
             )
@@ -59,7 +67,7 @@ class ObjectStore:
             ObjectExists: It does. (Some servers let concurrent creators both win; Redis is the
                 arbiter where that matters.)
         """
-        with s3_errors(self.where, key=key):
+        with self._errors(key):
             self._client.put_object(Bucket=self.bucket, Key=key, Body=data, IfNoneMatch="*")
 
     def get(self, key: str) -> bytes:
@@ -69,7 +77,7 @@ class ObjectStore:
             ObjectMissing: There is none.
             Corrupted: The body is shorter than its declared length.
         """
-        with s3_errors(self.where, key=key):
+        with self._errors(key):
             response = self._client.get_object(Bucket=self.bucket, Key=key)
             body = response["Body"].read()
         if len(body) != response["ContentLength"]:
@@ -102,7 +110,7 @@ class ObjectStore:
     def exists(self, key: str) -> bool:
         """Whether there is an object under ``key``."""
         try:
-            with s3_errors(self.where, key=key):
+            with self._errors(key):
                 self._client.head_object(Bucket=self.bucket, Key=key)
         except ObjectMissing:
             return False
@@ -111,11 +119,20 @@ class ObjectStore:
     def has_bucket(self) -> bool:
         """Whether the bucket is there: the cheapest thing that S3 can be asked."""
         try:
-            with s3_errors(self.where):
+            with self._errors():
                 self._client.head_bucket(Bucket=self.bucket)
         except ObjectMissing:
             return False
         return True
+
+    def require_bucket(self) -> None:
+        """Refuse to go on without the bucket; some servers would make it on the first PUT.
+
+        Raises:
+            BucketMissing: It is not there.
+        """
+        if not self.has_bucket():
+            raise BucketMissing(where=self.where, bucket=self.bucket)
 
     def list(self, prefix: str) -> Iterator[ObjectInfo]:
         """Yield every object under ``prefix``, in key order."""
@@ -144,8 +161,11 @@ class ObjectStore:
         """Delete every object under ``prefix``."""
         self.delete([info.key for info in self.list(prefix)])
 
+    def _errors(self, key: str = "") -> AbstractContextManager[None]:
+        return s3_errors(self.where, bucket=self.bucket, key=key)
+
     def _delete_batch(self, keys: Sequence[str]) -> None:
-        with s3_errors(self.where):
+        with self._errors():
             answer = self._client.delete_objects(
                 Bucket=self.bucket,
                 Delete={"Objects": [{"Key": key} for key in keys], "Quiet": True},
@@ -160,7 +180,7 @@ class ObjectStore:
     def _pages(self, prefix: str, *, delimiter: str = "") -> Iterator[dict[str, Any]]:
         token: dict[str, str] = {}
         while True:
-            with s3_errors(self.where, key=prefix):
+            with self._errors(prefix):
                 page = self._client.list_objects_v2(
                     Bucket=self.bucket,
                     Prefix=prefix,
@@ -191,13 +211,21 @@ def _make_client(settings: Settings) -> Any:
         s3={"addressing_style": "path"},
     )
     session = boto3.session.Session()
-    client = session.client(
-        "s3",
-        endpoint_url=settings.s3_endpoint_url or None,
-        region_name=session.region_name or "us-east-1",
-        aws_access_key_id=settings.s3_access_key or None,
-        aws_secret_access_key=settings.s3_secret_key or None,
-        config=config,
-    )
+    try:
+        client = session.client(
+            "s3",
+            endpoint_url=settings.s3_endpoint_url or None,
+            region_name=session.region_name or "us-east-1",
+            aws_access_key_id=settings.s3_access_key or None,
+            aws_secret_access_key=settings.s3_secret_key or None,
+            config=config,
+        )
+    except ValueError as err:
+        # E.g. a host with an underscore, which botocore takes for none.
+        raise InvalidSetting(setting="s3_endpoint_url", fault=_endpoint_fault(settings)) from err
     ClockCorrection().attach(client)
     return client
+
+
+def _endpoint_fault(settings: Settings) -> str:
+    return f"S3's client refuses {mask_url(settings.s3_endpoint_url)!r}: is its host a valid name?"

@@ -160,6 +160,7 @@ def _broker(settings: Settings) -> Iterator[Finding]:
 
 def _s3(settings: Settings) -> Iterator[Finding]:
     objects = ObjectStore(settings)
+    objects.require_bucket()
     key = f"health/{new_id()}"
     started = time.perf_counter()
     objects.put(key, b"ok")

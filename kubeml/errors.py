@@ -21,6 +21,7 @@ from typing import ClassVar
 from brokers.errors import (
     BackendRefused,
     BackendUnreachable,
+    BucketMissing,
     ChunksMissing,
     Corrupted,
     InvalidSetting,
@@ -34,6 +35,7 @@ __all__ = [
     "Abandoned",
     "BackendRefused",
     "BackendUnreachable",
+    "BucketMissing",
     "BufferConflict",
     "ChunksMissing",
     "Conflict",

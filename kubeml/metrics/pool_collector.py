@@ -21,7 +21,6 @@ from brokers.refusals import refusals
 from brokers.settings import mask_url
 from brokers.workload import LiveJob, Workload, read_requests, read_workload
 from kubeml.demand import LIVE, WANTED_METRIC, QueueDemand, queue_demands, wanted_workers
-from kubeml.errors import ObjectMissing
 from kubeml.metrics.families import counter, gauge
 from kubeml.metrics.probe import Probe
 from kubeml.pool_view import PoolView
@@ -136,8 +135,7 @@ class PoolCollector(Collector):
 
     def _read_s3(self) -> float:
         started = time.perf_counter()
-        if not self._client.objects.has_bucket():
-            raise ObjectMissing(key=self._client.settings.s3_bucket)
+        self._client.objects.require_bucket()
         return time.perf_counter() - started
 
 

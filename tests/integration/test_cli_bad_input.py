@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from brokers.objects import ObjectStore
 from brokers.settings import Secret
 from kubeml.client import Client
 from tests.cli import Cli, Ran
@@ -68,6 +69,11 @@ def assert_told(ran: Ran, code: int, *parts: str) -> None:
         ("history get --id nope1234", 3, "'nope1234'"),
         ("logs --id nope1234", 3, "'nope1234'"),
         ("infer -n nope1234 --datafile x.json", 6, "x.json"),
+        ("infer -n nope1234 --datafile x.json --timeout nan", 2, "--timeout"),
+        ("probe --within nan", 2, "--within"),
+        ("top --once --interval nan", 2, "--interval"),
+        ("train -f tiny -d points --deadline inf", 2, "--deadline"),
+        (f"chaos -f tiny -d points --for {'9' * 400}", 2, "--for"),
         ("fn show nope", 3, "'nope'"),
         ("fn delete --name nope --yes", 3, "'nope'"),
         ("fn create --name tiny --code tiny.py", 4, "'tiny'"),
@@ -254,3 +260,39 @@ def test_help_needs_no_heavy_import() -> None:
     )  # fmt: skip
 
     assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("line", ["history list", "fn show tiny", "dataset list"])
+def test_bucket_that_is_not_there_is_named(cli: Cli, line: str) -> None:
+    elsewhere = Cli(cli.settings.with_changes(s3_bucket="nope"), cli.cwd)
+
+    ran = elsewhere(line)
+
+    assert_told(ran, 5, "'nope'", cli.settings.s3_endpoint_url, "KUBEML_S3_BUCKET")
+
+
+def test_doctor_makes_no_bucket(cli: Cli) -> None:
+    settings = cli.settings.with_changes(s3_bucket="nope-either")
+
+    ran = Cli(settings, cli.cwd)("doctor --json")
+
+    assert ran.code != 0
+    [s3] = [finding for finding in ran.json if finding["check"] == "s3"]
+    assert s3["level"] == "bad"
+    assert "'nope-either'" in s3["found"]
+    assert "KUBEML_S3_BUCKET" in s3["hint"]
+    assert not ObjectStore(settings).has_bucket()
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("LEASE_S", "nan"), ("LOG_LEVEL", "loud"), ("S3_ENDPOINT_URL", "nonsense"),
+        ("S3_ENDPOINT_URL", "http://a_b!:9000"), ("BROKER_URL", "redis://h:notaport/0"),
+    ],
+)  # fmt: skip
+def test_wrong_setting_is_told_by_its_variable(cli: Cli, name: str, value: str) -> None:
+    wrong = Cli(cli.settings, cli.cwd)
+    wrong.env = {f"KUBEML_{name}": value}
+
+    assert_told(wrong("history list"), 2, f"setting {name.lower()}: ")
