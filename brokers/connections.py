@@ -5,6 +5,7 @@ Make clients after a fork, never before: a socket shared by two processes mixes 
 
 from typing import TYPE_CHECKING, Any
 
+from brokers.errors import InvalidSetting
 from brokers.settings import Settings
 
 if TYPE_CHECKING:
@@ -16,17 +17,17 @@ MAX_BLOCK_MS = 2000
 
 def state_client(settings: Settings) -> "Redis":
     """A client of the state server; replies are bytes."""
-    return _client(settings.state_url)
+    return _client("state_url", settings)
 
 
 def broker_client(settings: Settings) -> "Redis":
     """A client of the broker's server, for queue lengths: nobody is to wait long for those."""
-    return _client(settings.broker_url, socket_timeout=2, retries=1)
+    return _client("broker_url", settings, socket_timeout=2, retries=1)
 
 
 def watch_client(settings: Settings) -> "Redis":
     """A client of the state server, for who must not wait long for what it only looks at."""
-    return _client(settings.state_url, socket_timeout=2, retries=1)
+    return _client("state_url", settings, socket_timeout=2, retries=1)
 
 
 def quick_client(url: str) -> "Redis":
@@ -45,19 +46,26 @@ def stream_entries(answer: Any) -> list[tuple[bytes, Any]]:
     ]
 
 
-def _client(url: str, *, socket_timeout: float = 10, retries: int = 3) -> "Redis":
+def _client(
+    name: str, settings: Settings, *, socket_timeout: float = 10, retries: int = 3
+) -> "Redis":
     # Imported here: `kubeml --help` must not pay for it.
     from redis import Redis
     from redis.backoff import ExponentialBackoff
     from redis.retry import Retry
 
+    url: str = getattr(settings, name)
     # Only what goes through a network has anything to keep alive.
     network = {} if url.startswith("unix:") else {"socket_keepalive": True}
-    return Redis.from_url(
-        url,
-        socket_timeout=socket_timeout,
-        socket_connect_timeout=3,
-        **network,
-        health_check_interval=10,
-        retry=Retry(ExponentialBackoff(cap=0.5, base=0.05), retries=retries),
-    )
+    try:
+        return Redis.from_url(
+            url,
+            socket_timeout=socket_timeout,
+            socket_connect_timeout=3,
+            **network,
+            health_check_interval=10,
+            retry=Retry(ExponentialBackoff(cap=0.5, base=0.05), retries=retries),
+        )
+    except ValueError as err:
+        # What stands behind its question mark is read by redis-py alone.
+        raise InvalidSetting(setting=name, fault=str(err)) from err

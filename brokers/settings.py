@@ -241,8 +241,9 @@ def mask_url(url: str) -> str:
 
 def _without_user(url: str) -> str:
     """A URL that may be torn anywhere, without what may be a password: all before the last @."""
-    scheme, slashes, rest = url.partition("://")
-    return f"{scheme}{slashes}{rest.rpartition('@')[2]}" if slashes else url.rpartition("@")[2]
+    scheme, slashes, _ = url.partition("://")
+    before, at, rest = url.rpartition("@")
+    return f"{scheme if slashes else ''}{slashes}***@{rest}" if before and at else url
 
 
 def secrets_of(settings: Settings, environ: Mapping[str, str] | None = None) -> list[str]:

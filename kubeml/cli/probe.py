@@ -30,7 +30,7 @@ def probe(
 
     if role not in {"", *ROLES}:
         raise InvalidOption(option="ROLE", got=repr(role), expected=", ".join(ROLES))
-    # Its `min` lets nan through.
+    # Its `min` lets infinity through, by which everything is alive.
     check_number("--within", within, above=0.0)
     if role == "flower":
         check_flower(port)

@@ -32,10 +32,6 @@ def top(
     Where stdout is no terminal it looks once. Speeds are those of the last rounds, so that one
     look is enough for them.
     """
-    from kubeml.checks import check_number
-
-    # Its `min` and `max` let nan through.
-    check_number("--interval", interval, above=0.0)
     with connect() as client:
         if as_json:
             output.as_json(client.pool().to_wire())

@@ -98,6 +98,7 @@ def test_torn_url_is_refused_and_its_password_is_not_shown(
         load(tmp_path, env={f"KUBEML_{name.upper()}": f"{scheme}://{rest}"})
 
     assert "hunter2" not in str(told.value) + told.value.hint
+    assert ("***@" in str(told.value)) == ("@" in rest)
     assert "hunter2" not in mask_url(f"{scheme}://u:hunter2@foo:notaport")
 
 
