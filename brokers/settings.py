@@ -236,7 +236,10 @@ def mask_url(url: str) -> str:
         return _without_user(url)
     if parts.password is None:
         return url
-    return urlunsplit(parts._replace(netloc=f"{parts.hostname or ''}{port}"))
+    host = parts.hostname or ""
+    # Without its brackets an IPv6 address would run into the port.
+    host = f"[{host}]" if ":" in host else host
+    return urlunsplit(parts._replace(netloc=f"{host}{port}"))
 
 
 def _without_user(url: str) -> str:

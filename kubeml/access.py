@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from kubeml.errors import Conflict
+from kubeml.errors import Conflict, InvalidOption
 from kubeml.servers import write_private
 
 ROLES = ("client", "worker", "ps", "control", "flower")
@@ -32,13 +32,16 @@ _S3_ACTIONS = {
     "control": ("Read", "List"),
 }
 
+#: Is there with a state server of its own alone.
+_STATE_USERS = "state-users.acl"
+
 
 @dataclass(frozen=True, kw_only=True)
 class RedisServer:
     """A Redis server as the pool's processes reach it.
 
     Attributes:
-        host, port: Where it is.
+        host, port: Where it is; the host as in a URL, see ``kubeml.addresses``.
         tls: Whether it speaks TLS.
         ca: File with the authority that vouches for its certificate, on the machines of the
             processes; empty: one that they know anyway.
@@ -72,7 +75,8 @@ def write_access(
         broker: The Redis server of the messages.
         state: That of the jobs' state, if it is another one.
         bucket: The S3 bucket.
-        replace: Whether files that are there may be replaced.
+        replace: Whether files that are there may be replaced. What an earlier set-up had and this
+            one has not is deleted then: nobody may take it for a part of this one.
         s3_url: The S3 server, as the pool's processes reach it; empty: they know it otherwise.
 
     Returns:
@@ -80,6 +84,7 @@ def write_access(
 
     Raises:
         Conflict: A file is there already.
+        InvalidOption: The folder is none, or cannot be written to.
     """
     template = (resources.files("brokers") / "acl" / "users.acl").read_text("utf-8")
     users = template if state is None else _for_server(template, is_state=False)
@@ -89,7 +94,7 @@ def write_access(
     urls = {role: {"KUBEML_BROKER_URL": broker.url(*who)} for role, who in passwords.items()}
     if state is not None:
         text, passwords = _with_passwords(_for_server(template, is_state=True))
-        texts["state-users.acl"] = text
+        texts[_STATE_USERS] = text
         for role, who in passwords.items():
             urls[role]["KUBEML_STATE_URL"] = state.url(*who)
     for role in ROLES:
@@ -104,13 +109,30 @@ def write_access(
         if role == "flower":
             lines.append(f"KUBEML_FLOWER_AUTH=kubeml:{secrets.token_urlsafe(24)}")
         texts[f"{role}.env"] = "\n".join(lines) + "\n"
+    try:
+        return _write(folder, texts, replace=replace)
+    except OSError as err:
+        raise InvalidOption(
+            option="--out", got=str(folder), expected="a folder that can be written to",
+            hint=f"{err.filename or folder}: {err.strerror}",
+        ) from err  # fmt: skip
+
+
+def _write(folder: Path, texts: dict[str, str], *, replace: bool) -> list[Path]:
+    """Write the files, and delete what there was beside them in an earlier set-up."""
     files = [folder / name for name in texts]
-    there = [file for file in files if file.exists()]
-    if there and not replace:
-        raise Conflict(what=f"{there[0]} is there already", hint="--force replaces it")
+    there = [file for file in {*files, folder / _STATE_USERS} if file.exists()]
+    for file in sorted(there):
+        if file.is_dir():
+            raise Conflict(what=f"{file} is a folder", hint="move it, or choose another --out")
+        if not replace:
+            raise Conflict(what=f"{file} is there already", hint="--force replaces it")
     folder.mkdir(parents=True, exist_ok=True)
     for name, text in texts.items():
         write_private(folder / name, text)
+    for file in there:
+        if file not in files:
+            file.unlink()
     return files
 
 
