@@ -1,12 +1,14 @@
 """How Flower is run for kubeml: it looks, keeps what it saw, and changes nothing."""
 
+import errno
 import os
+import socket
 import sys
 from importlib.util import find_spec
 from ipaddress import ip_address
 
 from brokers.settings import Settings, child_environment
-from kubeml.errors import Conflict, InvalidOption
+from kubeml.errors import Conflict, InvalidOption, InvalidSetting
 
 #: Tasks kept in memory: about 2 kB each.
 MAX_TASKS = 10_000
@@ -26,15 +28,20 @@ def exec_flower(settings: Settings, *, host: str, port: int, max_tasks: int) -> 
         max_tasks: How many tasks it remembers; the oldest go first.
 
     Raises:
-        InvalidOption: Others could reach it, and it has no password.
-        Conflict: Flower is not installed.
+        InvalidOption: Others could reach it, and it has no password; or this machine does not
+            have the address.
+        InvalidSetting: ``flower_auth`` has a part that is not ``USER:PASSWORD``.
+        Conflict: Flower is not installed, or the port is taken.
     """
+    check_auth(settings.flower_auth)
     if not settings.flower_auth and not _is_loopback(host):
         raise InvalidOption(
             option="--host", got=host, expected="127.0.0.1, or KUBEML_FLOWER_AUTH=USER:PASSWORD set"
         )
     if find_spec("flower") is None:
         raise Conflict(what="Flower is not installed", hint="pip install 'kubeml[flower]'")
+    # Flower tells it by a traceback, and after it has connected to everything.
+    check_port(host, port)
     folder = settings.home / "flower"
     folder.mkdir(parents=True, exist_ok=True)
     options = {
@@ -64,6 +71,55 @@ def exec_flower(settings: Settings, *, host: str, port: int, max_tasks: int) -> 
     # It looks for a configuration file of its own in the current folder.
     os.chdir(folder)
     os.execve(sys.executable, command, env)  # noqa: S606 - our own interpreter, no shell
+
+
+def check_auth(auth: str) -> None:
+    """Check who may look, as it will be read: pairs by commas. What it says is never shown.
+
+    Raises:
+        InvalidSetting: A part is not ``USER:PASSWORD``.
+    """
+    pairs = [part.partition(":") for part in auth.split(",")] if auth else []
+    if not all(user and password for user, _, password in pairs):
+        raise InvalidSetting(
+            setting="KUBEML_FLOWER_AUTH", fault="is not of the form user:password",
+            hint="several are divided by commas, so that none has a comma in it",
+        )  # fmt: skip
+
+
+def check_port(host: str, port: int) -> None:
+    """Check that Flower will be able to bind, on every address that the host stands for.
+
+    Raises:
+        InvalidOption: The host is no address of this machine.
+        Conflict: The port is taken, or not for this user.
+    """
+    try:
+        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM) if host else []
+    except (OSError, UnicodeError):
+        found = []
+    is_ours = False
+    for family, kind, protocol, _, address in found:
+        try:
+            with socket.socket(family, kind, protocol) as sock:
+                # As Flower does: a port of a connection that lingers is free, and 0.0.0.0 and ::
+                # do not stand in each other's way.
+                sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                if family == socket.AF_INET6:
+                    sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+                sock.bind(address)
+        except OSError as err:
+            if err.errno in {errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT}:
+                # localhost may be ::1 as well, where there is no IPv6.
+                continue
+            taken = err.errno == errno.EADDRINUSE
+            why = "is taken" if taken else f"cannot be had: {err.strerror}"
+            raise Conflict(
+                what=f"--port {port} on {host} {why}", hint="choose another one with --port"
+            ) from err
+        is_ours = True
+    if not is_ours:
+        raise InvalidOption(option="--host", got=repr(host), expected="an address of this machine")
 
 
 def _is_loopback(host: str) -> bool:

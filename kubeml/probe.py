@@ -10,8 +10,9 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
+from http.client import HTTPException
 from typing import Any, ClassVar
-from urllib.error import HTTPError, URLError
+from urllib.error import HTTPError
 from urllib.request import urlopen
 
 from brokers.connections import quick_client, watch_client
@@ -113,7 +114,10 @@ def check_flower(port: int) -> None:
     Raises:
         BackendUnreachable: It does not.
     """
-    _answers(f"http://127.0.0.1:{port}/healthcheck", "flower")
+    _answers(
+        f"http://127.0.0.1:{port}/healthcheck", "flower",
+        hint="start it with `kubeml flower`; --port says where, if it has another port",
+    )  # fmt: skip
 
 
 def silent_servers(settings: Settings) -> dict[str, str]:
@@ -150,16 +154,19 @@ def _redis_answers(url: Secret) -> None:
     client.close()
 
 
-def _answers(url: str, backend: str) -> None:
+def _answers(url: str, backend: str, *, hint: str = BackendUnreachable.hint) -> None:
     try:
         with urlopen(url, timeout=_ANSWER_WITHIN_S):  # noqa: S310 - from our own settings
             return
     except HTTPError:
         # Who refuses a question without credentials is there.
         return
-    except (URLError, OSError) as err:
-        detail = str(getattr(err, "reason", err))
-        raise BackendUnreachable(backend=backend, where=mask_url(url), detail=detail) from err
+    except (OSError, HTTPException) as err:
+        # Of urlopen's own errors the reason says it; and who speaks no HTTP is somebody else.
+        detail = str(getattr(err, "reason", "")) or str(err) or type(err).__name__
+        raise BackendUnreachable(
+            backend=backend, where=mask_url(url), detail=detail, hint=hint
+        ) from err
 
 
 def _announced_at(row: bytes) -> float:

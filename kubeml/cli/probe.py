@@ -17,7 +17,7 @@ def probe(
     within: Annotated[
         float, typer.Option("--within", min=1, help="Seconds in which it must have made progress.")
     ] = 30.0,
-    port: Annotated[int, typer.Option("--port", help="Flower's port.")] = 5555,
+    port: Annotated[int, typer.Option("--port", min=1, max=65535, help="Flower's port.")] = 5555,
 ) -> None:
     """Check the processes of this machine that share this KUBEML_HOME: exit 0 if they are well.
 
