@@ -14,6 +14,9 @@ from kubeml.errors import Interrupted, InvalidOption, JobFailed, KubemlError
 if TYPE_CHECKING:
     from rich.console import Console
 
+#: Columns of a file or another program: programs read it, and a cell that is cut is no name.
+_ENDLESS = 10**6
+
 
 def line(text: str) -> None:
     """Print a line of data."""
@@ -66,14 +69,17 @@ def as_json(value: Any) -> None:
 def table(
     columns: Sequence[str], rows: Iterable[Sequence[str]], *, right: Sequence[str] = ()
 ) -> None:
-    """Print a table; columns named in ``right`` are aligned to the right."""
+    """Print a table, a line for each row; columns named in ``right`` are aligned to the right.
+
+    Cells are cut where a terminal has no room for them, and nowhere else.
+    """
     from rich.table import Table
 
     grid = Table(box=None, pad_edge=False, header_style="bold")
     for column in columns:
         grid.add_column(column, justify="right" if column in right else "left", no_wrap=True)
     for row in rows:
-        grid.add_row(*(_escape(cell) for cell in row))
+        grid.add_row(*(_escape(" ".join(cell.splitlines())) for cell in row))
     stdout().print(grid, soft_wrap=True)
 
 
@@ -172,7 +178,7 @@ def stdout() -> "Console":
     """A console on stdout, as wide as it must be when nobody looks."""
     from rich.console import Console
 
-    return Console(width=None if sys.stdout.isatty() else 200)
+    return Console(width=None if sys.stdout.isatty() else _ENDLESS)
 
 
 def stderr_is_live() -> bool:

@@ -39,7 +39,8 @@ def top(
             from kubeml.cli.top_view import screen
 
             console = output.stdout()
-            console.print(screen(client.pool(), width=console.width))
+            width = console.width if sys.stdout.isatty() else None
+            console.print(screen(client.pool(), width=width))
         else:
             _live(client, interval)
 

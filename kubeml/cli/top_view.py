@@ -14,7 +14,7 @@ from kubeml.pool_view import PoolJob, PoolQueue, PoolView, PoolWorker
 
 T = TypeVar("T")
 
-#: No column is wider: ids and names may have up to 63 characters.
+#: No column of a screen is wider: ids and names may have up to 63 characters.
 _MAX_CELL = 28
 
 #: As long as there is another column to leave out, texts are not cut below this.
@@ -107,13 +107,13 @@ _QUEUES = (
 
 
 def screen(
-    view: PoolView, *, width: int, height: int | None = None, trouble: str = ""
+    view: PoolView, *, width: int | None, height: int | None = None, trouble: str = ""
 ) -> RenderableType:
     """The whole picture, no wider and no higher than the screen.
 
     Args:
         view: The pool.
-        width: Columns of the screen.
+        width: Columns of the screen; None where it is none, and nothing is left out or cut.
         height: Its lines; None for as many as it takes.
         trouble: What is wrong with the picture, if it is an old one.
     """
@@ -138,14 +138,15 @@ def screen(
     return Group(*parts)
 
 
-def _first_line(view: PoolView, width: int, trouble: str) -> Text:
+def _first_line(view: PoolView, width: int | None, trouble: str) -> Text:
     at = datetime.fromtimestamp(view.at, UTC).astimezone().strftime("%H:%M:%S")
     idle = sum(1 for worker in view.workers if worker.stage == "idle")
     facts = f"{_many(view.jobs, 'job')}, {_many(view.workers, 'worker')} ({idle} idle)"
     line = Text.assemble(("kubeml top", "bold"), f"  {at}  {facts}")
     if trouble:
         line.append(f"  {trouble}", style="bold red")
-    line.truncate(width, overflow="ellipsis")
+    if width is not None:
+        line.truncate(width, overflow="ellipsis")
     return line
 
 
@@ -163,7 +164,12 @@ def _shares(room: int | None, jobs: int, workers: int) -> tuple[int | None, int 
 
 
 def _section(
-    columns: Sequence[_Column[T]], items: Sequence[T], width: int, lines: int | None, *, empty: str
+    columns: Sequence[_Column[T]],
+    items: Sequence[T],
+    width: int | None,
+    lines: int | None,
+    *,
+    empty: str,
 ) -> list[RenderableType]:
     """A table of at most so many lines beside its heading; the last one says what is missing."""
     shown = items if lines is None or len(items) <= lines else items[: lines - 1]
@@ -189,12 +195,15 @@ def _section(
 
 
 def _widths(
-    columns: Sequence[_Column[T]], rows: Sequence[Sequence[str]], width: int
+    columns: Sequence[_Column[T]], rows: Sequence[Sequence[str]], width: int | None
 ) -> dict[int, int]:
     """The columns there is room for, each with its width: long texts are cut before one goes."""
     kept = list(range(len(columns)))
+    whole = {index: _natural(columns[index].title, rows, index) for index in kept}
+    if width is None:
+        return whole
     while True:
-        widths = {index: _natural(columns[index].title, rows, index) for index in kept}
+        widths = {index: min(_MAX_CELL, whole[index]) for index in kept}
         texts = [index for index in kept if columns[index].is_text]
         spare = width - sum(widths.values()) - _GAP * (len(kept) - 1)
         least_needed = max(kept, key=lambda index: columns[index].rank)
@@ -208,4 +217,4 @@ def _widths(
 
 
 def _natural(title: str, rows: Sequence[Sequence[str]], index: int) -> int:
-    return min(_MAX_CELL, max(len(title), *(len(row[index]) for row in rows), 1))
+    return max(len(title), *(len(row[index]) for row in rows), 1)

@@ -182,3 +182,20 @@ def test_names_are_no_markup() -> None:
     view = PoolView(at=1.0, workers=[a_worker("[red]w[/red]")])
 
     assert "[red]w[/red]" in "\n".join(drawn(view, 140))
+
+
+def test_where_there_is_no_screen_nothing_is_cut() -> None:
+    long = PoolView(
+        at=1_800_000_000.0,
+        jobs=[a_job("j" * 63, function="f" * 63), a_job()],
+        workers=[a_worker("w" * 63, host="h" * 63, job="k" * 63)],
+    )
+    console = Console(width=10**6, file=io.StringIO(), record=True, color_system=None)
+
+    console.print(screen(long, width=None, trouble="t" * 200))
+
+    lines = console.export_text().splitlines()
+    words = " ".join(lines).split()
+    assert {"j" * 63, "f" * 63, "w" * 63, "h" * 63, "k" * 63, "t" * 200} <= set(words)
+    assert [heading[0] for heading in headings(lines)] == ["JOB", "WORKER"]
+    assert len(lines) == 1 + 1 + 3 + 1 + 2
