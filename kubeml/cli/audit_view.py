@@ -29,7 +29,7 @@ def show_audit(audit: "JobAudit") -> None:
             [
                 (
                     str(epoch), str(a.round), str(a.slot), str(a.attempt), a.worker or "-", a.kind,
-                    a.why.splitlines()[0][:100] if a.why else "",
+                    output.first_line(a.why),
                 )
                 for epoch, a in failed[:_SHOWN]
             ],

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from kubeml.cli import output
+from kubeml.cli.follow_view import many
 from kubeml.cli.options import AsJson, Quiet
 
 if TYPE_CHECKING:
@@ -86,7 +87,7 @@ def _show(report: "ChaosReport") -> None:
     output.line("")
     gap = report.accuracy_gap
     output.line(
-        f"{len(report.kills)} kills, {len(report.runs)} jobs; "
+        f"{many(len(report.kills), 'kill')}, {many(len(report.runs), 'job')}; "
         f"{'every row counted 1x' if not report.faults else 'NOT every row counted 1x'}; "
         f"accuracy within {'-' if gap is None else f'{gap:.2f}'} points of the undisturbed run"
     )

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from kubeml.cli import output
+from kubeml.cli.follow_view import many
 from kubeml.cli.options import AsJson, NameArgument, NameOption, Quiet, Yes, connect
 
 if TYPE_CHECKING:
@@ -43,7 +44,8 @@ def create(
     else:
         train, test = manifest.train, manifest.test
         output.say(
-            f"dataset {manifest.name}: {train.num_rows} training and {test.num_rows} test rows"
+            f"dataset {manifest.name}: {many(train.num_rows, 'training row')} "
+            f"and {many(test.num_rows, 'test row')}"
         )
 
 

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING
 
 from kubeml.cli import output
+from kubeml.cli.follow_view import many
 
 if TYPE_CHECKING:
     from rich.text import Text
@@ -116,7 +117,7 @@ def _show_slots(round_: "RoundTimes") -> None:
         attempt = f", attempt {slot.attempt}" if slot.attempt > 1 else ""
         _print_bar(f"slot {slot.slot:>4}", shares, f"{slot.worker}{attempt}")
     if len(round_.slots) > _SLOTS_SHOWN:
-        output.say(f"… and {len(round_.slots) - _SLOTS_SHOWN} more slots: --json")
+        output.say(f"… and {many(len(round_.slots) - _SLOTS_SHOWN, 'more slot')}: --json")
 
 
 def _show_holdup(holdup: "Holdup", *, is_first: bool) -> None:
@@ -127,7 +128,7 @@ def _show_holdup(holdup: "Holdup", *, is_first: bool) -> None:
 
 def _about_untimed(epoch: "EpochTimes") -> str:
     if epoch.has_timings:
-        return f"epoch {epoch.epoch}: {epoch.num_untimed} rounds have no timings and are left out"
+        return f"epoch {epoch.epoch}: {many(epoch.num_untimed, 'round')} left out, without timings"
     return f"epoch {epoch.epoch} has no timings: an earlier kubeml trained it"
 
 

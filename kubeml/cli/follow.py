@@ -5,7 +5,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from kubeml.cli import output
-from kubeml.cli.follow_view import JobView, duration
+from kubeml.cli.follow_view import JobView, duration, many
 from kubeml.errors import Interrupted
 from kubeml.job import State
 
@@ -49,7 +49,10 @@ def _tell_end(job: "Job", *, quiet: bool) -> int:
             job_id=job.id, reason=end.reason, hint=f"its log lines: kubeml logs --id {job.id}"
         )
     if not quiet:
-        parts = [f"job {job.id}: {end.state}", f"{end.epoch} epochs in {duration(end.elapsed_s)}"]
+        parts = [
+            f"job {job.id}: {end.state}",
+            f"{many(end.epoch, 'epoch')} in {duration(end.elapsed_s)}",
+        ]
         if end.accuracy is not None:
             parts.append(f"accuracy {end.accuracy:.2f} %")
         if end.reason:
@@ -102,7 +105,7 @@ def _bars(view: JobView) -> Iterator[Callable[[str], None]]:
             loss = f"loss {view.loss:.4f}" if view.loss is not None else ""
             facts = (
                 f"{view.samples_per_s:,.0f} samples/s  {loss}  "
-                f"{view.workers} workers  ETA {duration(view.eta_s)}"
+                f"{many(view.workers, 'worker')}  ETA {duration(view.eta_s)}"
             )
             progress.update(rounds, total=view.rounds, completed=view.round, facts=facts)
 

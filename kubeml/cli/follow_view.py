@@ -118,8 +118,13 @@ class JobView:
         if row["accuracy"] is not None:
             parts.append(f"accuracy {row['accuracy']:.2f} %")
         if row["retries"]:
-            parts.append(f"{row['retries']} slots trained again")
+            parts.append(f"{many(row['retries'], 'slot')} trained again")
         return ", ".join(parts)
+
+
+def many(count: int | str, noun: str) -> str:
+    """So many of something, for people: 1 worker, 0 to 1 workers, 2 workers."""
+    return f"{count} {noun}" if str(count) == "1" else f"{count} {noun}s"
 
 
 def duration(seconds: float | None) -> str:

@@ -151,6 +151,12 @@ def either(by_option: str | None, by_argument: str | None, *, option: str) -> st
     )
 
 
+def first_line(text: str) -> str:
+    """How a text begins; on a terminal no more of it than leaves other columns their room."""
+    first = next(iter(text.splitlines()), "")
+    return first[:100] if sys.stdout.isatty() else first
+
+
 def age(at: float) -> str:
     """How long ago, for people."""
     seconds = max(0.0, time.time() - at)

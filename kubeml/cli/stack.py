@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from kubeml.cli import output
+from kubeml.cli.follow_view import many
 from kubeml.cli.options import AsJson, Quiet, SlotsPerGpu
 from kubeml.errors import InvalidOption
 
@@ -104,11 +105,13 @@ def up(
         output.as_json(now.to_wire())
     elif not quiet:
         took = f"up in {time.monotonic() - started_at:.1f} s" if is_new else "running already"
-        output.say(f"kubeml is {took}: {now.size} workers, home {now.home}")
+        output.say(f"kubeml is {took}: {many(now.size, 'worker')}, home {now.home}")
         asked = {workers, min_workers, max_workers} != {None}
         if not is_new and asked and (low, high) != (now.min_workers, now.max_workers):
             wanted = str(low) if low == high else f"{low} to {high}"
-            output.warn(f"it has {now.size} workers, not {wanted}: kubeml down, then up again")
+            output.warn(
+                f"it has {many(now.size, 'worker')}, not {wanted}: kubeml down, then up again"
+            )
         if not is_new and device and now.device != device:
             output.warn(f"its workers have a {now.device}: kubeml down, then up again")
         if not is_new and metrics_port not in {None, now.metrics_port}:

@@ -8,7 +8,9 @@ from kubeml.cli import output
 from kubeml.cli.audit_view import show_audit
 from kubeml.cli.explain_view import show_times
 from kubeml.cli.follow import follow_job
+from kubeml.cli.follow_view import many
 from kubeml.cli.options import AsJson, JobIdArgument, JobIdOption, Quiet, Yes, connect
+from kubeml.errors import InvalidOption
 from kubeml.job import JobStatus
 
 app = typer.Typer(help="List, watch and stop training jobs.", no_args_is_help=True)
@@ -45,7 +47,13 @@ def show(by_id: JobIdArgument = None, job_id: JobIdOption = None, as_json: AsJso
         output.as_json(status.to_wire())
         return
     spec = status.spec
-    merges = "once per epoch" if spec.k == -1 else f"every {spec.k} steps"
+    merges = (
+        "once per epoch"
+        if spec.k == -1
+        else "every step"
+        if spec.k == 1
+        else f"every {spec.k} steps"
+    )
     output.fields(
         [
             ("id", status.id), ("state", status.shown_state), ("reason", status.reason),
@@ -81,8 +89,10 @@ def stop(by_id: JobIdArgument = None, job_id: JobIdOption = None) -> None:
     output.say(f"job {chosen} is being stopped")
 
 
-@app.command()
+# What is left over is taken here, since click would not say that an id has its option.
+@app.command(context_settings={"allow_extra_args": True})
 def scale(
+    ctx: typer.Context,
     parallelism: Annotated[
         str | None,
         typer.Argument(
@@ -97,7 +107,7 @@ def scale(
     as_json: AsJson = False,
 ) -> None:
     """Change a running job's slots (4, or 2:16) from the next epoch on, and its workers at once."""
-    chosen = output.either(job_id, None, option="--id")
+    chosen = _job_to_scale(job_id, [parallelism, *ctx.args])
     with connect() as client:
         job = client.job(chosen)
         now = job.scale(parallelism, max_workers=max_workers)
@@ -105,8 +115,10 @@ def scale(
     if as_json:
         output.as_json(now.to_wire())
     slots = f"{now.floor}" if now.floor == now.ceiling else f"{now.floor} to {now.ceiling}"
-    workers = f"at most {now.max_workers} workers" if now.max_workers else "any number of workers"
-    output.say(f"job {chosen}: {slots} slots from the next epoch on, {workers} from now on")
+    workers = (
+        f"at most {many(now.max_workers, 'worker')}" if now.max_workers else "any number of workers"
+    )
+    output.say(f"job {chosen}: {many(slots, 'slot')} from the next epoch on, {workers} from now on")
     if parallelism is not None and status.epoch >= status.spec.epochs:
         output.warn(f"epoch {status.epoch} is the last one: its number of slots stays")
 
@@ -182,7 +194,23 @@ def prune(yes: Yes = False, quiet: Quiet = False) -> None:
         for job_id in gone:
             output.line(job_id)
     else:
-        output.say(f"{len(gone)} ended jobs forgotten")
+        output.say(f"{many(len(gone), 'ended job')} forgotten")
+
+
+def _job_to_scale(job_id: str | None, given: list[str | None]) -> str:
+    """The job's id, which this command takes as an option alone: N has the argument."""
+    if not job_id:
+        raise InvalidOption(
+            option="--id", got="missing", expected="the id of the job",
+            hint="for example: kubeml task scale --id JOB 2:16",
+        )  # fmt: skip
+    if len(given) > 1:
+        raise InvalidOption(
+            option="N", got=repr(" ".join(filter(None, given))),
+            expected="one number of slots, or FLOOR:CEILING",
+            hint=f"for example: kubeml task scale --id {job_id} 2:16",
+        )  # fmt: skip
+    return job_id
 
 
 def _choice(status: JobStatus) -> str:

@@ -9,7 +9,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from kubeml.cli.follow_view import duration
+from kubeml.cli.follow_view import duration, many
 from kubeml.pool_view import PoolJob, PoolQueue, PoolView, PoolWorker
 
 T = TypeVar("T")
@@ -141,17 +141,13 @@ def screen(
 def _first_line(view: PoolView, width: int | None, trouble: str) -> Text:
     at = datetime.fromtimestamp(view.at, UTC).astimezone().strftime("%H:%M:%S")
     idle = sum(1 for worker in view.workers if worker.stage == "idle")
-    facts = f"{_many(view.jobs, 'job')}, {_many(view.workers, 'worker')} ({idle} idle)"
+    facts = f"{many(len(view.jobs), 'job')}, {many(len(view.workers), 'worker')} ({idle} idle)"
     line = Text.assemble(("kubeml top", "bold"), f"  {at}  {facts}")
     if trouble:
         line.append(f"  {trouble}", style="bold red")
     if width is not None:
         line.truncate(width, overflow="ellipsis")
     return line
-
-
-def _many(items: Sequence[object], noun: str) -> str:
-    return f"{len(items)} {noun}" if len(items) == 1 else f"{len(items)} {noun}s"
 
 
 def _shares(room: int | None, jobs: int, workers: int) -> tuple[int | None, int | None]:

@@ -1,6 +1,8 @@
 """What a follower sees: events folded into speed, progress and time left."""
 
-from kubeml.cli.follow_view import JobView, duration
+import pytest
+
+from kubeml.cli.follow_view import JobView, duration, many
 from kubeml.cli.history import sparkline
 
 
@@ -56,7 +58,7 @@ def test_finished_epoch_is_one_line() -> None:
 
     assert line == (
         "epoch 1/2 done in 4.0 s, 100 samples/s, loss 0.2500, accuracy 91.50 %, "
-        "1 slots trained again"
+        "1 slot trained again"
     )
 
 
@@ -91,3 +93,11 @@ def test_reason_to_wait_is_told_once_and_again_after_the_job_was_served() -> Non
 
     assert lines == ["PENDING: no worker", "", "PENDING: busy", "", "PENDING: busy", ""]
     assert view.pending == ""
+
+
+@pytest.mark.parametrize(
+    ("count", "text"),
+    [(0, "0 slots"), (1, "1 slot"), ("1", "1 slot"), (2, "2 slots"), ("0 to 1", "0 to 1 slots")],
+)
+def test_one_of_something_is_no_plural(count: int | str, text: str) -> None:
+    assert many(count, "slot") == text

@@ -4,6 +4,7 @@ import pytest
 from rich.text import Text
 
 from kubeml.cli import output
+from kubeml.cli.app import run
 
 
 def test_a_table_that_is_piped_has_whole_cells(capsys: pytest.CaptureFixture[str]) -> None:
@@ -39,3 +40,27 @@ def test_a_terminals_width_cuts_cells(
     lines = Text.from_ansi(capsys.readouterr().out).plain.splitlines()
     assert len(lines) == 2
     assert max(map(len, lines)) <= 40
+
+
+def test_a_text_is_cut_where_a_terminal_reads_it_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    text = "x" * 200 + "\nmore"
+
+    assert output.first_line(text) == "x" * 200
+    assert output.first_line("") == ""
+    monkeypatch.setattr("sys.stdout.isatty", lambda: True)
+    assert output.first_line(text) == "x" * 100
+
+
+@pytest.mark.parametrize("line", ["JOB 3", "JOB", "", "3 --max-workers 2"])
+def test_scale_without_the_option_names_it(line: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["task", "scale", *line.split()]) == 2
+
+    told = capsys.readouterr().err
+    assert "error: --id is missing" in told
+    assert "kubeml task scale --id JOB" in told
+
+
+def test_scale_takes_one_number(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["task", "scale", "--id", "j", "3", "4"]) == 2
+
+    assert "error: N is '3 4'" in capsys.readouterr().err
