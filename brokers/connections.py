@@ -30,9 +30,9 @@ def watch_client(settings: Settings) -> "Redis":
     return _client("state_url", settings, socket_timeout=2, retries=1)
 
 
-def quick_client(url: str) -> "Redis":
-    """A client of any server, for who only asks whether it answers: it says so within 5 s."""
-    return _client(url, socket_timeout=2, retries=0)
+def quick_client(settings: Settings, name: str) -> "Redis":
+    """A client of ``state_url`` or ``broker_url`` that tells within 5 s whether it answers."""
+    return _client(name, settings, socket_timeout=2, retries=0)
 
 
 def stream_entries(answer: Any) -> list[tuple[bytes, Any]]:

@@ -19,7 +19,7 @@ from brokers.connections import quick_client, watch_client
 from brokers.errors import BackendUnreachable, redis_errors
 from brokers.nodes import ALIVE_FOR_S, NODES_KEY, server_time
 from brokers.progress import Sign, excuse, signs
-from brokers.settings import Secret, Settings, mask_url
+from brokers.settings import Settings, mask_url
 from kubeml.errors import KubemlError
 
 ROLES = ("worker", "ps", "control", "flower")
@@ -126,9 +126,9 @@ def silent_servers(settings: Settings) -> dict[str, str]:
     All are asked at the same time; it takes 5 s at most. A broker that is the state server, and an
     S3 without an endpoint of its own, are not asked.
     """
-    questions = {"redis": partial(_redis_answers, settings.state_url)}
+    questions = {"redis": partial(_redis_answers, settings, "state_url")}
     if settings.broker_url != settings.state_url:
-        questions["broker"] = partial(_redis_answers, settings.broker_url)
+        questions["broker"] = partial(_redis_answers, settings, "broker_url")
     if settings.s3_endpoint_url:
         questions["s3"] = partial(_answers, settings.s3_endpoint_url, "s3")
     with ThreadPoolExecutor(len(questions)) as threads:
@@ -147,9 +147,9 @@ def _silence(question: Callable[[], None]) -> str:
     return ""
 
 
-def _redis_answers(url: Secret) -> None:
-    client = quick_client(url)
-    with redis_errors(mask_url(url)):
+def _redis_answers(settings: Settings, name: str) -> None:
+    client = quick_client(settings, name)
+    with redis_errors(mask_url(getattr(settings, name))):
         client.ping()
     client.close()
 
