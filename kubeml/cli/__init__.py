@@ -3,14 +3,14 @@
 import signal
 
 
-def main() -> None:
-    """The console script."""
+def main(arguments: list[str] | None = None) -> None:
+    """Run the command line: the process's own arguments, unless others are given."""
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
         # Nothing was done yet: Ctrl-C ends us as it does other tools, without a traceback.
         signal.signal(signal.SIGINT, signal.SIG_DFL)
     from kubeml.cli.app import main as run
 
-    run()
+    run(arguments)
 
 
 __all__ = ["main"]

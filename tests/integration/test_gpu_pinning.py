@@ -140,7 +140,7 @@ def reports(cli: Cli) -> list[list[str]]:
         ("worker --device cpu --slots-per-gpu 1", "0", 2, "--slots-per-gpu is 1 with --device cpu"),
         ("up --device gpu --workers 3", "0,1", 2, "--workers is 3, expected 2 at most"),
         ("up --device gpu --slots-per-gpu 0", "0,1", 2, "--slots-per-gpu"),
-        ("worker --device tpu", "0", 2, "'tpu' is not cpu or gpu"),
+        ("worker --device tpu", "0", 2, "'tpu', expected cpu or gpu"),
     ],
 )
 def test_bad_input_starts_nothing(cli: Cli, line: str, visible: str, code: int, fault: str) -> None:
