@@ -9,6 +9,7 @@ from brokers.errors import redis_errors
 from brokers.job_index import JOBS_KEY
 from brokers.nodes import NODES_KEY, Node, alive_among, server_time, silent_among
 from brokers.queues import DEVICES, infer_queue
+from brokers.requests import REQUESTS_KEY, Request, awaited_among
 
 if TYPE_CHECKING:
     from redis import Redis
@@ -59,21 +60,30 @@ class LiveJob:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Workload:
-    """The live jobs, the processes heard of lately, and those that went without a goodbye."""
+    """What there is to do, and who is there.
+
+    Attributes:
+        jobs: The live jobs.
+        nodes: The processes heard of lately.
+        silent: Those that went without a goodbye.
+        requests: The inference requests that somebody waits for.
+    """
 
     jobs: Sequence[LiveJob]
     nodes: Sequence[Node]
     silent: Sequence[Node] = ()
+    requests: Sequence[Request] = ()
 
 
 def read_workload(client: "Redis", *, where: str = "the state server") -> Workload:
-    """Read jobs and processes; ``client`` is one of the state server."""
+    """Read jobs, processes and requests; ``client`` is one of the state server."""
     with redis_errors(where):
         pipe = client.pipeline(transaction=False)
         pipe.smembers(JOBS_KEY)
         pipe.hgetall(NODES_KEY)
+        pipe.hgetall(REQUESTS_KEY)
         pipe.time()
-        members, rows, clock = pipe.execute()
+        members, rows, requests, clock = pipe.execute()
         ids = sorted(member.decode() for member in members)
         for job_id in ids:
             prefix = f"kml:{{{job_id}}}"
@@ -87,11 +97,14 @@ def read_workload(client: "Redis", *, where: str = "the state server") -> Worklo
         _live_job(job_id, answers[4 * at : 4 * at + 4], now_s * 1000)
         for at, job_id in enumerate(ids)
     ]
-    return Workload(jobs=jobs, nodes=alive_among(rows, now_s), silent=silent_among(rows, now_s))
+    return Workload(
+        jobs=jobs, nodes=alive_among(rows, now_s), silent=silent_among(rows, now_s),
+        requests=awaited_among(requests, now_s),
+    )  # fmt: skip
 
 
-def read_requests(client: "Redis", *, where: str = "the broker") -> dict[str, int]:
-    """Inference requests that wait, by device; ``client`` is one of the broker's server."""
+def read_waiting(client: "Redis", *, where: str = "the broker") -> dict[str, int]:
+    """Inference requests in the queues, by device; ``client`` is one of the broker's server."""
     with redis_errors(where):
         pipe = client.pipeline(transaction=False)
         for device in DEVICES:

@@ -22,6 +22,7 @@ from brokers.errors import redis_errors
 from brokers.job_index import ended_jobs, live_jobs
 from brokers.objects import ObjectStore
 from brokers.protocol import Hint, is_job_id
+from brokers.requests import awaited
 from brokers.round_store import RoundStore, new_id
 from brokers.settings import Settings, mask_url
 from kubeml.checkpoint import Checkpoints
@@ -296,15 +297,15 @@ class Client:
                 what=f"job {job_id} has no weights yet", hint=f"kubeml task show --id {job_id}"
             )
         self._require_redis()
-        hint = Hint(job_id=job_id, ticket=new_id())
+        hint, device = Hint(job_id=job_id, ticket=new_id()), job.spec.device
         try:
-            answer = self.dispatcher.infer(hint, data, device=job.spec.device, timeout_s=timeout_s)
+            with awaited(self.redis, hint.ticket, device=device, within_s=timeout_s):
+                answer = self.dispatcher.infer(hint, data, device=device, timeout_s=timeout_s)
         except TimeoutError as err:
             raise TimedOut(
-                what=f"inference with job {job_id}",
-                after_s=timeout_s,
+                what=f"inference with job {job_id}", after_s=timeout_s,
                 hint="is a worker running and free? see `kubeml status`",
-            ) from err
+            ) from err  # fmt: skip
         if "error" in answer:
             raise UserCodeError(
                 where="infer", fault=answer["error"], user_traceback=answer["traceback"],

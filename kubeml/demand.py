@@ -10,7 +10,7 @@ from typing import Any
 
 from brokers.nodes import Node
 from brokers.queues import DEVICES, train_queue
-from brokers.workload import LiveJob
+from brokers.workload import LiveJob, Workload
 from kubeml.job import State
 
 #: The metric by which an autoscaler of a cluster knows how many workers to keep.
@@ -29,7 +29,7 @@ class QueueDemand:
             are counted here too, since the same workers serve them.
         device: What its workers have.
         queued: Dispatches that no worker has answered yet, and inference requests that wait.
-        running: Workers at work for jobs.
+        running: Workers at work for jobs or requests.
         wanted: Workers that could work now, those at work included.
         workers: Workers there are.
     """
@@ -59,25 +59,15 @@ def wanted_by(job: LiveJob) -> int:
     return slots if job.max_workers is None else min(slots, job.max_workers)
 
 
-def queue_demands(
-    jobs: Sequence[LiveJob], nodes: Sequence[Node], requests: Mapping[str, int]
-) -> list[QueueDemand]:
+def queue_demands(now: Workload, waiting: Mapping[str, int]) -> list[QueueDemand]:
     """The demand of every queue, those that nobody wants included.
 
     Args:
-        jobs: The live jobs.
-        nodes: The processes of the pool.
-        requests: Inference requests that wait, by device.
+        now: The live jobs, the inference requests, and the processes of the pool.
+        waiting: Inference requests in the queues, by device. Somebody waits for most of them;
+            who has one in hand has taken it off the queue.
     """
-    return [
-        _queue_demand(
-            device,
-            [job for job in jobs if job.device == device],
-            sum(node.role == "worker" and node.device == device for node in nodes),
-            requests.get(device, 0),
-        )
-        for device in DEVICES
-    ]
+    return [_queue_demand(device, now, waiting.get(device, 0)) for device in DEVICES]
 
 
 def wanted_workers(demands: Sequence[QueueDemand]) -> dict[str, int]:
@@ -94,12 +84,17 @@ def capacity(nodes: Sequence[Node], device: str) -> int:
     )
 
 
-def _queue_demand(device: str, jobs: Sequence[LiveJob], workers: int, requests: int) -> QueueDemand:
+def _queue_demand(device: str, now: Workload, waiting: int) -> QueueDemand:
+    jobs = [job for job in now.jobs if job.device == device]
+    requests = [request for request in now.requests if request.device == device]
+    in_hand = sum(request.worker != "" for request in requests)
+    # Between the queue and the worker's word that it has it, a request is only waited for.
+    waiting = max(waiting, len(requests) - in_hand)
     return QueueDemand(
         queue=train_queue(device),
         device=device,
-        queued=sum(job.tickets for job in jobs) + requests,
-        running=sum(job.num_live for job in jobs),
-        wanted=sum(map(wanted_by, jobs)) + requests,
-        workers=workers,
+        queued=sum(job.tickets for job in jobs) + waiting,
+        running=sum(job.num_live for job in jobs) + in_hand,
+        wanted=sum(map(wanted_by, jobs)) + waiting + in_hand,
+        workers=sum(node.role == "worker" and node.device == device for node in now.nodes),
     )

@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING
 
 from brokers.connections import broker_client
 from brokers.settings import mask_url
-from brokers.workload import read_requests, read_workload
+from brokers.workload import read_waiting, read_workload
 from kubeml.demand import QueueDemand, queue_demands
 from kubeml.pending import Staffing
 
@@ -17,10 +17,10 @@ def read_demand(client: "Client") -> list[QueueDemand]:
     now = read_workload(client.redis, where=client.where)
     broker = broker_client(client.settings)
     try:
-        requests = read_requests(broker, where=mask_url(client.settings.broker_url))
+        waiting = read_waiting(broker, where=mask_url(client.settings.broker_url))
     finally:
         broker.close()
-    return queue_demands(now.jobs, now.nodes, requests)
+    return queue_demands(now, waiting)
 
 
 def read_staffing(client: "Client") -> Staffing:

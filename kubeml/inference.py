@@ -1,17 +1,29 @@
 """Inference on a worker with a job's last weights."""
 
+import logging
 from typing import Any
 
+from brokers.protocol import Hint
+from brokers.requests import take
 from kubeml.errors import Conflict, KubemlError, UserCodeError
 from kubeml.worker import Worker
 
+logger = logging.getLogger(__name__)
 
-def infer_with(worker: Worker, job_id: str, data: list[Any]) -> dict[str, Any]:
+
+def infer_with(worker: Worker, hint: Hint, data: list[Any]) -> dict[str, Any]:
     """Run the user's ``infer`` with the weights a job ended with (or its last checkpoint).
+
+    Args:
+        worker: This process's.
+        hint: The job, and the request's ticket.
+        data: What ``infer`` gets.
 
     Returns:
         ``{"predictions": ...}``, or ``{"error", "traceback", "hint"}`` for the caller to show.
     """
+    job_id = hint.job_id
+    _take(worker, hint)
     try:
         end = worker.records.end(job_id)
         if end is not None and end.checkpoint:
@@ -31,3 +43,12 @@ def infer_with(worker: Worker, job_id: str, data: list[Any]) -> dict[str, Any]:
         return {"error": str(err), "traceback": err.user_traceback, "hint": err.hint}
     except KubemlError as err:
         return {"error": str(err), "traceback": "", "hint": err.hint}
+
+
+def _take(worker: Worker, hint: Hint) -> None:
+    """Let the pool know, so that this worker is not sent away meanwhile."""
+    try:
+        take(worker.client, hint.ticket, worker=worker.name)
+    except KubemlError as err:
+        # The answer needs no state server; nor the right to write there, of an older access file.
+        logger.warning("request %s is not known to be in hand: %s", hint.ticket, err)

@@ -8,7 +8,7 @@ from contextlib import suppress
 from brokers.connections import broker_client, watch_client
 from brokers.nodes import BEAT_EVERY_S, Node, announce, withdraw
 from brokers.settings import Settings
-from brokers.workload import Workload, busy_workers, read_requests, read_workload
+from brokers.workload import Workload, busy_workers, read_waiting, read_workload
 from kubeml.autoscaler import Autoscaler
 from kubeml.child import Child
 from kubeml.demand import queue_demands
@@ -85,8 +85,8 @@ class WorkerPool:
             return
         try:
             reading = read_workload(self._state)
-            requests = read_requests(self._broker)
-            self._scale(reading, requests, now)
+            waiting = read_waiting(self._broker)
+            self._scale(reading, waiting, now)
             self._announce(reading.nodes, now)
         except KubemlError as err:
             logger.warning("how many workers are wanted is not known: %s", err)
@@ -106,14 +106,15 @@ class WorkerPool:
         self._state.close()
         self._broker.close()
 
-    def _scale(self, reading: Workload, requests: dict[str, int], now: float) -> None:
-        demands = queue_demands(reading.jobs, reading.nodes, requests)
+    def _scale(self, reading: Workload, waiting: dict[str, int], now: float) -> None:
+        demands = queue_demands(reading, waiting)
         wanted = next(demand.wanted for demand in demands if demand.device == self._device)
         goal = self._scaler.goal(wanted, now)
         if goal > len(self._workers):
             self._grow(goal, why=f"{wanted} wanted")
         elif goal < len(self._workers):
             busy = busy_workers(self._state, [job.id for job in reading.jobs])
+            busy |= {request.worker for request in reading.requests}
             idle = [n for n in sorted(self._workers, reverse=True) if not self._works(n, busy)]
             for number in idle[: len(self._workers) - goal]:
                 self._retire(number, now)

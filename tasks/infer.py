@@ -16,4 +16,4 @@ def infer(wire: dict[str, Any], data: list[Any]) -> dict[str, Any]:
     hint = hint_or_none(wire)
     if hint is None:
         return {"error": "the request is malformed", "traceback": "", "hint": ""}
-    return infer_with(this_worker(), hint.job_id, data)
+    return infer_with(this_worker(), hint, data)

@@ -19,7 +19,7 @@ from brokers.pool_reading import queue_lengths
 from brokers.queues import DEVICES
 from brokers.refusals import refusals
 from brokers.settings import mask_url
-from brokers.workload import LiveJob, Workload, read_requests, read_workload
+from brokers.workload import LiveJob, Workload, read_waiting, read_workload
 from kubeml.demand import LIVE, WANTED_METRIC, QueueDemand, queue_demands, wanted_workers
 from kubeml.metrics.families import counter, gauge
 from kubeml.metrics.probe import Probe
@@ -71,7 +71,7 @@ class BrokerFacts:
 
     health: ServerHealth
     queues: Mapping[str, int]
-    requests: Mapping[str, int]
+    waiting: Mapping[str, int]
 
 
 class PoolCollector(Collector):
@@ -104,8 +104,7 @@ class PoolCollector(Collector):
             yield from _pool(state)
         if state is not None and broker is not None:
             # Unknown is not zero: an autoscaler goes by it.
-            work = state.workload
-            yield from _demand(queue_demands(work.jobs, work.nodes, broker.requests))
+            yield from _demand(queue_demands(state.workload, broker.waiting))
         if broker is not None:
             yield gauge(
                 "kubeml_queue_messages", "Messages that wait in a queue of the broker",
@@ -130,7 +129,7 @@ class PoolCollector(Collector):
         return BrokerFacts(
             health=_health(self._broker, where),
             queues=queue_lengths(self._broker, where=where),
-            requests=read_requests(self._broker, where=where),
+            waiting=read_waiting(self._broker, where=where),
         )
 
     def _read_s3(self) -> float:

@@ -4,6 +4,7 @@ import re
 import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import psutil
@@ -23,7 +24,7 @@ BOTH_AT_WORK = r"kubeml\.train\.cpu +\d +2 +3 +2"
 
 @pytest.fixture(scope="module")
 def cli(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cli]:
-    """A stack of 0 to 2 workers, with a dataset and a function that takes its time."""
+    """A stack of 0 to 2 workers, with a dataset and functions that take their time."""
     folder = tmp_path_factory.mktemp("elastic")
     command = Cli(Settings(home=folder / "home"), folder)
     # Where the servers are is for the profile to say.
@@ -32,18 +33,19 @@ def cli(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cli]:
     started = command("up --min-workers 0 --max-workers 2")
     assert started.code == 0, started.err
     assert "0 to 2 workers" in started.err
-    code = folder / "code"
-    code.mkdir()
-    for name in ("slow.py", "tiny.py"):
-        text = (FUNCTIONS / name).read_text()
-        (code / name).write_text(text if name == "slow.py" else text.split("def main")[0])
     data, labels = make_points(700)
     with Client(loaded(command)) as client:
         client.datasets.create(
             "points", train_data=data[:600], train_labels=labels[:600], test_data=data[600:],
             test_labels=labels[600:],
         )  # fmt: skip
-        client.functions.create("slow", code, check=False)
+        for name in ("slow", "patient"):
+            code = folder / name
+            code.mkdir()
+            (code / f"{name}.py").write_text((FUNCTIONS / f"{name}.py").read_text())
+            tiny = (FUNCTIONS / "tiny.py").read_text()
+            (code / "tiny.py").write_text(tiny.split("def main")[0])
+            client.functions.create(name, code, check=False)
     yield command
     command("down")
 
@@ -68,9 +70,9 @@ def workers(cli: Cli) -> list[str]:
     return [p.name for p in now(cli).processes if p.role == "worker"]
 
 
-def submit(client: Client, *, epochs: int = 1, **options: object) -> Job:
+def submit(client: Client, function: str = "slow", *, epochs: int = 1, **options: object) -> Job:
     return client.train(
-        "slow",
+        function,
         "points",
         epochs=epochs,
         batch_size=16,
@@ -185,6 +187,22 @@ def test_inference_finds_a_worker_in_an_empty_pool(cli: Cli, client: Client) -> 
     answer = job.infer([[0.0] * 8], timeout_s=45)
 
     assert len(answer) == 1
+
+
+def test_worker_stays_while_its_answer_is_waited_for(cli: Cli, client: Client) -> None:
+    job = submit(client, "patient", k=-1)
+    job.wait(90)
+    with ThreadPoolExecutor(1) as asking:
+        long = asking.submit(job.infer, [IDLE_S + 3], timeout_s=60)
+        at_work = eventually(
+            lambda: row if (row := cpu(client))[1] else None, within_s=45, what="one that infers"
+        )
+        (pid,) = long.result()
+    (next_pid,) = job.infer([0], timeout_s=45)
+
+    assert at_work == (0, 1, 1, 1)
+    # Nobody sent it away meanwhile, though its request had long left the queue.
+    assert next_pid == pid
 
 
 def test_worker_of_an_elastic_pool_that_dies_is_started_again(cli: Cli, client: Client) -> None:

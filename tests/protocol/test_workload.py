@@ -11,7 +11,7 @@ from brokers.job_index import JOBS_KEY
 from brokers.nodes import NODES_KEY, announce
 from brokers.queues import infer_queue
 from brokers.settings import Settings
-from brokers.workload import LiveJob, busy_workers, read_requests, read_workload
+from brokers.workload import LiveJob, busy_workers, read_waiting, read_workload
 from tests.cluster import on_database
 from tests.protocol.jobs import ScriptedJob
 
@@ -104,7 +104,7 @@ def test_idle_pool_is_read_with_its_processes(client: Redis) -> None:
 def test_requests_that_wait_are_counted_by_device(client: Redis) -> None:
     client.lpush(infer_queue("gpu"), "one", "two")
 
-    assert read_requests(client) == {"cpu": 0, "gpu": 2}
+    assert read_waiting(client) == {"cpu": 0, "gpu": 2}
 
 
 def test_workers_with_a_slot_in_hand_or_handed_in_are_busy(client: Redis, job: ScriptedJob) -> None:

@@ -5,7 +5,8 @@ from dataclasses import replace
 import pytest
 
 from brokers.nodes import Node
-from brokers.workload import LiveJob
+from brokers.requests import Request
+from brokers.workload import LiveJob, Workload
 from kubeml.demand import capacity, queue_demands, wanted_by, wanted_workers
 
 #: In the middle of a round of four slots: two at work, one dispatch on its way, one slot in.
@@ -59,7 +60,7 @@ def test_queue_adds_up_its_own_jobs_and_the_requests_for_its_workers() -> None:
     ]
     nodes = [node("a"), node("b"), node("c", role="control"), node("d", device="gpu")]
 
-    cpu, gpu = queue_demands(jobs, nodes, {"cpu": 3})
+    cpu, gpu = queue_demands(Workload(jobs=jobs, nodes=nodes), {"cpu": 3})
 
     assert (cpu.queue, cpu.device) == ("kubeml.train.cpu", "cpu")
     assert (cpu.queued, cpu.running, cpu.wanted, cpu.workers) == (2 + 3, 3, 4 + 1 + 3, 2)
@@ -67,9 +68,31 @@ def test_queue_adds_up_its_own_jobs_and_the_requests_for_its_workers() -> None:
 
 
 def test_metric_has_every_queue_so_that_an_autoscaler_can_go_down_to_zero() -> None:
-    assert wanted_workers(queue_demands([], [], {})) == {
+    assert wanted_workers(queue_demands(Workload(jobs=[], nodes=[]), {})) == {
         "kubeml.train.cpu": 0, "kubeml.train.gpu": 0,
     }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("in_queue", "workers", "demand"),
+    [
+        (1, [""], (1, 0, 1)),  # waits
+        (0, [""], (1, 0, 1)),  # a worker has taken it off the queue, and not said so yet
+        (0, ["w"], (0, 1, 1)),  # it is being answered
+        (1, ["w", ""], (1, 1, 2)),
+        (2, [], (2, 0, 2)),  # whoever sent it does not wait any more
+        (2, ["w"], (2, 1, 3)),
+    ],
+)
+def test_request_wants_its_worker_until_it_is_answered(
+    in_queue: int, workers: list[str], demand: tuple[int, int, int]
+) -> None:
+    requests = [Request(device="cpu", until=0.0, worker=worker) for worker in workers]
+    now = Workload(jobs=[], nodes=[], requests=[*requests, Request(device="gpu", until=0.0)])
+
+    cpu, _ = queue_demands(now, {"cpu": in_queue})
+
+    assert (cpu.queued, cpu.running, cpu.wanted) == demand
 
 
 def test_capacity_counts_what_would_be_started() -> None:
