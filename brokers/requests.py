@@ -38,7 +38,14 @@ class Request:
 
 
 @contextmanager
-def awaited(client: "Redis", ticket: str, *, device: str, within_s: float) -> Iterator[None]:
+def awaited(
+    client: "Redis",
+    ticket: str,
+    *,
+    device: str,
+    within_s: float,
+    where: str = "the state server",
+) -> Iterator[None]:
     """Let the pool know that an answer is waited for; those that nobody waits for are forgotten.
 
     Args:
@@ -46,8 +53,9 @@ def awaited(client: "Redis", ticket: str, *, device: str, within_s: float) -> It
         ticket: The request's.
         device: What its worker must have.
         within_s: How long it is waited for, from now: who waits may die without a word.
+        where: Address of the server, for errors.
     """
-    with redis_errors("the state server"):
+    with redis_errors(where):
         clock: Any = client.time()
         now = server_time(clock)
         rows: Any = client.hgetall(REQUESTS_KEY)
@@ -59,7 +67,7 @@ def awaited(client: "Redis", ticket: str, *, device: str, within_s: float) -> It
         yield
     finally:
         try:
-            with redis_errors("the state server"):
+            with redis_errors(where):
                 client.hdel(REQUESTS_KEY, ticket)
         except KubemlError as err:
             # The answer counts; the request is forgotten by its time.

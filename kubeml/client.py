@@ -165,7 +165,8 @@ class Client:
             NameTaken: A job of this id exists.
             BackendUnreachable: Redis or S3 does not answer; nothing was submitted.
         """
-        self._require_redis()
+        with redis_errors(self.where):
+            self.redis.ping()
         info = self.functions.show(function)
         manifest = self.datasets.show(dataset)
         static = bool(options.get("static"))
@@ -296,10 +297,11 @@ class Client:
             raise Conflict(
                 what=f"job {job_id} has no weights yet", hint=f"kubeml task show --id {job_id}"
             )
-        self._require_redis()
         hint, device = Hint(job_id=job_id, ticket=new_id()), job.spec.device
         try:
-            with awaited(self.redis, hint.ticket, device=device, within_s=timeout_s):
+            with awaited(
+                self.redis, hint.ticket, device=device, within_s=timeout_s, where=self.where
+            ):
                 answer = self.dispatcher.infer(hint, data, device=device, timeout_s=timeout_s)
         except TimeoutError as err:
             raise TimedOut(
@@ -350,10 +352,6 @@ class Client:
     def where(self) -> str:
         """Where the state server is, without its password."""
         return mask_url(self.settings.state_url)
-
-    def _require_redis(self) -> None:
-        with redis_errors(self.where):
-            self.redis.ping()
 
     def _each(self, ids: list[str], look: Callable[[str], T]) -> list[T]:
         with ThreadPoolExecutor(PARALLEL_READS) as pool:

@@ -52,6 +52,9 @@ _STRAY_EVERY_S = 60.0
 #: After an error a keeper waits this long, then twice as long, up to the maximum.
 _BACKOFF_S, _MAX_BACKOFF_S = 0.5, 10.0
 
+#: Up to this one while a server is away: by so much the job goes on later than it could.
+_MAX_OUTAGE_BACKOFF_S = 3.0
+
 #: After so many errors in a row that are no outage, the job is failed with the last one.
 _MAX_FAULTS = 8
 
@@ -119,7 +122,8 @@ class KeeperThread(threading.Thread):
             except Exception as err:  # the border of a thread that must outlive one job's trouble
                 outage = isinstance(err, BackendUnreachable | BackendRefused)
                 faults = 0 if outage else faults + 1
-                backoff = min(_MAX_BACKOFF_S, max(_BACKOFF_S, backoff * 2))
+                longest = _MAX_OUTAGE_BACKOFF_S if outage else _MAX_BACKOFF_S
+                backoff = min(longest, max(_BACKOFF_S, backoff * 2))
                 logger.exception("job %s: again in %.1f s", self._keeper.job_id, backoff)
                 if faults >= _MAX_FAULTS:
                     self._give_up(err)

@@ -58,6 +58,7 @@ def test_every_shard_is_read_once_and_later_epochs_ask_s3_for_none(
     assert reads.hit == in_first_job
 
 
+@pytest.mark.full
 def test_shards_of_the_next_window_come_while_the_first_one_is_trained(
     pool: FaultPool, sharded: str, tmp_path: Path
 ) -> None:

@@ -205,6 +205,7 @@ def test_worker_stays_while_its_answer_is_waited_for(cli: Cli, client: Client) -
     assert next_pid == pid
 
 
+@pytest.mark.full
 def test_worker_of_an_elastic_pool_that_dies_is_started_again(cli: Cli, client: Client) -> None:
     job = submit(client, epochs=2, k=2, parallelism=1)
     eventually(lambda: job.status().round > 0, within_s=60, what="a merged round")

@@ -103,6 +103,7 @@ def test_worker_on_two_gpus_is_two_workers_each_pinned_to_one(group: Group) -> N
     assert group.nodes() == {}
 
 
+@pytest.mark.full
 def test_stack_has_a_worker_for_each_slot_of_each_gpu(cli: Cli) -> None:
     started = cli("up --device gpu --slots-per-gpu 2")
 

@@ -96,6 +96,7 @@ def test_stopped_process_is_not_alive_although_its_pid_is(pool: Pool, role: str)
     )  # fmt: skip
 
 
+@pytest.mark.full
 def test_server_that_is_away_makes_nobody_dead_but_nobody_ready(pool: Pool) -> None:
     pool.stop_valkey()
     try:

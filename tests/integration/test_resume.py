@@ -113,6 +113,7 @@ def test_a_resumption_that_dies_half_way_is_finished_by_the_parameter_server(
     assert job.audit().is_exact
 
 
+@pytest.mark.full
 def test_task_resume_follows_to_the_end(cluster: Cluster, submit: Submit, tmp_path: Path) -> None:
     job = stopped(submit)
     cli = Cli(cluster.settings, tmp_path)

@@ -206,6 +206,7 @@ def test_down_cleans_up_after_a_killed_supervisor(cli: Cli) -> None:
     eventually(lambda: not any(map(lives, everything)), within_s=10, what="nothing alive")
 
 
+@pytest.mark.full
 def test_two_stacks_run_side_by_side(cli: Cli, tmp_path: Path) -> None:
     other = Cli(Settings(home=tmp_path / "other"), tmp_path)
     other.env = cli.env

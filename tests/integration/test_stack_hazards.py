@@ -75,6 +75,7 @@ def stack(tmp_path: Path) -> Iterator[StackHome]:
     made("down")
 
 
+@pytest.mark.full
 def test_stack_starts_in_a_long_home_from_a_folder_of_modules_named_as_ours(
     stack: StackHome,
 ) -> None:
@@ -117,6 +118,7 @@ def test_damaged_profile_is_named_and_down_works_all_the_same(stack: StackHome) 
     assert not (stack.home / PROFILE_NAME).exists()
 
 
+@pytest.mark.full
 def test_of_several_ups_at_once_one_starts_the_stack_and_all_find_it(stack: StackHome) -> None:
     ups = [stack.start("up --workers 1") for _ in range(3)]
 

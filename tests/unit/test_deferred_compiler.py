@@ -83,11 +83,14 @@ def test_compiler_is_whole_once_something_is_compiled() -> None:
 @pytest.mark.parametrize(
     "wanted",
     [
-        "import torch._dynamo.utils",
-        "from torch._dynamo import config; config.cache_size_limit",
-        "torch._dynamo.reset()",
+        pytest.param("import torch._dynamo.utils", id="submodule"),
+        pytest.param(
+            "from torch._dynamo import config; config.cache_size_limit",
+            id="from",
+            marks=pytest.mark.full,
+        ),
+        pytest.param("torch._dynamo.reset()", id="attribute", marks=pytest.mark.full),
     ],
-    ids=["submodule", "from", "attribute"],
 )
 def test_compiler_is_loaded_however_it_is_asked_for(wanted: str) -> None:
     report = run(defer=True, then=wanted)
