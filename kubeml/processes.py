@@ -5,7 +5,8 @@ psutil comes with the extra ``local``: it is imported when processes are looked 
 
 import os
 import signal
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -14,6 +15,9 @@ if TYPE_CHECKING:
 
 #: Environment variable that every process of one supervisor's run carries.
 RUN_MARK = "KUBEML_STACK_RUN"
+
+#: An exec is over within this, on the busiest machine.
+_EXEC_WITHIN_S = 1.0
 
 #: Start times of one process, read twice, differ by the rounding of the boot time.
 _SAME_START_S = 1.0
@@ -73,7 +77,7 @@ def kill_survivors(infos: Sequence[ProcessInfo], *, run: str) -> int:
         if group not in noted or _is_zombie(process.pid):
             continue
         # A group whose leader is gone may have been founded again by somebody else.
-        if group in own_groups or _environment(process).get(RUN_MARK) == run:
+        if group in own_groups or _run_of(process) == run:
             victims.append(process)
     for process in victims:
         _kill(process.pid, signal.SIGKILL)
@@ -107,14 +111,18 @@ def _is_zombie(pid: int) -> bool:
         return True
 
 
-def _environment(process: "psutil.Process") -> Mapping[str, str]:
+def _run_of(process: "psutil.Process") -> str:
+    """What its ``RUN_MARK`` says; "" if it has none, is another user's, or gone."""
     import psutil
 
+    deadline = time.monotonic() + _EXEC_WITHIN_S
     try:
-        return dict(process.environ())
+        # In the middle of its exec a process has no environment at all.
+        while not (environment := process.environ()) and time.monotonic() < deadline:
+            time.sleep(0.01)
     except (psutil.Error, OSError):
-        # Another user's, or gone: not ours either way.
-        return {}
+        return ""
+    return str(environment.get(RUN_MARK, ""))
 
 
 def _kill(pid: int, number: int) -> None:
