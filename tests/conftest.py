@@ -70,7 +70,7 @@ def s3_settings(
     """Settings with a running Valkey and a running S3 server, bucket included."""
     folder = tmp_path_factory.mktemp("s3")
     command = s3_command(server_plan, folder)
-    # It serves hundreds of tests: with a stack's memory, its collector takes a tenth of a core.
+    # It serves hundreds of tests: within a stack's limit it took twice the CPU time.
     env = s3_environment() | {"GOMEMLIMIT": "1GiB"}
     process = start_server(command, folder / "log", env=env)
     try:
