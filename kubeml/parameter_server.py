@@ -62,6 +62,12 @@ _MAX_FAULTS = 8
 _STUCK_AFTER_S = 600.0
 
 
+def next_backoff(backoff_s: float, *, is_outage: bool) -> float:
+    """Seconds that a keeper waits after an error, given those after the one before (0: none)."""
+    longest = _MAX_OUTAGE_BACKOFF_S if is_outage else _MAX_BACKOFF_S
+    return min(longest, max(_BACKOFF_S, backoff_s * 2))
+
+
 class KeeperThread(threading.Thread):
     """Runs one job's keeper on every hint, knock and tick until the job has ended.
 
@@ -122,8 +128,7 @@ class KeeperThread(threading.Thread):
             except Exception as err:  # the border of a thread that must outlive one job's trouble
                 outage = isinstance(err, BackendUnreachable | BackendRefused)
                 faults = 0 if outage else faults + 1
-                longest = _MAX_OUTAGE_BACKOFF_S if outage else _MAX_BACKOFF_S
-                backoff = min(longest, max(_BACKOFF_S, backoff * 2))
+                backoff = next_backoff(backoff, is_outage=outage)
                 logger.exception("job %s: again in %.1f s", self._keeper.job_id, backoff)
                 if faults >= _MAX_FAULTS:
                     self._give_up(err)

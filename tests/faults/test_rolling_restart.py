@@ -32,6 +32,7 @@ def test_every_part_is_restarted_in_turn_and_nothing_is_lost(
 ) -> None:
     cluster = pool.cluster
     cluster.start_worker("second", wait=False)
+    away_s = 0.0  # the longest that a server was
 
     def worker(name: str) -> None:
         assert cluster.terminate(name) == 0
@@ -47,8 +48,11 @@ def test_every_part_is_restarted_in_turn_and_nothing_is_lost(
         cluster.start_ps()
 
     def server(one: ValkeyServer | S3Server) -> None:
+        nonlocal away_s
+        began = time.monotonic()
         one.stop()  # SIGTERM: it writes down what it has
         one.start()
+        away_s = max(away_s, time.monotonic() - began)
 
     restarts: list[Callable[[], None]] = [
         lambda: server(pool.state),
@@ -61,12 +65,12 @@ def test_every_part_is_restarted_in_turn_and_nothing_is_lost(
     ]
     cluster.wait_for("second")
 
-    job, audit, last_workers, longest_s = train_meanwhile(training, restarts)
+    job, audit, last_workers = train_meanwhile(training, restarts)
 
     assert last_workers == {"worker", "second"}
     assert len(audit.generations) == 1
-    # A server is away for as long as it takes to stop and start.
-    assert longest_pause(job) < longest_s + BOUND_S
+    # A server is away for as long as it takes to stop and start, which is not ours to bound.
+    assert longest_pause(job) < away_s + BOUND_S
     pool.check_nothing_left(job)
 
 
@@ -100,7 +104,7 @@ def test_every_process_is_replaced_by_a_new_one_and_nobody_waits(
     ]
     cluster.wait_for("old")
 
-    job, audit, last_workers, _ = train_meanwhile(training, replacements)
+    job, audit, last_workers = train_meanwhile(training, replacements)
 
     assert last_workers == {"new-1", "new-2"}
     assert len(audit.generations) == 1
@@ -112,22 +116,18 @@ def test_every_process_is_replaced_by_a_new_one_and_nobody_waits(
 
 def train_meanwhile(
     training: PacedTraining, changes: Sequence[Callable[[], None]]
-) -> tuple[Job, JobAudit, set[str], float]:
+) -> tuple[Job, JobAudit, set[str]]:
     """Make the changes in turn while a job trains, each once the job has gone on.
 
     Returns:
-        The finished job, its audit, whose work counted in the epochs after the last change, and
-        how many seconds the longest change took.
+        The finished job, its audit, and whose work counted in the epochs after the last change.
     """
     job = training.submit()
-    longest_s = 0.0
     for change in changes:
         training.wait_until_it_goes_on(job, within_s=BOUND_S)
-        began = time.monotonic()
         change()
-        longest_s = max(longest_s, time.monotonic() - began)
     training.wait_until_it_goes_on(job, within_s=BOUND_S)
     epoch = job.status().epoch
     audit = training.finish(job)
     later = [row for row in audit.epochs if row.epoch > epoch]
-    return job, audit, {share.worker for row in later for share in row.shares}, longest_s
+    return job, audit, {share.worker for row in later for share in row.shares}

@@ -2,7 +2,9 @@
 
 from typing import Any, cast
 
-from kubeml.parameter_server import KeeperThread
+import pytest
+
+from kubeml.parameter_server import KeeperThread, next_backoff
 
 
 class Watched:
@@ -32,3 +34,20 @@ def test_a_new_job_is_taken_on_at_once() -> None:
     thread.join(10.0)
 
     assert keeper.looks == [True]
+
+
+@pytest.mark.parametrize(
+    ("is_outage", "waits"),
+    [
+        # However long a server was away, its jobs go on within three seconds of its return.
+        (True, [0.5, 1.0, 2.0, 3.0, 3.0, 3.0]),
+        (False, [0.5, 1.0, 2.0, 4.0, 8.0, 10.0]),
+    ],
+)
+def test_a_keeper_waits_longer_after_every_error(is_outage: bool, waits: list[float]) -> None:
+    found, wait = [], 0.0
+    for _ in waits:
+        wait = next_backoff(wait, is_outage=is_outage)
+        found.append(wait)
+
+    assert found == waits
