@@ -290,10 +290,21 @@ class RoundStore:
         """Record a dispatch before it is sent. OK, FULL, IDLE or GONE."""
         return self._run("send", gen, ticket, burst)[0]
 
-    def share(self, gen: str, *, most: int | None, credit_ms: float, lean: int) -> None:
-        """Lay down how many workers the job is to have for now (None for any number), and why."""
+    def share(
+        self, gen: str, *, most: int | None, credit_ms: float, lean: int, at_ms: float, used_ms: int
+    ) -> None:
+        """Lay down how many workers the job is to have for now, and why.
+
+        Args:
+            gen: The job's generation.
+            most: So many; None for any number.
+            credit_ms: What it was due and did not have, in worker-milliseconds.
+            lean: Whether it is to have more than its share (1), less (-1), or just that (0).
+            at_ms: Up to when these books go, by the server's clock.
+            used_ms: The worker time that the job had had by then.
+        """
         allot = "" if most is None else most
-        self._run("share", gen, allot, round(credit_ms), lean)
+        self._run("share", gen, allot, round(credit_ms), lean, round(at_ms), used_ms)
 
     # -- reads -------------------------------------------------------------------------------
 

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 _HEAD = (
     "state", "device", "want", "slots", "stop", "lease_ms", "max_workers", "weight", "allot",
-    "credit", "lean", "shared_at",
+    "credit", "lean", "books_at", "books_used_ms", "used_at", "used_ms",
 )  # fmt: skip
 
 
@@ -38,7 +38,9 @@ class LiveJob:
         weight: Its weight among the jobs of the pool.
         allot: How many workers it is to have for now; None for any number.
         credit_ms, lean: The books of that; see ``kubeml.fair_share``.
-        unshared_ms: Time since these books were made.
+        used_ms: Worker-milliseconds that it had so far: while it took part, a worker was its own.
+        unbooked_ms: Time since these books were made.
+        unbooked_used_ms: What it had since, in worker-milliseconds.
     """
 
     id: str
@@ -55,7 +57,9 @@ class LiveJob:
     allot: int | None = None
     credit_ms: float = 0.0
     lean: int = 0
-    unshared_ms: float = 0.0
+    used_ms: int = 0
+    unbooked_ms: float = 0.0
+    unbooked_used_ms: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,12 +71,14 @@ class Workload:
         nodes: The processes heard of lately.
         silent: Those that went without a goodbye.
         requests: The inference requests that somebody waits for.
+        at_ms: When that was, by the server's clock.
     """
 
     jobs: Sequence[LiveJob]
     nodes: Sequence[Node]
     silent: Sequence[Node] = ()
     requests: Sequence[Request] = ()
+    at_ms: float = 0.0
 
 
 def read_workload(client: "Redis", *, where: str = "the state server") -> Workload:
@@ -99,7 +105,7 @@ def read_workload(client: "Redis", *, where: str = "the state server") -> Worklo
     ]
     return Workload(
         jobs=jobs, nodes=alive_among(rows, now_s), silent=silent_among(rows, now_s),
-        requests=awaited_among(requests, now_s),
+        requests=awaited_among(requests, now_s), at_ms=now_s * 1000,
     )  # fmt: skip
 
 
@@ -147,6 +153,9 @@ def _live_job(job_id: str, answers: Sequence[Any], now_ms: float) -> LiveJob:
         if value
     }
     oldest = now_ms - _whole(head, "lease_ms")
+    used_ms = _whole(head, "used_ms")
+    if head.get("used_at"):
+        used_ms += len(seen) * max(0, int(now_ms) - _whole(head, "used_at"))
     return LiveJob(
         id=job_id, state=head.get("state", ""), device=head.get("device", "cpu"),
         want=_whole(head, "want"), slots=_whole(head, "slots"), contributed=int(contributed),
@@ -156,7 +165,9 @@ def _live_job(job_id: str, answers: Sequence[Any], now_ms: float) -> LiveJob:
         weight=_whole(head, "weight") or 1,
         allot=_whole(head, "allot") if head.get("allot") else None,
         credit_ms=float(_whole(head, "credit")), lean=_whole(head, "lean"),
-        unshared_ms=now_ms - _whole(head, "shared_at") if head.get("shared_at") else 0.0,
+        used_ms=used_ms,
+        unbooked_ms=now_ms - _whole(head, "books_at") if head.get("books_at") else 0.0,
+        unbooked_used_ms=used_ms - _whole(head, "books_used_ms"),
     )  # fmt: skip
 
 

@@ -21,7 +21,7 @@ _MAX_CREDIT_MS, _MAX_DEBT_MS = 10_000.0, 600_000.0
 #: Shares this close to a whole number are one.
 _EPSILON = 1e-6
 
-#: Who has not looked for longer than this does not know what happened meanwhile.
+#: Who has not looked for longer than this does not know what it was due meanwhile.
 _MAX_ELAPSED_MS = 2000.0
 
 
@@ -38,6 +38,8 @@ class Claim:
         credit_ms: What it was due and did not have (less than 0: had more), in worker-milliseconds.
         lean: Whether it is to have more than its share for now (1), less (-1), or just that (0).
         elapsed_ms: Time since these books were made.
+        used_ms: What it had since, in worker-milliseconds. Not ``live`` times that: it may have had
+            workers, or none, between two looks, and what is not booked is never put right.
     """
 
     id: str
@@ -48,6 +50,7 @@ class Claim:
     credit_ms: float = 0.0
     lean: int = 0
     elapsed_ms: float = 0.0
+    used_ms: float = 0.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -90,13 +93,14 @@ def allotment(claim: Claim, claims: Sequence[Claim], capacity: int) -> Allotment
         capacity: Workers of its kind.
     """
     elapsed_ms = min(max(claim.elapsed_ms, 0.0), _MAX_ELAPSED_MS)
+    used_ms = claim.used_ms * elapsed_ms / claim.elapsed_ms if elapsed_ms else 0.0
     if sum(c.demand for c in claims) <= capacity:
         # There is enough for all: old debts are forgotten as time goes by.
         kept = max(0.0, abs(claim.credit_ms) - elapsed_ms)
         return Allotment(most=None, credit_ms=math.copysign(kept, claim.credit_ms), lean=0)
     shares = fair_shares(claims, capacity)
     share = shares[claim.id]
-    credit_ms = claim.credit_ms + (share - claim.live) * elapsed_ms
+    credit_ms = claim.credit_ms + share * elapsed_ms - used_ms
     credit_ms = min(max(credit_ms, -_MAX_DEBT_MS), _MAX_CREDIT_MS)
     # Whoever is due much more, and has not even its share, goes first.
     lacking = [c.credit_ms for c in claims if c.live < math.ceil(shares[c.id] - _EPSILON)]

@@ -40,7 +40,11 @@ class Sharing:
             return  # nobody to be shared
         given = allotment(_claim(job), [_claim(peer) for peer in peers], there)
         if given != Allotment(most=job.allot, credit_ms=job.credit_ms, lean=job.lean):
-            store.share(gen, most=given.most, credit_ms=given.credit_ms, lean=given.lean)
+            # As of when it was read: what is laid down later would leave out the time between.
+            store.share(
+                gen, most=given.most, credit_ms=given.credit_ms, lean=given.lean,
+                at_ms=workload.at_ms, used_ms=job.used_ms,
+            )  # fmt: skip
 
     def _look(self) -> Workload:
         with self._lock:
@@ -54,5 +58,5 @@ def _claim(job: LiveJob) -> Claim:
     return Claim(
         id=job.id, weight=job.weight, demand=wanted_by(job), live=job.num_live,
         tickets=job.tickets, credit_ms=job.credit_ms, lean=job.lean,
-        elapsed_ms=job.unshared_ms,
+        elapsed_ms=job.unbooked_ms, used_ms=job.unbooked_used_ms,
     )  # fmt: skip

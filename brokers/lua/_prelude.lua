@@ -2,7 +2,7 @@
 --
 -- Keys of one job (all under one hash tag, so one cluster slot):
 --   KEYS[1] h  hash    head: gen state epoch round rounds rid ver w slots want last_want vslots overlap
---                      stop reason scale floor ceiling max_workers ...
+--                      stop reason scale floor ceiling max_workers used_ms (worker time) ...
 --   KEYS[2] s  hash    slot -> lease {t token, dl deadline ms, at start ms, n attempt, e errors, l lost;
 --                      and in ms since the round was opened: b begun at first, a by this one, i in;
 --                      h: a second lease {t, dl, w, a}: somebody trains a copy, in case it is sooner}
@@ -76,11 +76,31 @@ local function is_valid(record, at, length)
   return record.t ~= '' and at <= record.dl and record.dl <= at + length
 end
 
+-- So many participants were there until now: adds what they had since the last such change to the job's
+-- worker time, by which pools are shared.
+local function book(participants)
+  local at = now()
+  local since = tonumber(head('used_at') or '') or at
+  redis.call('HINCRBY', H, 'used_ms', participants * math.max(0, at - since))
+  redis.call('HSET', H, 'used_at', at)
+end
+
+-- A participant is there, as one of those before or as a new one.
+local function present(token, at)
+  if redis.call('ZADD', P, at, token) == 1 then book(redis.call('ZCARD', P) - 1) end
+end
+
+local function leave(token)
+  if redis.call('ZREM', P, token) == 1 then book(redis.call('ZCARD', P) + 1) end
+end
+
 -- Participants that were not seen for a lease (or "in the future", after a clock step) are gone.
 local function live(at, length)
-  redis.call('ZREMRANGEBYSCORE', P, '-inf', '(' .. (at - length))
-  redis.call('ZREMRANGEBYSCORE', P, '(' .. (at + length), '+inf')
-  return redis.call('ZCARD', P)
+  local lost = redis.call('ZREMRANGEBYSCORE', P, '-inf', '(' .. (at - length))
+    + redis.call('ZREMRANGEBYSCORE', P, '(' .. (at + length), '+inf')
+  local there = redis.call('ZCARD', P)
+  if lost > 0 then book(there + lost) end
+  return there
 end
 
 -- Whoever trains a copy of the slot has it now: the first one has given it up, or died.
@@ -112,6 +132,7 @@ end
 
 -- A change of stage: whoever took part in the last one is asked anew, and begins with the merged weights.
 local function clear_stage()
+  book(redis.call('ZCARD', P))
   redis.call('DEL', S, C, P, D, L)
 end
 

@@ -8,5 +8,5 @@ if not mine or mine.t ~= ARGV[2] then return {'LOST'} end
 local at = now()
 mine.dl = at + number('lease_ms')
 put_lease(ARGV[3], record)
-redis.call('ZADD', P, at, ARGV[2])
+present(ARGV[2], at)
 return {'OK'}

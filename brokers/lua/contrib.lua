@@ -26,7 +26,7 @@ else
   record.t, record.dl, record.h = '', 0, nil
   record.i = open_ms()
   put_lease(slot, record)
-  redis.call('ZADD', P, now(), ARGV[2])
+  present(ARGV[2], now())
   -- A parameter server waits here: quicker than a message, and as dispensable.
   redis.call('XADD', K, 'MAXLEN', '~', 64, '*', 'left', want - redis.call('HLEN', C), 'chunk', KEYS[11] or '')
 end

@@ -10,7 +10,7 @@ local known = redis.call('ZREM', D, ticket) == 1
 local seen = redis.call('ZSCORE', P, token)
 local is_new = not seen
 if STAGES[state] ~= ARGV[4] or head('stop') == '1' then
-  redis.call('ZREM', P, token)
+  leave(token)
   return {'END', state}
 end
 
@@ -23,7 +23,7 @@ local late = seen and math.min(math.max(at - tonumber(seen), 0), 2000) or 0
 local function grant(slot, record, held)
   held.dl = at + length
   put_lease(slot, record)
-  redis.call('ZADD', P, at, token)
+  present(token, at)
   return {
     'SLOT', tostring(slot), head('rid'), head('epoch'), head('round'), head('ver'), head('w'),
     head('slots'), tostring(record.n), redis.call('HGET', O, slot) or '',
@@ -45,7 +45,7 @@ if is_new and not known then return {'RETURN', 'doubled'} end
 if is_new and participants >= math.min(want, most()) then return {'RETURN', 'surplus'} end
 -- There are more than the job is to have: its cap or its share of the pool has become smaller.
 if not is_new and participants > most() then
-  redis.call('ZREM', P, token)
+  leave(token)
   return {'RETURN', 'share'}
 end
 -- Others wait for this worker: give it back at once to a job that has had none yet; else when it has
@@ -54,7 +54,7 @@ local is_wanted = tonumber(ARGV[6]) > redis.call('ZCARD', D)
 if not is_new and is_wanted and (tonumber(ARGV[10]) > 0 and state ~= 'INIT'
    or (head('allot') or '') == '' and tonumber(ARGV[7]) + late >= 2000
    or tonumber(ARGV[8]) + late >= 500) then
-  redis.call('ZREM', P, token)
+  leave(token)
   return {'RETURN', 'yield'}
 end
 
@@ -125,5 +125,5 @@ if head('hedge') == '1' and not is_wanted then
   end
 end
 
-redis.call('ZADD', P, at, token)
+present(token, at)
 return {'WAIT', last_bell(), redis.call('HLEN', C) >= want and '1' or '0', due}

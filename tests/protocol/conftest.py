@@ -5,6 +5,8 @@ from collections.abc import Iterator
 import pytest
 from redis import Redis
 
+from brokers.settings import Settings
+from tests.cluster import on_database
 from tests.protocol.jobs import ScriptedJob
 
 
@@ -13,6 +15,15 @@ def client(redis_url: str) -> Iterator[Redis]:
     """A client of the state server, closed afterwards."""
     with Redis.from_url(redis_url) as connection:
         yield connection
+
+
+@pytest.fixture
+def pool_client(redis_url: str, base_settings: Settings) -> Iterator[Redis]:
+    """A client of an empty database of this test's own, for what reads the whole pool."""
+    with Redis.from_url(str(on_database(base_settings, 14).state_url)) as connection:
+        connection.flushdb()
+        yield connection
+        connection.flushdb()
 
 
 @pytest.fixture

@@ -166,6 +166,33 @@ WEAKENINGS: Mapping[str, tuple[Change, ...]] = {
         ),
     ),
     "nobody heeds the user's cap": (Change(EVERY_SCRIPT, "if cap <= 0 then", "if true then"),),
+    "who joins is not booked": (
+        Change(
+            EVERY_SCRIPT,
+            "if redis.call('ZADD', P, at, token) == 1 then book(redis.call('ZCARD', P) - 1) end",
+            "redis.call('ZADD', P, at, token)",
+        ),
+    ),
+    "who leaves is not booked": (
+        Change(
+            EVERY_SCRIPT,
+            "if redis.call('ZREM', P, token) == 1 then book(redis.call('ZCARD', P) + 1) end",
+            "redis.call('ZREM', P, token)",
+        ),
+    ),
+    "the lost are not booked": (Change(EVERY_SCRIPT, "if lost > 0 then", "if false then"),),
+    "nobody is booked at the end of a stage": (
+        Change(EVERY_SCRIPT, "book(redis.call('ZCARD', P))\n", "\n"),
+    ),
+    "a clock that steps back takes worker time away": (
+        Change(EVERY_SCRIPT, "math.max(0, at - since)", "(at - since)"),
+    ),
+    "BEAT books nobody": (
+        Change("beat", "present(ARGV[2], at)", "redis.call('ZADD', P, at, ARGV[2])"),
+    ),
+    "CONTRIB books nobody": (
+        Change("contrib", "present(ARGV[2], now())", "redis.call('ZADD', P, now(), ARGV[2])"),
+    ),
     "TAKE copies at once": (Change("take", "left <= 0", "true"),),
     "TAKE copies unasked": (Change("take", "head('hedge') == '1'", "true"),),
     "TAKE copies although others wait": (
@@ -194,10 +221,14 @@ WEAKENINGS: Mapping[str, tuple[Change, ...]] = {
         Change(EVERY_SCRIPT, "at <= record.dl and record.dl <= at + length", "at <= record.dl"),
     ),
     "participants outlive a clock that steps back": (
-        Change(EVERY_SCRIPT, "redis.call('ZREMRANGEBYSCORE', P, '(' .. (at + length), '+inf')", ""),
+        Change(
+            EVERY_SCRIPT, "redis.call('ZREMRANGEBYSCORE', P, '(' .. (at + length), '+inf')", "0"
+        ),
     ),
     "dead participants count": (
-        Change(EVERY_SCRIPT, "redis.call('ZREMRANGEBYSCORE', P, '-inf', '(' .. (at - length))", ""),
+        Change(
+            EVERY_SCRIPT, "redis.call('ZREMRANGEBYSCORE', P, '-inf', '(' .. (at - length))", "0"
+        ),
     ),
     "BEAT without token check": (
         Change(

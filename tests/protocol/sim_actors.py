@@ -257,7 +257,9 @@ class _Keeper:
     def _share(self, snap: Snapshot) -> Callable[[], Any]:
         """Shares come and go as other jobs do: of none, too."""
         most = self.world.rng.randrange(3) if self.world.happens("share") else None
-        return lambda: self.store.share(snap.gen, most=most, credit_ms=0.0, lean=0)
+        return lambda: self.store.share(
+            snap.gen, most=most, credit_ms=0.0, lean=0, at_ms=snap.now_ms, used_ms=0
+        )
 
     def _commit(self, snap: Snapshot) -> Actor:
         read = [Contribution.from_json(snap.contributions[s]) for s in sorted(snap.contributions)]

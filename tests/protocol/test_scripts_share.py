@@ -3,11 +3,11 @@
 import pytest
 
 from brokers.answers import Leave, Wait, Work
-from tests.protocol.jobs import ScriptedJob
+from tests.protocol.jobs import LEASE_MS, ScriptedJob
 
 
 def share(job: ScriptedJob, most: int | None) -> None:
-    job.store.share(job.gen, most=most, credit_ms=0.0, lean=0)
+    job.store.share(job.gen, most=most, credit_ms=0.0, lean=0, at_ms=0, used_ms=0)
 
 
 def cap(job: ScriptedJob, workers: int) -> None:
@@ -131,6 +131,117 @@ def test_share_of_another_generation_changes_nothing(job: ScriptedJob) -> None:
     job.begin_planned()
     before = job.everything()
 
-    job.store.share("7", most=0, credit_ms=1.0, lean=1)
+    job.store.share("7", most=0, credit_ms=1.0, lean=1, at_ms=1, used_ms=1)
 
     assert job.everything() == before
+
+
+def used_ms(job: ScriptedJob) -> int:
+    """The worker time up to the last change of the number of participants."""
+    return int(job.head["used_ms"])
+
+
+def test_worker_time_goes_from_joining_to_the_end_of_the_stage(clocked_job: ScriptedJob) -> None:
+    job = clocked_job.begin_planned(slots=2, rounds=1)
+    job.step_clock(1000)
+    first = job.join("a")
+    job.step_clock(100)
+    second = job.join("b")
+    job.step_clock(10)
+    job.contribute("a", first, "one")
+    assert isinstance(job.take("a"), Wait)
+    job.step_clock(5)  # who waits for others is the job's all the same
+    job.contribute("b", second, "two")
+    job.step_clock(3)
+
+    assert job.advance(["one", "two"]) == ("OK", "END")
+
+    assert used_ms(job) == 100 + 2 * 18
+    job.step_clock(1000)
+    job.store.finish(job.gen, job.rid, "", to="DONE")
+    assert used_ms(job) == 100 + 2 * 18
+
+
+def test_worker_time_goes_on_from_round_to_round(clocked_job: ScriptedJob) -> None:
+    job = clocked_job.begin_planned(slots=1, rounds=2)
+    for cid in ("one", "two"):
+        work = job.join("a") if cid == "one" else job.take("a")
+        assert isinstance(work, Work)
+        job.step_clock(10)
+        job.contribute("a", work, cid)
+        job.step_clock(1)
+        assert job.advance([cid])[0] == "OK"
+
+    assert used_ms(job) == 22
+
+
+def test_worker_time_ends_with_who_leaves(clocked_job: ScriptedJob) -> None:
+    job = clocked_job.begin_planned(slots=3)
+    job.contribute("a", job.join("a"))
+    job.join("b")
+    job.step_clock(20)
+    share(job, 1)
+
+    assert job.take("a") == Leave(why="share")
+    assert job.take("a") == Leave(why="doubled")
+    assert used_ms(job) == 40
+
+
+def test_worker_time_of_the_lost_counts_until_they_are_given_up(clocked_job: ScriptedJob) -> None:
+    job = clocked_job.begin_planned(slots=2)
+    job.join("dead")
+    job.step_clock(LEASE_MS + 1)
+
+    job.join("heir")
+
+    assert used_ms(job) == LEASE_MS + 1
+
+
+def given_up_too_early(job: ScriptedJob, who: str) -> Work:
+    """A participant whose lease ran out a second ago, which was noticed; nobody has its slot."""
+    work = job.begin_planned(slots=1, rounds=1).join(who)
+    job.step_clock(LEASE_MS + 1)
+    assert job.store.send(job.gen, "ticket", burst=9) == "OK"  # it counts who is there
+    job.step_clock(1000)
+    return work
+
+
+def test_worker_time_counts_again_from_a_late_beat(clocked_job: ScriptedJob) -> None:
+    job, work = clocked_job, given_up_too_early(clocked_job, "slow")
+
+    assert job.store.beat(job.gen, token="slow", slot=0, rid=work.rid) == "OK"
+
+    job.step_clock(5)
+    job.store.finish(job.gen, job.rid, "", to="FAILED", reason="why")
+    assert used_ms(job) == LEASE_MS + 6
+
+
+def test_worker_time_counts_again_from_a_late_contribution(clocked_job: ScriptedJob) -> None:
+    job, work = clocked_job, given_up_too_early(clocked_job, "slow")
+
+    assert job.contribute("slow", work) == "OK"
+
+    job.step_clock(5)
+    job.store.finish(job.gen, job.rid, "", to="FAILED", reason="why")
+    assert used_ms(job) == LEASE_MS + 6
+
+
+def test_a_clock_that_steps_back_takes_no_worker_time_away(clocked_job: ScriptedJob) -> None:
+    job = clocked_job.begin_planned(slots=2)
+    job.join("a")
+    job.step_clock(10)
+    job.join("b")
+    job.step_clock(-LEASE_MS // 2)
+    job.store.finish(job.gen, job.rid, "", to="FAILED", reason="why")
+
+    assert used_ms(job) == 10
+
+
+def test_books_go_up_to_when_the_pool_was_read(job: ScriptedJob) -> None:
+    job.begin_planned()
+
+    job.store.share(job.gen, most=1, credit_ms=-7.4, lean=-1, at_ms=1234.5, used_ms=99)
+
+    head = job.head
+    assert (head["allot"], head["credit"], head["lean"]) == ("1", "-7", "-1")
+    assert (head["books_at"], head["books_used_ms"]) == ("1234", "99")

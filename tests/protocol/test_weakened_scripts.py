@@ -84,6 +84,17 @@ CAUGHT_BY: dict[str, Claim] = {
     ),
     "SEND does not heed the share": share.test_send_stops_at_the_share,
     "nobody heeds the user's cap": share.test_the_lower_of_share_and_cap_counts,
+    "who joins is not booked": share.test_worker_time_goes_from_joining_to_the_end_of_the_stage,
+    "who leaves is not booked": share.test_worker_time_ends_with_who_leaves,
+    "the lost are not booked": (share.test_worker_time_of_the_lost_counts_until_they_are_given_up),
+    "nobody is booked at the end of a stage": (
+        share.test_worker_time_goes_from_joining_to_the_end_of_the_stage
+    ),
+    "a clock that steps back takes worker time away": (
+        share.test_a_clock_that_steps_back_takes_no_worker_time_away
+    ),
+    "BEAT books nobody": share.test_worker_time_counts_again_from_a_late_beat,
+    "CONTRIB books nobody": share.test_worker_time_counts_again_from_a_late_contribution,
     "TAKE copies at once": hedge.test_nobody_copies_in_the_first_second,
     "TAKE copies unasked": hedge.test_nobody_copies_where_the_job_does_not_want_it,
     "TAKE copies although others wait": hedge.test_nobody_copies_while_other_jobs_wait,

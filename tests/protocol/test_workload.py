@@ -1,29 +1,21 @@
 """What a pool has to do, read from a real server: a round under way, processes, requests."""
 
 import json
-from collections.abc import Iterator
 from dataclasses import replace
 
 import pytest
 from redis import Redis
 
 from brokers.job_index import JOBS_KEY
-from brokers.nodes import NODES_KEY, announce
+from brokers.nodes import NODES_KEY, announce, server_time
 from brokers.queues import infer_queue
-from brokers.settings import Settings
 from brokers.workload import LiveJob, busy_workers, read_waiting, read_workload
-from tests.cluster import on_database
 from tests.protocol.jobs import ScriptedJob
 
 
 @pytest.fixture
-def client(redis_url: str, base_settings: Settings) -> Iterator[Redis]:
-    """A database of this test's own: the whole pool is read."""
-    made = Redis.from_url(str(on_database(base_settings, 14).state_url))
-    made.flushdb()
-    yield made
-    made.flushdb()
-    made.close()
+def client(pool_client: Redis) -> Redis:
+    return pool_client
 
 
 @pytest.fixture
@@ -39,7 +31,7 @@ def test_job_in_the_middle_of_a_round_is_read_in_one_go(client: Redis, job: Scri
 
     (seen,) = read_workload(client).jobs
 
-    assert seen == LiveJob(
+    assert replace(seen, used_ms=0, unbooked_used_ms=0) == LiveJob(
         id=job.store.job_id, state="RUN", device="gpu", want=3, slots=3, contributed=1, num_live=2,
         tickets=1, max_workers=2,
     )  # fmt: skip
@@ -50,12 +42,32 @@ def test_participant_not_seen_within_a_lease_does_not_count(
 ) -> None:
     job.begin_planned(slots=2)
     job.join("a")
-    before = read_workload(client).jobs[0]
+    (before,) = read_workload(client).jobs
     client.zadd(job.store.key("p"), {"a": 1})
 
-    after = read_workload(client).jobs[0]
+    (after,) = read_workload(client).jobs
 
-    assert (before.num_live, after) == (1, replace(before, num_live=0))
+    assert (before.num_live, after.num_live) == (1, 0)
+    # It is its worker's until somebody gives it up.
+    assert after.used_ms >= before.used_ms
+
+
+def test_worker_time_is_read_up_to_now(client: Redis, job: ScriptedJob) -> None:
+    job.begin_planned(slots=2)
+    job.join("a")
+    job.join("b")
+    begun_ms = int(server_time(client.time()) * 1000)
+    books = {"books_at": begun_ms - 400, "books_used_ms": 700}
+    counted = {"used_at": begun_ms - 1000, "used_ms": 500}
+    client.hset(job.store.key("h"), mapping={**books, **counted})
+
+    workload = read_workload(client)
+
+    (seen,), passed_ms = workload.jobs, workload.at_ms - begun_ms
+    assert passed_ms >= 0
+    assert seen.used_ms == pytest.approx(500 + 2 * (1000 + passed_ms), abs=2)
+    assert seen.unbooked_ms == pytest.approx(400 + passed_ms)
+    assert seen.unbooked_used_ms == seen.used_ms - 700
 
 
 @pytest.mark.parametrize("garbage", ["much", "inf", "nan", b"\xff"])
