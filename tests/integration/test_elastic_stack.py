@@ -156,26 +156,32 @@ def test_worker_that_is_not_wanted_any_more_goes_while_others_work_on(
     assert one.audit().is_exact
 
 
-def test_job_that_no_worker_can_serve_says_so_at_once(cli: Cli, client: Client) -> None:
+def test_job_that_no_worker_can_serve_says_so_at_once(
+    cli: Cli, client: Client, tmp_path: Path
+) -> None:
+    reason = "no gpu worker in the pool (0 cpu workers, more on demand)"
     submitted = cli("train -f slow -d points --device gpu --id wants-gpu --json")
     shown = cli("task show wants-gpu")
     listed = cli("task list")
     as_json = {job["id"]: job for job in cli("task list --json").json}["wants-gpu"]
     gpu = next(row for row in client.demand() if row.device == "gpu")
-    stopper = threading.Timer(3.0, client.job("wants-gpu").stop)
+    told = tmp_path / "told"
+    watching = cli.start("task watch wants-gpu", err=told)
+    eventually(lambda: f"PENDING: {reason}" in told.read_text(), within_s=45, what="the reason")
+    # It has time to say it again.
+    stopper = threading.Timer(2.0, client.job("wants-gpu").stop)
     stopper.start()
-    watched = cli("task watch wants-gpu")
+    code = watching.wait(45)
     stopper.join()
 
-    reason = "no gpu worker in the pool (0 cpu workers, more on demand)"
     assert (submitted.json["state"], submitted.json["reason"]) == ("PENDING", reason)
     assert re.search(r"^state +PENDING$", shown.out, re.M)
     assert f"reason       {reason}" in shown.out
     assert re.search(r"^wants-gpu .* PENDING ", listed.out, re.M)
     assert (as_json["state"], as_json["reason"]) == ("PENDING", reason)
     assert (gpu.running, gpu.wanted, gpu.workers) == (0, 1, 0)
-    assert watched.code == 7
-    assert watched.err.count(f"PENDING: {reason}") == 1
+    assert code == 7
+    assert told.read_text().count(f"PENDING: {reason}") == 1
     assert workers(cli) == []
 
 
