@@ -33,7 +33,8 @@ class DispatchWatch:
         self._job_id = job_id
         self._resent: dict[str, tuple[int, float]] = {}
         self._scheduled_at = 0.0
-        self._asked = 0
+        #: What a plan was asked for (generation and epoch before), and how often.
+        self._unplanned, self._asked = ("", 0), 0
 
     def repair(self, snap: Snapshot, spec: JobSpec, *, queue_length: int) -> None:
         """Send what is missing.
@@ -47,7 +48,6 @@ class DispatchWatch:
         if state is State.PLAN:
             self._ask_for_plan(snap)
             return
-        self._asked = 0
         stage = STAGE.get(state)
         if stage is None:
             return
@@ -56,6 +56,9 @@ class DispatchWatch:
             self._send_one(snap, spec, stage)
 
     def _ask_for_plan(self, snap: Snapshot) -> None:
+        unplanned = (snap.gen, snap.number("epoch"))
+        if unplanned != self._unplanned:
+            self._unplanned, self._asked = unplanned, 0
         since = _elapsed_ms(snap.number("since"), snap)
         waited = min(since, _elapsed_ms(self._scheduled_at, snap))
         # Ever more rarely: while no control worker runs, the requests wait in its queue.

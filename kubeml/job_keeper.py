@@ -365,8 +365,10 @@ class JobKeeper:
             self._store.forget()
             self._records.deactivate(self.job_id)
             return False
-        self._generations.rebuild(self.job_id, why=why, seen=seen)
+        is_ours = self._generations.rebuild(self.job_id, why=why, seen=seen)
         self._merger.forget()
+        if is_ours and (snap := self._look()).state in {State.INIT, State.PLAN}:
+            self._ask_for_plan(snap.number("epoch") + 1)
         return True
 
     # -- repairs -----------------------------------------------------------------------------

@@ -82,15 +82,22 @@ class KeeperThread(threading.Thread):
         self._hinted = threading.Event()
         self._stopped = threading.Event()
         self._is_listening = False
+        self._lock = threading.Lock()
+        #: Whether it looks at nothing any more; it ends at once.
+        self.is_over = False
         #: When the job was found to have no record, by the monotonic clock.
         self.stray_since: float | None = None
         #: Since when the job is looked at, by the monotonic clock.
         self._busy_since: float | None = None
 
-    def hint(self) -> None:
-        """Look at the job now."""
-        self._hinted.set()
+    def hint(self) -> bool:
+        """Look at the job now; returns False if this thread looks at nothing any more."""
+        with self._lock:
+            if self.is_over:
+                return False
+            self._hinted.set()
         self._interrupt()
+        return True
 
     def is_stuck(self, now: float) -> bool:
         """Whether one look at the job does not end; ``now`` by the monotonic clock."""
@@ -118,13 +125,14 @@ class KeeperThread(threading.Thread):
                 if is_tick:
                     due = time.monotonic() + self._tick_s
                 self._busy_since = time.monotonic()
-                if not self._keeper.reconcile(is_tick=is_tick, news=news):
+                if not self._keeper.reconcile(is_tick=is_tick, news=news) and self._end():
                     return
                 backoff, faults = 0.0, 0
             except JobNotFound:
-                logger.warning("job %s has no record: left alone", self._keeper.job_id)
-                self.stray_since = time.monotonic()
-                return
+                if self._end():
+                    logger.warning("job %s has no record: left alone", self._keeper.job_id)
+                    self.stray_since = time.monotonic()
+                    return
             except Exception as err:  # the border of a thread that must outlive one job's trouble
                 outage = isinstance(err, BackendUnreachable | BackendRefused)
                 faults = 0 if outage else faults + 1
@@ -137,6 +145,15 @@ class KeeperThread(threading.Thread):
         except KubemlError as err:
             # What cannot be kept is made again, from the last checkpoint.
             logger.warning("job %s: its weights are not in the file: %s", self._keeper.job_id, err)
+
+    def _end(self) -> bool:
+        """Whether nobody has asked for another look meanwhile; if so, this thread is over.
+
+        A hint that came during the last look may tell that the job was resumed.
+        """
+        with self._lock:
+            self.is_over = self._stopped.is_set() or not self._hinted.is_set()
+            return self.is_over
 
     def _wait(self, timeout_s: float, *, patiently: bool) -> Snapshot | None:
         """Return on a hint, or when the time is over, or (unless patiently) on a knock.
@@ -254,7 +271,7 @@ class ParameterServer(ConsumerMixin):
 
     def _keeper(self, job_id: str) -> KeeperThread:
         thread = self._keepers.get(job_id)
-        if thread is None or not thread.is_alive():
+        if thread is None or thread.is_over or not thread.is_alive():
             keeper = JobKeeper(job_id, self.services)
             thread = self._keepers[job_id] = KeeperThread(keeper, tick_s=self._settings.tick_s)
             thread.start()
@@ -263,7 +280,9 @@ class ParameterServer(ConsumerMixin):
     def _on_hint(self, body: Any, message: Any) -> None:
         message.ack()  # first: a lost hint costs one tick, a poisonous one must not come back
         try:
-            self._keeper(Hint.from_wire(body).job_id).hint()
+            job_id = Hint.from_wire(body).job_id
+            if not self._keeper(job_id).hint():
+                self._keeper(job_id)  # another one, whose first look is at once
         except MalformedMessage as err:
             note_refused(self._client, "hint", err)
 

@@ -79,6 +79,8 @@ class JobRecords:
         self.activate(spec.id)
         key = _of_life(f"jobs/{spec.id}/spec", life, "json")
         self._objects.put_json(key, spec.to_wire(), create=True)
+        # Again: whoever wrote the last life's end may have taken the job off the list in between.
+        self.activate(spec.id)
 
     def spec(self, job_id: str, life: int | None = None) -> JobSpec:
         """A job's spec, of its last life unless another is asked for.

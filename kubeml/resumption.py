@@ -24,6 +24,8 @@ def resume(client: "Client", job_id: str, *, function: str | None, epochs: int |
     life = records.life(job_id)
     spec, end = records.spec(job_id, life), records.end(job_id, life)
     if end is None:
+        # Whoever resumed it may have died before the job was on the list again.
+        records.put_back(job_id)
         raise Conflict(what=f"job {job_id} has not ended", hint=f"kubeml task watch --id {job_id}")
     if epochs is not None:
         check_int("--epochs", epochs, low=1, high=MAX_EPOCHS)

@@ -1,5 +1,6 @@
 """When a parameter server's thread looks at its job."""
 
+from collections.abc import Callable
 from typing import Any, cast
 
 import pytest
@@ -34,6 +35,30 @@ def test_a_new_job_is_taken_on_at_once() -> None:
     thread.join(10.0)
 
     assert keeper.looks == [True]
+
+
+class Resumed(Watched):
+    """A job that is resumed while its end is written, which is told by a hint."""
+
+    hint: Callable[[], bool]
+
+    def reconcile(self, *, is_tick: bool, news: Any) -> bool:
+        super().reconcile(is_tick=is_tick, news=news)
+        return len(self.looks) == 1 and not self.hint()
+
+
+def test_a_hint_during_the_last_look_is_not_lost() -> None:
+    keeper = Resumed()
+    thread = KeeperThread(cast(Any, keeper), tick_s=60.0)
+    keeper.hint = thread.hint
+
+    thread.start()
+    thread.join(10.0)
+
+    assert keeper.looks == [True, False]
+    # Who hints now knows that another thread is needed.
+    assert thread.is_over
+    assert not thread.hint()
 
 
 @pytest.mark.parametrize(

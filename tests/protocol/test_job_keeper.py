@@ -1,0 +1,136 @@
+"""What a parameter server's keeper does for a job that was resumed, on real servers, no workers."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from redis import Redis
+
+from brokers.connections import state_client
+from brokers.dispatch import Dispatcher
+from brokers.objects import ObjectStore
+from brokers.settings import Settings
+from brokers.snapshot import Snapshot
+from brokers.topology import CONTROL_QUEUE
+from kubeml.client import Client
+from kubeml.dispatch_watch import DispatchWatch
+from kubeml.errors import Conflict
+from kubeml.job import State
+from kubeml.job_keeper import JobKeeper, Services
+from kubeml.metrics.job_books import JobBooks
+from kubeml.sharing import Sharing
+from tests.cluster import on_database
+from tests.jobs import make_end, make_spec
+from tests.protocol.test_checkpoints import make
+
+
+@pytest.fixture
+def settings(s3_settings: Settings, pool_client: Redis, job_id: str) -> Settings:
+    """An empty database and an empty bucket."""
+    settings = on_database(s3_settings, 14).with_changes(s3_bucket=job_id)
+    ObjectStore(settings).ensure_bucket()
+    return settings
+
+
+@pytest.fixture
+def client(settings: Settings, job_id: str) -> Iterator[Client]:
+    """With the record of a job, of which the live state knows nothing."""
+    with Client(settings) as client:
+        client.records.create(make_spec(job_id))
+        yield client
+
+
+@pytest.fixture
+def dispatcher(settings: Settings) -> Dispatcher:
+    return Dispatcher(settings)
+
+
+@pytest.fixture
+def keeper(settings: Settings, client: Client, dispatcher: Dispatcher, job_id: str) -> JobKeeper:
+    redis = state_client(settings)
+    services = Services(
+        settings=settings, client=redis, broker=redis, objects=client.objects,
+        dispatcher=dispatcher, sharing=Sharing(redis), name="test", books=JobBooks(60.0),
+    )  # fmt: skip
+    return JobKeeper(job_id, services)
+
+
+@pytest.fixture
+def plans_asked(pool_client: Redis) -> Callable[[], int]:
+    """How many requests for a plan wait for a control worker."""
+    return lambda: int(pool_client.llen(CONTROL_QUEUE))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("state", [State.INIT, State.PLAN])
+def test_a_job_that_was_rebuilt_is_planned_at_once(
+    client: Client, keeper: JobKeeper, plans_asked: Callable[[], int], job_id: str, state: State
+) -> None:
+    if state is State.PLAN:
+        client.checkpoints.publish(make(client.checkpoints, job_id, 0), 1)
+
+    keeper.reconcile(is_tick=False)
+
+    assert client.job(job_id).status().state is state
+    assert plans_asked() == 1
+
+
+def test_a_job_that_was_resumed_while_its_end_was_written_is_under_way_and_on_the_list(
+    client: Client, monkeypatch: pytest.MonkeyPatch, job_id: str
+) -> None:
+    # A parameter server has written the end, and now takes the job off the list.
+    client.objects.put_json(f"jobs/{job_id}/end.json", make_end(job_id).to_wire())
+    put = ObjectStore.put_json
+
+    def put_late(self: ObjectStore, key: str, *args: Any, **options: Any) -> Any:
+        if key.endswith("spec-000001.json"):
+            client.records.set_end(job_id, 0, make_end(job_id), [])
+            assert client.records.active() == []
+        return put(self, key, *args, **options)
+
+    monkeypatch.setattr(ObjectStore, "put_json", put_late)
+
+    client.job(job_id).resume(epochs=3)
+
+    assert client.records.end(job_id) is None
+    assert client.records.active() == [job_id]
+
+
+def test_a_job_that_is_on_no_list_is_put_back_by_who_resumes_it_again(
+    client: Client, job_id: str
+) -> None:
+    client.records.set_end(job_id, 0, make_end(job_id), [])
+    client.records.add_life(replace(make_spec(job_id), epochs=3), 1)
+    client.objects.delete([f"active/{job_id}"])
+
+    with pytest.raises(Conflict, match="has not ended"):
+        client.job(job_id).resume(epochs=3)
+
+    assert client.records.active() == [job_id]
+
+
+def test_each_plan_is_asked_for_afresh_and_then_ever_more_rarely(
+    client: Client, dispatcher: Dispatcher, plans_asked: Callable[[], int], job_id: str
+) -> None:
+    spec = client.records.spec(job_id)
+    watch = DispatchWatch(dispatcher, None, job_id)  # type: ignore[arg-type]
+
+    def waits(gen: int) -> list[int]:
+        """Seconds after which a plan is asked for that nobody makes."""
+        head = {"state": "PLAN", "gen": str(gen), "epoch": "0", "since": str(gen * 1e6)}
+        asked = []
+        for second in range(20):
+            before = plans_asked()
+            now = replace(_EMPTY, head=head, now_ms=gen * 1e6 + second * 1000)
+            watch.repair(now, spec, queue_length=0)
+            asked += [second] * (plans_asked() - before)
+        return asked
+
+    assert waits(1) == [2, 6, 14]
+    # As when a job is stopped and resumed again and again.
+    assert waits(2) == [2, 6, 14]
+
+
+_EMPTY = Snapshot(
+    head={}, contributions={}, num_live=0, tickets={}, optimizer={}, local={}, now_ms=0.0
+)
