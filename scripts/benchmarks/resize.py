@@ -23,6 +23,9 @@ from scripts.benchmarks.workers import Workers
 K = 25
 SLOT_S = K * paced.STEP_S
 
+#: Of a job with N=4: six slots, in a round of four and one of two.
+ROUNDS = 2
+
 #: Everything here happens within this time, or not at all.
 WITHIN_S = 120.0
 
@@ -32,7 +35,8 @@ COUNTED = (
     "times of slots and rounds are the state server's, from the ledger; here it is our clock",
     "joins: N=4 on 2 workers, a third is started; from the start of its process, and from when it"
     " is ready for work, to the first slot that it holds",
-    "leaves: the third is told to go (SIGTERM) or killed (SIGKILL) while it holds a slot; until"
+    "leaves: the third is told to go (SIGTERM) or killed (SIGKILL) while it holds a slot, by turns"
+    " in the epoch's round of four slots and in that of two, where a worker is idle; until"
     " another holds that slot, and until that round is merged, which takes about 1 s undisturbed;"
     " without --hedge, nobody holds the slot of a dead worker before its lease has run out",
     "up, down: `Job.scale()` 2 -> 4 and 4 -> 2 on 4 workers anywhere in an epoch of 1.5 s,"
@@ -98,7 +102,8 @@ def joins_and_leaves(
     job = _submit(client, parallelism=4, **options)
     _wait(lambda: len(_busy(client, job)) == 2)
     changes = []
-    for signal_ in signals:
+    for number, signal_ in enumerate(signals):
+        wanted = number // len(set(signals)) % ROUNDS
         at_s = time.time()
         name = workers.start()
         _wait(lambda name=name: workers.is_ready(name))
@@ -106,7 +111,7 @@ def joins_and_leaves(
         _wait(lambda name=name: name in _busy(client, job))
         # The ledger is to have something that it handed in.
         _wait_for_rounds(client, job, 2)
-        _wait(lambda name=name: bool(held(client, job, name)))
+        _wait(lambda name=name, wanted=wanted: _holds_in(wanted, held(client, job, name)))
         time.sleep(rng.uniform(0.0, SLOT_S / 2))
         slots = held(client, job, name)
         left_at_s = (workers.kill if signal_ == "SIGKILL" else workers.terminate)(name)
@@ -139,8 +144,9 @@ def changes_seen(changes: Sequence[Change], rounds: Sequence[Round]) -> Found:
             if after.worker != change.worker:
                 # Somebody may have begun with a copy before.
                 wait_s = max(0.0, after.begin_s - change.at_s)
-                _note(found, f"{change.what} -> slot held by another", wait_s)
-                _note(found, f"{change.what} -> round merged", round_.merged_s - change.at_s)
+                where = f"{change.what}, round of {len(round_.holdings)}"
+                _note(found, f"{where} -> slot held by another", wait_s)
+                _note(found, f"{where} -> round merged", round_.merged_s - change.at_s)
     return found
 
 
@@ -206,6 +212,10 @@ def held(client: Client, job: Job, worker: str) -> list[tuple[int, int, int]]:
     place = int(before["epoch"]), int(before["round"])
     records = {int(slot): json.loads(text) for slot, text in leases.items()}
     return [(*place, slot) for slot, r in records.items() if r["t"] and r.get("w") == worker]
+
+
+def _holds_in(round_number: int, places: Sequence[tuple[int, int, int]]) -> bool:
+    return any(number == round_number for _, number, _ in places)
 
 
 def _submit(client: Client, *, parallelism: int, epochs: int = 10_000, **options: Any) -> Job:
