@@ -12,6 +12,7 @@ from brokers.errors import redis_errors
 from brokers.job_index import live_jobs
 from brokers.nodes import Node, alive_nodes
 from brokers.queues import DEVICES, worker_queues
+from brokers.requests import REQUESTS_KEY, Request, awaited_among
 from brokers.round_store import RoundStore
 from brokers.streams import Event
 from brokers.topology import CONTROL_QUEUE, PS_QUEUE
@@ -95,12 +96,14 @@ class PoolReading:
         nodes: Processes that announced themselves lately.
         jobs: Live jobs, by id.
         queues: Queue to the number of messages that wait in it.
+        requests: The inference requests that somebody waits for.
     """
 
     now_ms: float
     nodes: Sequence[Node]
     jobs: Sequence[JobReading]
     queues: Mapping[str, int]
+    requests: Sequence[Request] = ()
 
 
 def count(value: object) -> int:
@@ -121,6 +124,7 @@ def read_pool(
     with redis_errors(where):
         pipe = state.pipeline(transaction=False)
         pipe.time()
+        pipe.hgetall(REQUESTS_KEY)
         for store in stores:
             pipe.hgetall(store.key("h"))
             pipe.hgetall(store.key("s"))
@@ -128,17 +132,19 @@ def read_pool(
             pipe.zrange(store.key("p"), 0, -1, withscores=True)
             pipe.zrange(store.key("d"), 0, -1, withscores=True)
             pipe.xrevrange(store.key("ev"), count=_NUM_EVENTS)
-        clock, *answers = pipe.execute()
+        clock, requests, *answers = pipe.execute()
         each = [answers[first : first + 6] for first in range(0, len(answers), 6)]
         ledgers = _last_rounds(state, stores, [_texts(answer[0]) for answer in each])
+    now_ms = clock[0] * 1000 + clock[1] / 1000
     return PoolReading(
-        now_ms=clock[0] * 1000 + clock[1] / 1000,
+        now_ms=now_ms,
         nodes=nodes,
         jobs=[
             _job(store.job_id, answer, ledger)
             for store, answer, ledger in zip(stores, each, ledgers, strict=True)
         ],
         queues=queue_lengths(broker, where=broker_where) if broker is not None else {},
+        requests=awaited_among(requests, now_ms / 1000),
     )
 
 

@@ -4,12 +4,14 @@ All times are the state server's.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from brokers.nodes import Node
 from brokers.pool_reading import JobReading, PoolReading
+from brokers.workload import LiveJob
 from kubeml.job import State
 from kubeml.pace import pause_s, samples_per_s, time_left_s
+from kubeml.pending import Staffing, why_pending
 from kubeml.plan import EpochPlan
 from kubeml.pool_view import PoolJob, PoolQueue, PoolView, PoolWorker
 from kubeml.pool_workers import pool_workers
@@ -46,15 +48,31 @@ def view_pool(
     jobs = sorted(
         reading.jobs, key=lambda job: (facts[job.id].created_at if job.id in facts else 0, job.id)
     )
+    live = {job.id: _live_job(job, reading.now_ms) for job in jobs}
+    staffing = Staffing.of(list(live.values()), reading.nodes)
     return PoolView(
         at=reading.now_ms / 1000,
-        jobs=[_job(job, facts.get(job.id), workers, reading.now_ms) for job in jobs],
+        jobs=[
+            replace(
+                _job(job, facts.get(job.id), workers, reading.now_ms),
+                reason=why_pending(live[job.id], lambda: staffing),
+            )
+            for job in jobs
+        ],
         workers=workers,
         queues=[
             PoolQueue(name=name, messages=messages, workers=_servers_of(name, reading.nodes))
             for name, messages in reading.queues.items()
         ],
     )
+
+
+def _live_job(job: JobReading, now_ms: float) -> LiveJob:
+    return LiveJob(
+        id=job.id, state=job.state, device=job.device, want=job.number("want"),
+        contributed=len(job.contributions), num_live=len(job.live_tokens(now_ms)),
+        is_stopping=job.head.get("stop") == "1",
+    )  # fmt: skip
 
 
 def _job(

@@ -11,9 +11,9 @@ class PoolWorker:
     Attributes:
         name, host, device, gpu: As it announced itself; ``host`` is "" if it did not (yet).
         stage: What it does: ``init``, ``train``, ``validate``; ``wait`` for the rest of the round,
-            having handed in its part; or ``idle``.
-        job: For which job; "" if idle.
-        epoch: Of which epoch, from 1; 0 if idle.
+            having handed in its part; ``infer``, having an inference request in hand; or ``idle``.
+        job: For which job; "" if for none.
+        epoch: Of which epoch, from 1; 0 if of none.
         round: Of which round, from 0 as in the ledger; None outside a round of training.
         slot, attempt: What it holds, at which attempt; None if it holds nothing.
         for_s: For how long; None if that is not known.
@@ -56,6 +56,8 @@ class PoolJob:
             the last ones. That a goal may be reached before is not counted.
         waiting: Dispatches that no worker has answered.
         oldest_wait_s: For how long the oldest of them has waited; None if there are none.
+        reason: Why no worker can serve it now, which is shown as PENDING; "" if one does, or is
+            about to.
     """
 
     id: str
@@ -75,6 +77,12 @@ class PoolJob:
     left_s: float | None
     waiting: int
     oldest_wait_s: float | None
+    reason: str = ""
+
+    @property
+    def shown_state(self) -> str:
+        """The state for people and ``--json``, as in ``JobStatus``."""
+        return "PENDING" if self.reason else self.state
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -104,4 +112,5 @@ class PoolView:
 
     def to_wire(self) -> dict[str, Any]:
         """The view as JSON-able values."""
-        return asdict(self)
+        jobs = [asdict(job) | {"state": job.shown_state} for job in self.jobs]
+        return asdict(self) | {"jobs": jobs}

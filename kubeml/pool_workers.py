@@ -14,7 +14,7 @@ _STAGES = {str(state): stage for state, stage in STAGE.items()}
 
 
 def pool_workers(reading: PoolReading, earlier: PoolView | None) -> list[PoolWorker]:
-    """The workers that announced themselves or hold a slot, by device and name.
+    """The workers that announced themselves, hold a slot or answer a request, by device and name.
 
     Args:
         reading: What the servers said.
@@ -27,10 +27,15 @@ def pool_workers(reading: PoolReading, earlier: PoolView | None) -> list[PoolWor
     }
     now_ms = reading.now_ms
     waiting = [worker for job in reading.jobs for worker in _waiting(job, now_ms)]
+    answering = [
+        PoolWorker(name=request.worker, host="", device=request.device, gpu="", stage="infer")
+        for request in reading.requests
+        if request.worker
+    ]
     at_work = [worker for job in reading.jobs for worker in _at_work(job, now_ms)]
     # The last one counts: who waited for one job may serve another one by now.
     at_work.sort(key=lambda worker: -(worker.for_s or 0.0))
-    for worker in (*waiting, *at_work):
+    for worker in (*waiting, *answering, *at_work):
         known = workers.get(worker.name, worker)
         workers[worker.name] = replace(
             worker, host=known.host, device=known.device, gpu=known.gpu,

@@ -63,6 +63,7 @@ def show(by_id: JobIdArgument = None, job_id: JobIdOption = None, as_json: AsJso
             ("round", f"{status.round} of {status.rounds}" if status.rounds else ""),
             ("parallelism", f"{status.parallelism or spec.parallelism} ({_choice(status)})"),
             ("deadline", f"{spec.deadline_s:g} s" if spec.deadline_s else ""),
+            ("device", spec.device), ("priority", str(spec.priority)),
             ("workers", f"{status.num_workers}"
              f"{f' (at most {status.max_workers})' if status.max_workers else ''}"),
             ("batch", str(spec.batch_size)),

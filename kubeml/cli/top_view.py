@@ -71,7 +71,7 @@ def _device(worker: PoolWorker) -> str:
 _JOBS = (
     _Column[PoolJob]("JOB", lambda job: job.id, is_text=True),
     _Column[PoolJob]("FUNCTION", lambda job: job.function or "-", rank=5, is_text=True),
-    _Column[PoolJob]("STATE", lambda job: job.state or "-", is_text=True),
+    _Column[PoolJob]("STATE", lambda job: job.shown_state or "-", is_text=True),
     _Column[PoolJob]("EPOCH", lambda job: _of(job.epoch, job.epochs)),
     _Column[PoolJob]("ROUND", lambda job: _of(job.round, job.rounds), rank=7),
     _Column[PoolJob]("", lambda job: _bar(job.progress), rank=9),
@@ -84,6 +84,9 @@ _JOBS = (
     _Column[PoolJob]("ETA", lambda job: duration(job.left_s)),
     _Column[PoolJob]("WAIT", lambda job: duration(job.oldest_wait_s), rank=4),
 )
+
+#: Beside those, while a job is PENDING.
+_REASON = _Column[PoolJob]("REASON", lambda job: job.reason, rank=10, is_text=True)
 
 _WORKERS = (
     _Column[PoolWorker]("WORKER", lambda worker: worker.name, is_text=True),
@@ -126,10 +129,11 @@ def screen(
         if room < _MIN_ROWS:
             room, queues = height - 5, []
     job_rows, worker_rows = _shares(room, len(view.jobs), len(view.workers))
+    job_columns = (*_JOBS, _REASON) if any(job.reason for job in view.jobs) else _JOBS
     parts: list[RenderableType] = [
         _first_line(view, width, trouble),
         Text(),
-        *_section(_JOBS, view.jobs, width, job_rows, empty="no jobs under way"),
+        *_section(job_columns, view.jobs, width, job_rows, empty="no jobs under way"),
         Text(),
         *_section(_WORKERS, view.workers, width, worker_rows, empty="no workers"),
     ]

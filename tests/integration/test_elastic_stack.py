@@ -164,6 +164,8 @@ def test_job_that_no_worker_can_serve_says_so_at_once(
     shown = cli("task show wants-gpu")
     listed = cli("task list")
     as_json = {job["id"]: job for job in cli("task list --json").json}["wants-gpu"]
+    top = cli("top")
+    in_view = {job["id"]: job for job in cli("top --json").json["jobs"]}["wants-gpu"]
     gpu = next(row for row in client.demand() if row.device == "gpu")
     told = tmp_path / "told"
     watching = cli.start("task watch wants-gpu", err=told)
@@ -179,6 +181,8 @@ def test_job_that_no_worker_can_serve_says_so_at_once(
     assert f"reason       {reason}" in shown.out
     assert re.search(r"^wants-gpu .* PENDING ", listed.out, re.M)
     assert (as_json["state"], as_json["reason"]) == ("PENDING", reason)
+    assert (in_view["state"], in_view["reason"]) == ("PENDING", reason)
+    assert re.search(rf"^wants-gpu .* PENDING .* {re.escape(reason)}$", top.out, re.M)
     assert (gpu.running, gpu.wanted, gpu.workers) == (0, 1, 0)
     assert code == 7
     assert told.read_text().count(f"PENDING: {reason}") == 1
@@ -203,6 +207,10 @@ def test_worker_stays_while_its_answer_is_waited_for(cli: Cli, client: Client) -
         at_work = eventually(
             lambda: row if (row := cpu(client))[1] else None, within_s=45, what="one that infers"
         )
+        eventually(
+            lambda: [worker.stage for worker in client.pool().workers] == ["infer"],
+            within_s=IDLE_S + 3, what="it, in the picture of the pool",
+        )  # fmt: skip
         (pid,) = long.result()
     (next_pid,) = job.infer([0], timeout_s=45)
 

@@ -1,5 +1,6 @@
 """The dials of N and W on a running job: what they change, when, and that they are not lost."""
 
+import re
 from pathlib import Path
 
 import pytest
@@ -40,6 +41,8 @@ def test_scaling_a_running_job_changes_n_at_the_next_epoch_and_the_history_says_
     assert (status.floor, status.ceiling, status.max_workers) == (3, 3, 2)
     assert "static, 3 to 3" in shown.out
     assert "at most 2" in shown.out
+    assert re.search(r"^device +cpu$", shown.out, re.M)
+    assert re.search(r"^priority +1$", shown.out, re.M)
     rows = job.history()
     assert [row.parallelism for row in rows] == [1, 3, 3]
     assert [row.decision for row in rows] == [

@@ -9,6 +9,7 @@ from redis.connection import Connection
 
 from brokers.nodes import announce
 from brokers.pool_reading import QUEUES, PoolReading, read_pool
+from brokers.requests import awaited, take
 from brokers.round_store import RoundStore, new_id
 from brokers.streams import JobStreams
 from tests.protocol.jobs import ScriptedJob
@@ -75,6 +76,15 @@ def test_job_is_read_with_everything_that_belongs_to_it(state: Redis) -> None:
     assert len(slots) == 2
     assert 0 < merged < 60_000
     assert opened == pytest.approx(reading.now_ms, abs=60_000)
+
+
+def test_requests_in_hand_are_read(state: Redis) -> None:
+    with awaited(state, "t", device="cpu", within_s=60):
+        take(state, "t", worker="w1")
+        (request,) = read(state).requests
+
+    assert (request.device, request.worker) == ("cpu", "w1")
+    assert read(state).requests == []
 
 
 def test_job_without_a_head_is_read_as_such(state: Redis) -> None:

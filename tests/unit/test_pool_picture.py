@@ -8,6 +8,7 @@ import pytest
 
 from brokers.nodes import Node
 from brokers.pool_reading import JobReading, PoolReading
+from brokers.requests import Request
 from brokers.streams import Event
 from kubeml.pool_picture import JobFacts, view_pool
 from kubeml.pool_view import PoolJob, PoolWorker
@@ -197,6 +198,40 @@ def test_job_without_live_state_is_shown_as_such() -> None:
     assert (job.id, job.state, job.workers, job.share) == ("lost", "", 0, None)
 
 
+@pytest.mark.parametrize(
+    ("changes", "nodes", "reason"),
+    [
+        ({}, ["gpu"], ""),
+        ({"participants": {}}, ["cpu"], ""),
+        ({"participants": {}}, ["gpu"], "no cpu worker in the pool (1 gpu worker)"),
+        ({"participants": {}, "head": head(stop=1)}, ["gpu"], ""),
+        ({"participants": {}, "contributions": {}}, [], "no worker in the pool: "),
+    ],
+    ids=["at work", "about to be", "nobody", "stopping", "empty pool"],
+)
+def test_job_that_nobody_can_serve_is_pending(
+    changes: dict[str, Any], nodes: list[str], reason: str
+) -> None:
+    workers = [node(f"{device}-1", device=device) for device in nodes]
+    job = a_job(**({"head": head(want=2)} | changes))
+
+    view = view_pool(a_pool(job, nodes=workers), {})
+
+    assert view.jobs[0].reason.startswith(reason)
+    assert bool(view.jobs[0].reason) == bool(reason)
+    assert view.jobs[0].state == "RUN"
+    assert view.to_wire()["jobs"][0]["state"] == ("PENDING" if reason else "RUN")
+
+
+def test_job_waits_for_a_worker_that_is_busy_with_another() -> None:
+    waits = a_job("waits", head=head(want=2), participants={}, leases={}, contributions={})
+
+    view = view_pool(a_pool(a_job(), waits, nodes=[node("w1"), node("w2")]), {})
+
+    reasons = {job.id: job.reason for job in view.jobs}
+    assert reasons == {"one": "", "waits": "waits for a free worker (2 busy with other jobs)"}
+
+
 def test_jobs_are_in_the_order_of_their_submission() -> None:
     facts = {"b": replace(FACTS, created_at=1), "a": replace(FACTS, created_at=2)}
 
@@ -244,6 +279,19 @@ def test_who_serves_another_job_by_now_does_not_wait() -> None:
 
     assert worker("w1", other, a_job()).job == "other"
     assert worker("w1", a_job(), other).job == "other"
+
+
+def test_who_answers_a_request_infers_whatever_it_waited_for() -> None:
+    waits_no_more, unheard_of = (Request(device="cpu", until=2e9, worker=w) for w in ("w1", "w9"))
+    nobody_has_it = Request(device="gpu", until=2e9)
+    pool = replace(a_pool(a_job()), requests=[waits_no_more, unheard_of, nobody_has_it])
+
+    stages = {worker.name: (worker.stage, worker.job) for worker in view_pool(pool, {}).workers}
+
+    assert stages == {
+        "w1": ("infer", ""), "w2": ("train", "one"), "w3": ("idle", ""), "w9": ("infer", ""),
+        "w10": ("idle", ""),
+    }  # fmt: skip
 
 
 def test_of_two_leases_the_later_one_counts() -> None:

@@ -42,7 +42,9 @@ def a_pool(*, jobs: int = 2, workers: int = 3) -> PoolView:
     )
 
 
-def drawn(view: PoolView, width: int, height: int | None = None, trouble: str = "") -> list[str]:
+def drawn(
+    view: PoolView, width: int | None, height: int | None = None, trouble: str = ""
+) -> list[str]:
     """The lines as they stand on a terminal that is wider, without their blanks at the end."""
     console = Console(width=300, file=io.StringIO(), record=True, color_system=None)
     console.print(screen(view, width=width, height=height, trouble=trouble))
@@ -100,6 +102,21 @@ def test_eighty_columns_keep_what_matters_whole() -> None:
     ]
     assert max(map(len, lines)) <= 80
     assert "…" not in "\n".join(lines)
+
+
+def test_a_pending_job_says_so_and_why_where_there_is_room() -> None:
+    view = a_pool()
+    view.jobs[1] = a_job("waits", reason="waits for a free worker (2 busy with other jobs)")
+
+    whole, wide, narrow = drawn(view, None), drawn(view, 180), drawn(view, 80)
+
+    assert whole[2].endswith("  REASON")
+    assert whole[4].endswith("  waits for a free worker (2 busy with other jobs)")
+    assert wide[4].endswith("  waits for a free worker (2 …")
+    assert "REASON" not in narrow[2]
+    for lines in (whole, wide, narrow):
+        assert " RUN " in lines[3]
+        assert " PENDING " in lines[4]
 
 
 @pytest.mark.parametrize("width", [40, 60, 80, 100, 140])
