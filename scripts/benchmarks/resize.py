@@ -23,7 +23,7 @@ from scripts.benchmarks.workers import Workers
 K = 25
 SLOT_S = K * paced.STEP_S
 
-#: Of a job with N=4: six slots, in a round of four and one of two.
+#: Of a job with N=4: one of K steps, and one of half as many, which leaves no more to do.
 ROUNDS = 2
 
 #: Everything here happens within this time, or not at all.
@@ -36,8 +36,8 @@ COUNTED = (
     "joins: N=4 on 2 workers, a third is started; from the start of its process, and from when it"
     " is ready for work, to the first slot that it holds",
     "leaves: the third is told to go (SIGTERM) or killed (SIGKILL) while it holds a slot, by turns"
-    " in the epoch's round of four slots and in that of two, where a worker is idle; until"
-    " another holds that slot, and until that round is merged, which takes about 1 s undisturbed;"
+    " in the first round of an epoch and in the last, whose slots take half as long; until another"
+    " holds that slot, and until that round is merged, which takes about 1 s undisturbed (0.5 s);"
     " without --hedge, nobody holds the slot of a dead worker before its lease has run out",
     "up, down: `Job.scale()` 2 -> 4 and 4 -> 2 on 4 workers anywhere in an epoch of 1.5 s,"
     " to the first slot of the epoch with the new N, and its two parts: until the epoch under way"
@@ -80,7 +80,8 @@ def run(options: argparse.Namespace) -> Report:
         workers = Workers(client)
         try:
             workers.wait_for(*(workers.start() for _ in range(2)))
-            _add(found, joins_and_leaves(client, workers, ("SIGTERM", "SIGKILL") * repeat, rng))
+            signals = ("SIGTERM", "SIGKILL") * (repeat * ROUNDS)
+            _add(found, joins_and_leaves(client, workers, signals, rng))
             dies = joins_and_leaves(client, workers, ("SIGKILL",) * repeat, rng, hedge=False)
             _add(found, {f"{name}, no hedge": v for name, v in dies.items() if "KILL" in name})
             _add(found, preemptions(client, repeat))
@@ -112,7 +113,7 @@ def joins_and_leaves(
         # The ledger is to have something that it handed in.
         _wait_for_rounds(client, job, 2)
         _wait(lambda name=name, wanted=wanted: _holds_in(wanted, held(client, job, name)))
-        time.sleep(rng.uniform(0.0, SLOT_S / 2))
+        time.sleep(rng.uniform(0.0, SLOT_S / (4 if wanted else 2)))
         slots = held(client, job, name)
         left_at_s = (workers.kill if signal_ == "SIGKILL" else workers.terminate)(name)
         changes.append(Change(what=signal_, at_s=left_at_s, worker=name, held=slots))
@@ -144,7 +145,7 @@ def changes_seen(changes: Sequence[Change], rounds: Sequence[Round]) -> Found:
             if after.worker != change.worker:
                 # Somebody may have begun with a copy before.
                 wait_s = max(0.0, after.begin_s - change.at_s)
-                where = f"{change.what}, round of {len(round_.holdings)}"
+                where = f"{change.what}, {'last' if number else 'first'} round"
                 _note(found, f"{where} -> slot held by another", wait_s)
                 _note(found, f"{where} -> round merged", round_.merged_s - change.at_s)
     return found

@@ -153,8 +153,8 @@ def test_resizing_by_workers_is_timed_by_the_ledger() -> None:
     assert changes_seen(changes, rounds) == {
         "worker started -> holds a slot": [3],
         "worker ready -> holds a slot": [0.5],
-        "SIGKILL, round of 2 -> slot held by another": [0.5],
-        "SIGKILL, round of 2 -> round merged": [1.75],
+        "SIGKILL, last round -> slot held by another": [0.5],
+        "SIGKILL, last round -> round merged": [1.75],
     }
 
 
