@@ -161,10 +161,13 @@ class JobRecords:
             self._objects.delete([f"active/{job_id}"])
 
     def deactivate(self, job_id: str) -> None:
-        """Take a job that has ended (or never began) off the active list."""
+        """Take a job that has ended (or never began) off the active list; not if it was resumed."""
         # First: the summary of an earlier life may not stand for a job that is not active.
         self.summarise(job_id)
         self._objects.delete([f"active/{job_id}"])
+        if self._is_under_way(job_id):
+            # Resumed in this very moment: recovery must find it.
+            self.activate(job_id)
 
     def summarise(self, job_id: str) -> None:
         """Write the summary of a job's last life, if that has ended."""
@@ -266,9 +269,6 @@ class JobRecords:
         except ObjectExists:
             end = JobEnd.from_wire(self._objects.get_json(key))
         self.deactivate(job_id)
-        if self.life(job_id) > life:
-            # Resumed in this very moment: recovery must find it.
-            self.activate(job_id)
         return end
 
     def end(self, job_id: str, life: int | None = None) -> JobEnd | None:
@@ -279,6 +279,14 @@ class JobRecords:
             return JobEnd.from_wire(self._objects.get_json(key))
         except (ObjectMissing, JobNotFound):
             return None
+
+    def _is_under_way(self, job_id: str) -> bool:
+        """Whether there is a record of the job, and none of its last life's end."""
+        try:
+            life = self.life(job_id)
+        except JobNotFound:
+            return False
+        return self.end(job_id, life) is None
 
     def log_lines(self, job_id: str) -> Iterator[dict[str, Any]]:
         """The log of a job's ended lives, line by line."""

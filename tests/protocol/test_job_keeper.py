@@ -96,6 +96,26 @@ def test_a_job_that_was_resumed_while_its_end_was_written_is_under_way_and_on_th
     assert client.records.active() == [job_id]
 
 
+def test_a_job_that_is_resumed_while_a_late_server_takes_it_off_the_list_stays_there(
+    client: Client, keeper: JobKeeper, monkeypatch: pytest.MonkeyPatch, job_id: str
+) -> None:
+    client.records.set_end(job_id, 0, make_end(job_id), [])
+    delete = ObjectStore.delete
+
+    def delete_late(self: ObjectStore, keys: Any) -> Any:
+        if f"active/{job_id}" in (keys := list(keys)):
+            client.job(job_id).resume(epochs=3)
+        return delete(self, keys)
+
+    monkeypatch.setattr(ObjectStore, "delete", delete_late)
+
+    # It was told of the job, whose live state is forgotten, and has read that it has ended.
+    keeper.reconcile(is_tick=False)
+
+    assert client.records.end(job_id) is None
+    assert client.records.active() == [job_id]
+
+
 def test_a_job_that_is_on_no_list_is_put_back_by_who_resumes_it_again(
     client: Client, job_id: str
 ) -> None:
