@@ -70,10 +70,20 @@ class RoundStore:
         flat = [str(part) for item in fields.items() for part in item]
         answer = self._run("init", gen, seen, "birth", birth, *flat)
         if answer[0] == "OK":
-            with redis_errors(self._where):
-                self._client.sadd(JOBS_KEY, self.job_id)
-                self._client.zrem(ENDED_KEY, self.job_id)
+            self.enlist()
         return answer[0] == "OK"
+
+    def enlist(self) -> None:
+        """Put a job that is under way on the pool's list of jobs, as it may not be.
+
+        Who retired its last life and was held up may take it off after the next one was begun: the
+        list is another slot's of a cluster than the job, and no script changes both.
+        """
+        with redis_errors(self._where):
+            pipe = self._client.pipeline(transaction=False)
+            pipe.sadd(JOBS_KEY, self.job_id)
+            pipe.zrem(ENDED_KEY, self.job_id)
+            pipe.execute()
 
     def plan(
         self,

@@ -183,6 +183,8 @@ class JobKeeper:
         asked_at = time.monotonic()
         is_ours = self._store.acquire(snap.gen, self._services.name, ttl_ms=OWNER_TTL_MS)
         self._owned_until = asked_at + OWNER_TTL_MS / 1000 if is_ours else 0.0
+        if is_ours:
+            self._store.enlist()
         return is_ours
 
     def _step(self, snap: Snapshot, *, is_tick: bool) -> bool:

@@ -9,6 +9,7 @@ from redis import Redis
 
 from brokers.connections import state_client
 from brokers.dispatch import Dispatcher
+from brokers.job_index import ENDED_KEY, JOBS_KEY, ended_jobs, live_jobs
 from brokers.objects import ObjectStore
 from brokers.settings import Settings
 from brokers.snapshot import Snapshot
@@ -114,6 +115,20 @@ def test_a_job_that_is_resumed_while_a_late_server_takes_it_off_the_list_stays_t
 
     assert client.records.end(job_id) is None
     assert client.records.active() == [job_id]
+
+
+def test_a_job_whose_last_life_is_retired_late_is_one_of_the_pool_again(
+    client: Client, keeper: JobKeeper, pool_client: Redis, job_id: str
+) -> None:
+    keeper.reconcile(is_tick=False)
+    # The last that another parameter server, held up, does for the life before.
+    pool_client.zadd(ENDED_KEY, {job_id: 2e9})
+    pool_client.srem(JOBS_KEY, job_id)
+
+    keeper.reconcile(is_tick=True)
+
+    assert live_jobs(pool_client) == [job_id]
+    assert ended_jobs(pool_client) == []
 
 
 def test_a_job_that_is_on_no_list_is_put_back_by_who_resumes_it_again(
