@@ -117,6 +117,16 @@ def test_a_job_that_is_resumed_while_a_late_server_takes_it_off_the_list_stays_t
     assert client.records.active() == [job_id]
 
 
+def test_a_job_that_is_rebuilt_is_on_the_list_whoever_took_it_off(
+    client: Client, keeper: JobKeeper, job_id: str
+) -> None:
+    client.objects.delete([f"active/{job_id}"])
+
+    keeper.reconcile(is_tick=False)
+
+    assert client.records.active() == [job_id]
+
+
 def test_a_job_whose_last_life_is_retired_late_is_one_of_the_pool_again(
     client: Client, keeper: JobKeeper, pool_client: Redis, job_id: str
 ) -> None:
