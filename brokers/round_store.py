@@ -80,10 +80,9 @@ class RoundStore:
         list is another slot's of a cluster than the job, and no script changes both.
         """
         with redis_errors(self._where):
-            pipe = self._client.pipeline(transaction=False)
-            pipe.sadd(JOBS_KEY, self.job_id)
-            pipe.zrem(ENDED_KEY, self.job_id)
-            pipe.execute()
+            run_together(
+                self._client, ["SADD", JOBS_KEY, self.job_id], ["ZREM", ENDED_KEY, self.job_id]
+            )
 
     def plan(
         self,

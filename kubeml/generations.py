@@ -62,7 +62,7 @@ class Generations:
         life = self._records.life(job_id)
         spec = self._records.spec(job_id, life)
         # Whoever took its last life off the list may have died before it looked for this one.
-        self._records.activate(job_id)
+        self._records.put_back(job_id)
         number = self._records.next_generation(job_id, why=why)
         if number is None:
             return False

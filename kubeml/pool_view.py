@@ -112,5 +112,7 @@ class PoolView:
 
     def to_wire(self) -> dict[str, Any]:
         """The view as JSON-able values."""
-        jobs = [asdict(job) | {"state": job.shown_state} for job in self.jobs]
-        return asdict(self) | {"jobs": jobs}
+        wire = asdict(self)
+        for row, job in zip(wire["jobs"], self.jobs, strict=True):
+            row["state"] = job.shown_state
+        return wire

@@ -165,9 +165,9 @@ class JobRecords:
         # First: the summary of an earlier life may not stand for a job that is not active.
         self.summarise(job_id)
         self._objects.delete([f"active/{job_id}"])
-        if self._is_under_way(job_id):
+        if self.end(job_id) is None:
             # Resumed in this very moment: recovery must find it.
-            self.activate(job_id)
+            self.put_back(job_id)
 
     def summarise(self, job_id: str) -> None:
         """Write the summary of a job's last life, if that has ended."""
@@ -279,14 +279,6 @@ class JobRecords:
             return JobEnd.from_wire(self._objects.get_json(key))
         except (ObjectMissing, JobNotFound):
             return None
-
-    def _is_under_way(self, job_id: str) -> bool:
-        """Whether there is a record of the job, and none of its last life's end."""
-        try:
-            life = self.life(job_id)
-        except JobNotFound:
-            return False
-        return self.end(job_id, life) is None
 
     def log_lines(self, job_id: str) -> Iterator[dict[str, Any]]:
         """The log of a job's ended lives, line by line."""

@@ -23,7 +23,7 @@ from scripts.benchmarks.workers import Workers
 K = 25
 SLOT_S = K * paced.STEP_S
 
-#: Of a job with N=4: one of K steps, and one of half as many, which leaves no more to do.
+#: In an epoch of a job with N=4: one of K steps, and a last one of half as many.
 ROUNDS = 2
 
 #: Everything here happens within this time, or not at all.
