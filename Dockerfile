@@ -1,6 +1,6 @@
 # One image for every role: kubeml worker | ps | control | flower.
-#   docker build -t kubeml:0.2.0-cpu .
-#   docker build -t kubeml:0.2.0-cuda --build-arg VARIANT=cuda .
+#   docker build -t kubeml:0.3.0.dev0-cpu .
+#   docker build -t kubeml:0.3.0.dev0-cuda --build-arg VARIANT=cuda .
 # VARIANT      cpu or cuda: what torch has to be built for; the build fails if a cuda image got none
 # TORCH_INDEX  one more index to find torch in. PyPI's own wheel brings CUDA, and runs on CPUs too;
 #              an index of CPU builds makes the cpu image smaller by some gigabytes

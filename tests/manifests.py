@@ -4,6 +4,7 @@ import json
 import shutil
 import subprocess
 import sys
+import tomllib
 from collections.abc import Iterator
 from functools import lru_cache
 from pathlib import Path
@@ -68,6 +69,12 @@ def pods(manifests: list[Manifest]) -> Iterator[tuple[str, Any, Any]]:
         spec = manifest["spec"]["template"]["spec"]
         (container,) = spec["containers"]
         yield manifest["metadata"]["name"], spec, container
+
+
+def image(variant: str) -> str:
+    """The image of this tree's version, as the Dockerfile says to name it."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    return f"kubeml:{project['version']}-{variant}"
 
 
 @lru_cache(maxsize=1)

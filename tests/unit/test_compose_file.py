@@ -2,13 +2,12 @@
 
 import re
 import subprocess
-from importlib.metadata import version
 from typing import Any
 
 import pytest
 from jsonschema import Draft7Validator
 
-from tests.manifests import KNOWN, ROOT, compose, constraints, schema
+from tests.manifests import KNOWN, ROOT, compose, constraints, image, schema
 
 STACK = compose()
 SERVICES: dict[str, Any] = STACK["services"]
@@ -30,7 +29,7 @@ def test_it_is_what_the_compose_specification_says() -> None:
 def test_service_is_pinned_restricted_checked_and_ours_alone(name: str) -> None:
     service = SERVICES[name]
 
-    assert re.search(r":v?\d+\.\d+(\.\d+)?(-cpu|-cuda)?$", service["image"])
+    assert re.search(r":v?\d+\.\d+(\.\d+)?(\.dev\d+)?(-cpu|-cuda)?$", service["image"])
     assert int(service["user"].split(":")[0]) > 0
     assert service["read_only"] is True
     assert service["cap_drop"] == ["ALL"]
@@ -51,7 +50,7 @@ def test_service_of_ours_has_its_roles_credentials_and_known_settings(name: str)
     assert service["env_file"] == f".compose/{role}.env"
     assert service.get("environment", {}).keys() <= KNOWN
     assert service["depends_on"]["valkey"] == {"condition": "service_healthy"}
-    assert service["image"] == f"kubeml:{version('kubeml')}-{'cuda' if 'gpu' in name else 'cpu'}"
+    assert service["image"] == image("cuda" if "gpu" in name else "cpu")
 
 
 def test_no_secret_stands_in_the_file_nor_is_tracked() -> None:
