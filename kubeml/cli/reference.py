@@ -1,0 +1,7 @@
+"""The whole command line as one object: the documents' page of commands is made from it."""
+
+from typer.main import get_command
+
+from kubeml.cli.app import app
+
+command = get_command(app)
