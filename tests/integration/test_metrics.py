@@ -327,7 +327,7 @@ def test_dashboard_alerts_and_documents_name_what_is_exported(pool: MeasuredPool
 
     alerts = named((ROOT / "k8s/monitoring/alerts.yaml").read_text())
     asked = named("\n".join(queries()))
-    told = named((ROOT / "docs/metrics.md").read_text())
+    told = named((ROOT / "docs/reference/metrics.md").read_text())
 
     assert len(alerts) > 10
     assert len(asked) > 30
