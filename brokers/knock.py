@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 from typing import Any, Self
 
+from brokers.texts import as_text
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Knock:
@@ -28,7 +30,7 @@ class Knock:
         _, entries = answer[0] if isinstance(answer[0], list) else answer
         found = [dict(zip(flat[::2], flat[1::2], strict=True)) for _, flat in entries]
         return cls(
-            id=entries[-1][0].decode(),
+            id=as_text(entries[-1][0]),
             left=min(int(fields.get(b"left", 0)) for fields in found),
-            chunks=tuple(key.decode() for fields in found if (key := fields.get(b"chunk"))),
+            chunks=tuple(as_text(key) for fields in found if (key := fields.get(b"chunk"))),
         )

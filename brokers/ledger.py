@@ -1,7 +1,10 @@
 """The ledger of one epoch, as it stands in the round store's hash ``g``."""
 
+import json
 from collections.abc import Mapping
-from typing import NamedTuple, Self
+from typing import Any, NamedTuple, Self
+
+from brokers.texts import as_text
 
 
 class Ledger(NamedTuple):
@@ -23,8 +26,23 @@ class Ledger(NamedTuple):
         """Sort the fields of the hash: ``N``, ``tN`` and ``fN``, each N a whole number."""
         of_kind: dict[str, dict[int, str]] = {"": {}, "f": {}, "t": {}}
         for key, text in raw.items():
-            name = key.decode()
+            name = as_text(key)
             number = name.lstrip("ft")
-            of_kind[name.removesuffix(number)][int(number)] = text.decode()
+            of_kind[name.removesuffix(number)][int(number)] = as_text(text)
         failed = [text for _, text in sorted(of_kind["f"].items())]
         return cls(merged=of_kind[""], failed=failed, timings=of_kind["t"])
+
+    def failed_attempts(self) -> list[dict[str, Any]]:
+        """What is noted of each failed attempt; one that nobody can read is left out.
+
+        Notes are for people: they must not keep an epoch from being recorded.
+        """
+        return [attempt for text in self.failed if (attempt := _attempt(text))]
+
+
+def _attempt(text: str) -> dict[str, Any]:
+    try:
+        value = json.loads(text)
+    except (ValueError, RecursionError):
+        return {}
+    return value if isinstance(value, dict) else {}

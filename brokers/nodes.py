@@ -10,6 +10,7 @@ from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any
 
 from brokers.errors import KubemlError, redis_errors
+from brokers.texts import as_text
 
 if TYPE_CHECKING:
     from redis import Redis
@@ -96,7 +97,7 @@ def alive_nodes(client: "Redis", *, role: str = "", device: str = "") -> list[No
         clock: Any = client.time()
         rows: Mapping[bytes, bytes] = client.hgetall(NODES_KEY)  # type: ignore[assignment]
         now = server_time(clock)
-        nodes = [node for name, text in rows.items() if (node := _node(name.decode(), text))]
+        nodes = [node for name, text in rows.items() if (node := _node(as_text(name), text))]
         silent = [node.name for node in nodes if abs(now - node.at) > _FORGET_AFTER_S]
         if silent:
             client.hdel(NODES_KEY, *silent)
@@ -109,13 +110,13 @@ def alive_nodes(client: "Redis", *, role: str = "", device: str = "") -> list[No
 
 def alive_among(rows: Mapping[bytes, bytes], now: float) -> list[Node]:
     """The nodes in the table's rows that were heard of lately, by name."""
-    nodes = [node for name, text in rows.items() if (node := _node(name.decode(), text))]
+    nodes = [node for name, text in rows.items() if (node := _node(as_text(name), text))]
     return sorted((node for node in nodes if node.is_alive(now)), key=lambda node: node.name)
 
 
 def silent_among(rows: Mapping[bytes, bytes], now: float) -> list[Node]:
     """Those that went without a goodbye within the last hour, and have not come back."""
-    nodes = [node for name, text in rows.items() if (node := _node(name.decode(), text))]
+    nodes = [node for name, text in rows.items() if (node := _node(as_text(name), text))]
     return [node for node in nodes if ALIVE_FOR_S <= abs(now - node.at) <= _FORGET_AFTER_S]
 
 

@@ -15,6 +15,7 @@ from brokers.queues import DEVICES, worker_queues
 from brokers.requests import REQUESTS_KEY, Request, awaited_among
 from brokers.round_store import RoundStore
 from brokers.streams import Event
+from brokers.texts import as_fields, as_text
 from brokers.topology import CONTROL_QUEUE, PS_QUEUE
 
 if TYPE_CHECKING:
@@ -134,7 +135,7 @@ def read_pool(
             pipe.xrevrange(store.key("ev"), count=_NUM_EVENTS)
         clock, requests, *answers = pipe.execute()
         each = [answers[first : first + 6] for first in range(0, len(answers), 6)]
-        ledgers = _last_rounds(state, stores, [_texts(answer[0]) for answer in each])
+        ledgers = _last_rounds(state, stores, [as_fields(answer[0]) for answer in each])
     now_ms = clock[0] * 1000 + clock[1] / 1000
     return PoolReading(
         now_ms=now_ms,
@@ -171,19 +172,19 @@ def queue_lengths(broker: "Redis", *, where: str) -> dict[str, int]:
 
 def _job(job_id: str, answer: Sequence[Any], ledger: Sequence[bytes | None]) -> JobReading:
     head, leases, contributions, participants, tickets, events = answer
-    merged, timing = (None if text is None else json.loads(text) for text in ledger)
+    merged, timing = (None if text is None else json.loads(as_text(text)) for text in ledger)
     return JobReading(
         id=job_id,
-        head=_texts(head),
-        leases={int(slot): json.loads(text) for slot, text in leases.items()},
-        contributions={int(slot): json.loads(text) for slot, text in contributions.items()},
-        participants={token.decode(): at for token, at in participants},
+        head=as_fields(head),
+        leases=_records(leases),
+        contributions=_records(contributions),
+        participants={as_text(token): at for token, at in participants},
         tickets=[at for _, at in tickets],
-        events=[Event.from_entry(entry.decode(), fields) for entry, fields in reversed(events)],
+        events=[Event.from_entry(as_text(entry), fields) for entry, fields in reversed(events)],
         merged=merged or [],
         timing=timing,
     )
 
 
-def _texts(raw: Mapping[bytes, bytes]) -> dict[str, str]:
-    return {key.decode(): value.decode() for key, value in raw.items()}
+def _records(raw: Mapping[bytes, bytes]) -> dict[int, Record]:
+    return {int(slot): json.loads(as_text(text)) for slot, text in raw.items()}

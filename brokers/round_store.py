@@ -18,6 +18,7 @@ from brokers.ledger import Ledger
 from brokers.protocol import Contribution, TensorRef
 from brokers.scripts import as_texts, command, run_together
 from brokers.snapshot import Snapshot
+from brokers.texts import as_fields, as_text, to_bytes
 
 if TYPE_CHECKING:
     from redis import Redis
@@ -27,6 +28,9 @@ if TYPE_CHECKING:
 
 #: So many failed attempts of an epoch are noted, see ``note_failed`` in ``lua/_prelude.lua``.
 _MAX_FAILED = 500
+
+#: Of a longer reason (a traceback, mostly) the rest is left out.
+_MAX_REASON_CHARS = 20_000
 
 
 class RoundStore:
@@ -106,7 +110,8 @@ class RoundStore:
 
     def finish(self, gen: str, rid: str, new_rid: str, *, to: str, reason: str = "") -> str:
         """Close an epoch (to PLAN) or the job (DONE, STOPPED, FAILED). OK, STALE, MORE or GONE."""
-        return self._run("finish", gen, rid, new_rid, to, reason)[0]
+        text = to_bytes(reason, max_chars=_MAX_REASON_CHARS)
+        return self._run("finish", gen, rid, new_rid, to, text)[0]
 
     def stop(self, gen: str) -> str:
         """Ask the job to end. OK, FINAL or GONE."""
@@ -224,7 +229,8 @@ class RoundStore:
 
     def kick(self, gen: str, rid: str, *, slot: int, who: str, kind: str, why: str) -> str:
         """Drop a contribution (kind bad, who = cid) or a lease (error, drain; who = token)."""
-        return self._run("kick", gen, rid, slot, who, kind, why[:20_000])[0]
+        text = to_bytes(why, max_chars=_MAX_REASON_CHARS)
+        return self._run("kick", gen, rid, slot, who, kind, text)[0]
 
     def wait_for_bell(self, after: str, *, block_ms: int) -> bool:
         """Return when the bell has rung after the given id, or the time is over; whether it has."""
@@ -321,7 +327,7 @@ class RoundStore:
         """The job's head; empty if there is none."""
         with redis_errors(self._where):
             raw: Mapping[bytes, bytes] = self._client.hgetall(self._keys[0])  # type: ignore[assignment]
-        return {key.decode(): value.decode() for key, value in raw.items()}
+        return as_fields(raw)
 
     def snapshot(
         self, *, first: Sequence[Sequence[Any]] = (), chunks: Sequence[str] = ()
@@ -354,7 +360,7 @@ class RoundStore:
             return []
         with redis_errors(self._where):
             texts: Any = self._client.hmget(self._keys[7], names)
-        return [text.decode() for text in texts if text is not None]
+        return [as_text(text) for text in texts if text is not None]
 
     def _run(
         self,

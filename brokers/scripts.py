@@ -6,6 +6,7 @@ from importlib import resources
 from typing import TYPE_CHECKING, Any
 
 from brokers import bulk
+from brokers.texts import as_text
 
 if TYPE_CHECKING:
     from redis import Redis
@@ -59,4 +60,4 @@ def run_together(client: "Redis", *commands: Sequence[Any]) -> list[Any]:
 
 def as_texts(answer: Sequence[Any]) -> list[str]:
     """A script's answer, decoded."""
-    return [part.decode() if isinstance(part, bytes) else str(part) for part in answer]
+    return [as_text(part) if isinstance(part, bytes) else str(part) for part in answer]

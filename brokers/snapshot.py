@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from typing import Any, Self
 
 from brokers.protocol import TensorRef
+from brokers.texts import as_text
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,14 +74,14 @@ class Snapshot:
     def from_answer(cls, answer: Sequence[Any], chunks: Mapping[str, bytes | None]) -> Self:
         """Read what LOOK answers, and what was read along with it."""
         clock, head, contributions, seen, tickets, optimizer, local = answer
-        fields = {key.decode(): value.decode() for key, value in _pairs(head)}
+        fields = {as_text(key): as_text(value) for key, value in _pairs(head)}
         now_ms = float(clock)
         oldest = now_ms - float(fields.get("lease_ms") or 0)
         return cls(
             head=fields,
             contributions=_by_slot(contributions),
             num_live=sum(1 for _, at in _pairs(seen) if float(at) >= oldest),
-            tickets={ticket.decode(): float(at) for ticket, at in _pairs(tickets)},
+            tickets={as_text(ticket): float(at) for ticket, at in _pairs(tickets)},
             optimizer=_by_slot(optimizer),
             local=_by_slot(local),
             now_ms=now_ms,
@@ -89,7 +90,7 @@ class Snapshot:
 
 
 def _by_slot(flat: Sequence[bytes]) -> dict[int, str]:
-    return {int(slot): text.decode() for slot, text in _pairs(flat)}
+    return {int(slot): as_text(text) for slot, text in _pairs(flat)}
 
 
 def _pairs(flat: Sequence[bytes]) -> "zip[tuple[bytes, bytes]]":

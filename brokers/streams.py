@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Self
 from brokers.connections import MAX_BLOCK_MS, stream_entries
 from brokers.errors import redis_errors
 from brokers.scripts import run_together
+from brokers.texts import as_text
 
 if TYPE_CHECKING:
     from redis import Redis
@@ -44,9 +45,9 @@ class Event:
         """Read an entry of the stream."""
         return cls(
             id=entry_id,
-            kind=fields[b"kind"].decode(),
+            kind=as_text(fields[b"kind"]),
             at=int(entry_id.partition("-")[0]) / 1000,
-            fields=json.loads(fields[b"fields"]),
+            fields=json.loads(as_text(fields[b"fields"])),
         )
 
 
@@ -117,7 +118,7 @@ class JobStreams:
     def lines(self, *, since: str = "0", block_ms: int = 0) -> list[tuple[str, LogLine]]:
         """(stream id, log line) after ``since``, oldest first."""
         return [
-            (entry_id, LogLine(**json.loads(fields[b"line"])))
+            (entry_id, LogLine(**json.loads(as_text(fields[b"line"]))))
             for entry_id, fields in self._read(self._log, since, block_ms)
         ]
 
@@ -128,4 +129,4 @@ class JobStreams:
         with redis_errors(self._where):
             answer: Any = self._client.xread({key: since}, count=1000, block=block)
         for entry_id, fields in stream_entries(answer):
-            yield entry_id.decode(), fields
+            yield as_text(entry_id), fields

@@ -10,6 +10,7 @@ from brokers.job_index import JOBS_KEY
 from brokers.nodes import NODES_KEY, Node, alive_among, server_time, silent_among
 from brokers.queues import DEVICES, infer_queue
 from brokers.requests import REQUESTS_KEY, Request, awaited_among
+from brokers.texts import as_text
 
 if TYPE_CHECKING:
     from redis import Redis
@@ -90,7 +91,7 @@ def read_workload(client: "Redis", *, where: str = "the state server") -> Worklo
         pipe.hgetall(REQUESTS_KEY)
         pipe.time()
         members, rows, requests, clock = pipe.execute()
-        ids = sorted(member.decode() for member in members)
+        ids = sorted(as_text(member) for member in members)
         for job_id in ids:
             prefix = f"kml:{{{job_id}}}"
             pipe.hmget(f"{prefix}:h", _HEAD)
@@ -137,7 +138,7 @@ def busy_workers(
 def _worker(record: bytes) -> str:
     """Whose lease or contribution it is; "" for a lease given back, or what nobody can read."""
     try:
-        value = json.loads(record)
+        value = json.loads(as_text(record))
     except ValueError:
         return ""
     if not isinstance(value, dict) or not value.get("t", value.get("token")):
@@ -147,11 +148,7 @@ def _worker(record: bytes) -> str:
 
 def _live_job(job_id: str, answers: Sequence[Any], now_ms: float) -> LiveJob:
     fields, contributed, seen, tickets = answers
-    head = {
-        name: value.decode(errors="replace")
-        for name, value in zip(_HEAD, fields, strict=True)
-        if value
-    }
+    head = {name: as_text(value) for name, value in zip(_HEAD, fields, strict=True) if value}
     oldest = now_ms - _whole(head, "lease_ms")
     used_ms = _whole(head, "used_ms")
     if head.get("used_at"):

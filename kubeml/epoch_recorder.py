@@ -75,7 +75,7 @@ class EpochRecorder:
             "epoch": epoch,
             "gen": snap.number("gen"),
             "rounds": ledger,
-            "failed": [json.loads(text) for text in live.failed],
+            "failed": live.failed_attempts(),
             "timings": timings,
             "planning_ms": snap.number("planning_ms"),
         }

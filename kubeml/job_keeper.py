@@ -6,7 +6,7 @@ script that refuses what is out of date. It may be killed, paused or doubled at 
 
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -23,12 +23,7 @@ from kubeml.checkpoint import Checkpoints
 from kubeml.contributions import ledger_entry
 from kubeml.dispatch_watch import DispatchWatch
 from kubeml.epoch_recorder import EpochRecorder
-from kubeml.errors import (
-    BackendUnreachable,
-    ChunksMissing,
-    Corrupted,
-    KubemlError,
-)
+from kubeml.errors import BackendUnreachable, ChunksMissing, Corrupted, KubemlError
 from kubeml.generations import Generations
 from kubeml.job import JobSpec, State
 from kubeml.job_tensors import JobTensors
@@ -91,6 +86,8 @@ class JobKeeper:
         self._owned_until = 0.0
         self._knock = "0-0"
         self._merging_since = 0.0
+        #: Why its metrics are incomplete, as it was logged last.
+        self._unnoted = ""
         #: Chunks that were handed in since the last merge.
         self._handed_in: list[str] = []
         #: Commands that nobody waits for: they go along with the next ones.
@@ -151,7 +148,8 @@ class JobKeeper:
             if not snap.head:
                 return self._revive(why="its live state was lost")
             self._note_generation(snap.gen)
-            self._services.books.look(self.job_id, snap, time.monotonic(), self._store.failed)
+            books = self._services.books
+            self._note(books.look, self.job_id, snap, time.monotonic(), self._store.failed)
             work_on(self.job_id, epoch=snap.number("epoch"), round_index=snap.number("round"))
             if State(snap.state).is_final:
                 if not self._conclude(snap):
@@ -173,6 +171,15 @@ class JobKeeper:
                 again = True
             if not again:
                 return True
+
+    def _note(self, note: Callable[..., None], *what: object) -> None:
+        """Write something into the metrics' books. They look on: the job does not wait for them."""
+        try:
+            note(*what)
+        except Exception as err:  # whatever it is: the job's end must not depend on it
+            if repr(err) != self._unnoted:
+                self._unnoted = repr(err)
+                logger.exception("job %s: its metrics are incomplete", self.job_id)
 
     def _note_generation(self, gen: str) -> None:
         if gen != self._gen:
@@ -252,7 +259,7 @@ class JobKeeper:
             return answer in {"MORE", "CHANGED", "STALE"}
         fail_points.reach("after_advance")
         merge_s = time.monotonic() - self._merging_since
-        self._services.books.note_merge(self.job_id, snap, contributions, merge_s)
+        self._note(self._services.books.note_merge, self.job_id, snap, contributions, merge_s)
         self._merger.remember(weights, staged.blob)
         replaced = [snap.optimizer.get(c.slot, "") for c in contributions if c.optimizer]
         stale = [TensorRef.from_json(t) for t in (*snap.local.values(), *replaced) if t]
@@ -310,7 +317,7 @@ class JobKeeper:
         )
         if row is None:
             return
-        self._services.books.of(self.job_id).note_row(row)
+        self._note(self._services.books.of(self.job_id).note_row, row)
         goal = self.spec.goal_accuracy
         reached = bool(goal and row.accuracy is not None and row.accuracy >= goal)
         if reached or row.epoch >= self.spec.epochs:

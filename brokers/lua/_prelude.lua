@@ -119,13 +119,21 @@ local function most()
   return cap
 end
 
+-- At most so many bytes of a text, up to the end of a character: half of one is no text any more.
+local function cut(text, most)
+  if #text <= most then return text end
+  -- Bytes from 128 to 191 go on with a character.
+  while most > 0 and string.find(text, '^[\128-\191]', most + 1) do most = most - 1 end
+  return string.sub(text, 1, most)
+end
+
 -- An attempt that came to nothing, for the ledger; bounded, since reasons can be long.
 local function note_failed(slot, record, kind, why)
   local n = redis.call('HINCRBY', H, 'failed', 1)
   if n > 500 then return end
   redis.call('HSET', G, 'f' .. n, cjson.encode({
     round = number('round'), slot = tonumber(slot), stage = head('state'), attempt = record.n,
-    token = tostring(record.t or ''), worker = tostring(record.w or ''), kind = kind, why = string.sub(why, 1, 2000),
+    token = tostring(record.t or ''), worker = tostring(record.w or ''), kind = kind, why = cut(why, 2000),
     at = now(),
   }))
 end

@@ -168,7 +168,7 @@ def bounded(books: Mapping[str, JobBook]) -> dict[str, JobBook]:
 def _reason(text: str) -> str:
     try:
         kind = json.loads(text)["kind"]
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, RecursionError):
         return "other"
     return kind if kind in REASONS else "other"
 

@@ -7,10 +7,12 @@ from typing import Any
 import pytest
 from redis import Redis
 
+from brokers.answers import Work
 from brokers.connections import state_client
 from brokers.dispatch import Dispatcher
 from brokers.job_index import ENDED_KEY, JOBS_KEY, ended_jobs, live_jobs
 from brokers.objects import ObjectStore
+from brokers.round_store import RoundStore
 from brokers.settings import Settings
 from brokers.snapshot import Snapshot
 from brokers.topology import CONTROL_QUEUE
@@ -174,6 +176,59 @@ def test_each_plan_is_asked_for_afresh_and_then_ever_more_rarely(
     assert waits(1) == [2, 6, 14]
     # As when a job is stopped and resumed again and again.
     assert waits(2) == [2, 6, 14]
+
+
+@pytest.mark.parametrize("is_cut", [False, True], ids=["whole", "cut by an earlier version"])
+def test_a_job_whose_function_raises_a_long_text_of_any_characters_ends(
+    client: Client, keeper: JobKeeper, pool_client: Redis, job_id: str, *, is_cut: bool
+) -> None:
+    why = "-" + "日本語" * 800
+    store = fail_with(keeper, pool_client, job_id, why)
+    if is_cut:
+        text: Any = pool_client.hget(store.key("g"), "f1")
+        pool_client.hset(store.key("g"), "f1", text.replace("日".encode(), b"\xe6\x97"))
+
+    assert not keeper.reconcile(is_tick=True)
+
+    end = client.records.end(job_id)
+    assert end is not None
+    assert (end.state, end.reason) == (State.FAILED, why)
+    assert client.records.active() == []
+
+
+def test_books_that_cannot_be_kept_stop_no_job_and_are_told_of_once(
+    client: Client,
+    keeper: JobKeeper,
+    pool_client: Redis,
+    job_id: str,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    def look(*_args: object) -> None:
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(JobBooks, "look", look)
+    fail_with(keeper, pool_client, job_id, "the ink has run out")
+    assert not keeper.reconcile(is_tick=True)
+
+    end = client.records.end(job_id)
+    assert end is not None
+    assert end.reason == "the ink has run out"
+    assert caplog.text.count("its metrics are incomplete") == 1
+
+
+def fail_with(keeper: JobKeeper, pool_client: Redis, job_id: str, why: str) -> RoundStore:
+    """Let the job's function raise as often as it may; nobody has looked after it since."""
+    keeper.reconcile(is_tick=False)
+    store = RoundStore(pool_client, job_id)
+    gen, answer = store.head()["gen"], "OK"
+    while answer == "OK":
+        pool_client.zadd(store.key("d"), {"ticket": 0})
+        work = store.take(gen, token="t", ticket="ticket", stage="init")
+        assert isinstance(work, Work)
+        answer = store.kick(gen, work.rid, slot=0, who="t", kind="error", why=why)
+    assert answer == "FAILED"
+    return store
 
 
 _EMPTY = Snapshot(

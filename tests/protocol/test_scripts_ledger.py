@@ -3,6 +3,8 @@
 import json
 from typing import Any
 
+import pytest
+
 from tests.protocol.jobs import LEASE_MS, ScriptedJob
 
 
@@ -74,3 +76,57 @@ def test_notes_are_bounded_and_begin_anew_with_the_next_epoch(job: ScriptedJob) 
     job.plan(epoch=2, slots=1)
 
     assert failed(job) == []
+
+
+@pytest.mark.parametrize("before", range(4))
+@pytest.mark.parametrize("character", ["é", "日", "🚂"])
+def test_a_long_reason_is_cut_between_two_characters(
+    job: ScriptedJob, character: str, before: int
+) -> None:
+    job.begin_planned(slots=1)
+    work = job.join("a")
+    why = "-" * before + character * 2000
+
+    job.store.kick(job.gen, work.rid, slot=work.slot, who="a", kind="error", why=why)
+
+    (noted,) = failed(job)
+    assert why.startswith(noted["why"])
+    assert 2000 - len(character.encode()) < len(noted["why"].encode()) <= 2000
+    raw: Any = job.client.hget(job.store.key("g"), "f1")
+    assert json.loads(raw.decode()) == noted
+
+
+@pytest.mark.parametrize("length", [1999, 2000])
+def test_a_reason_that_is_short_enough_stays_whole(job: ScriptedJob, length: int) -> None:
+    job.begin_planned(slots=1)
+    work = job.join("a")
+    why = "-" * (length - 3) + "日"
+
+    job.store.kick(job.gen, work.rid, slot=work.slot, who="a", kind="error", why=why)
+
+    assert failed(job)[0]["why"] == why
+
+
+def test_a_reason_that_has_no_encoding_is_told_all_the_same(job: ScriptedJob) -> None:
+    job.begin_planned(slots=1, max_errors=1)
+    work = job.join("a")
+
+    job.store.kick(
+        job.gen, work.rid, slot=work.slot, who="a", kind="error", why="no file \udcff.npy"
+    )
+
+    assert job.head["reason"] == failed(job)[0]["why"] == "no file ?.npy"
+
+
+def test_what_an_earlier_version_cut_inside_a_character_is_read(job: ScriptedJob) -> None:
+    job.begin_planned(slots=1)
+    halved = b'{"kind": "error", "why": "\xe6\x97\xa5\xe6\x97"}'
+    cut_escape = b'{"kind": "error", "why": "\\u65'
+    job.client.hset(job.store.key("g"), mapping={"f1": halved, "f2": cut_escape})
+    job.client.hset(job.store.key("h"), "reason", b"\xe6\x97")
+    job.client.hset(job.store.key("c"), "0", b"\xe6\x97")
+
+    assert json.loads(job.store.failed(1, 2)[0])["why"] == "日\ufffd"
+    assert job.store.ledger().failed_attempts() == [{"kind": "error", "why": "日\ufffd"}]
+    assert job.head["reason"] == job.store.snapshot().head["reason"] == "\ufffd"
+    assert job.store.snapshot().contributions == {0: "\ufffd"}

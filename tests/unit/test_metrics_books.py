@@ -77,6 +77,15 @@ def test_failed_attempts_are_counted_once_by_reason() -> None:
     assert book.retries == {"lost": 2, "error": 1, "bad": 0, "drain": 0, "other": 0}
 
 
+@pytest.mark.parametrize("text", ['{"kind": "err', '{"kind": "error", "why": "\\u65', "[]", "7"])
+def test_a_failed_attempt_that_nobody_can_read_has_another_reason(text: str) -> None:
+    book = JobBook()
+
+    book.look(make_snap(failed=1), 0, lambda _first, _last: [text])
+
+    assert book.retries["other"] == 1
+
+
 def test_failed_attempts_of_the_next_epoch_and_generation_begin_anew() -> None:
     book = JobBook()
 
