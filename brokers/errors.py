@@ -2,6 +2,7 @@
 
     KubemlError                 everything kubeml raises on purpose
     ├── BackendUnreachable      Redis or S3 does not answer (exit 5)
+    │   └── OutcomeUnknown      and nobody knows whether it did what it was asked to
     ├── BackendRefused          it answers, and refuses (exit 5)
     │   └── BucketMissing       S3 has no such bucket
     ├── ObjectMissing           an S3 object that should exist does not
@@ -49,6 +50,19 @@ class BackendUnreachable(KubemlError):
     def __str__(self) -> str:
         tail = f" ({self.detail})" if self.detail else ""
         return f"{self.backend} at {self.where} does not answer{tail}"
+
+
+@dataclass(eq=False, kw_only=True)
+class OutcomeUnknown(BackendUnreachable):
+    """S3 was asked to create an object, and nobody can tell whether it did."""
+
+    backend: str = "s3"
+    key: str
+    hint: str = "when S3 answers again, look whether it is there before you create it again"
+
+    def __str__(self) -> str:
+        tail = f" ({self.detail})" if self.detail else ""
+        return f"s3 at {self.where}: it is not known whether {self.key!r} was written{tail}"
 
 
 @dataclass(eq=False, kw_only=True)

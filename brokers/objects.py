@@ -9,10 +9,14 @@ from typing import Any
 
 from brokers.errors import (
     BackendRefused,
+    BackendUnreachable,
     BucketMissing,
     Corrupted,
     InvalidSetting,
+    KubemlError,
+    ObjectExists,
     ObjectMissing,
+    OutcomeUnknown,
     s3_errors,
 )
 from brokers.settings import Settings, mask_url
@@ -60,15 +64,41 @@ class ObjectStore:
                 Bucket=self.bucket, Key=key, Body=data if isinstance(data, bytes) else bytes(data)
             )
 
-    def create(self, key: str, data: bytes) -> None:
+    def create(self, key: str, data: bytes, *, is_unique: bool = False) -> None:
         """Write an object that must not exist yet.
+
+        boto3 repeats a request whose reply was lost, and is then told that the object exists: the
+        one that the first request wrote.
+
+        Args:
+            key: Its key.
+            data: Its content.
+            is_unique: Whether no other writer can have this very content. Then the object is read
+                back, and counts as written if that is what it holds. A claim that two writers may
+                make in the same words must not say so: both would win.
 
         Raises:
             ObjectExists: It does. (Some servers let concurrent creators both win; Redis is the
                 arbiter where that matters.)
+            OutcomeUnknown: With ``is_unique``: it may have been written, and cannot be read back.
         """
-        with self._errors(key):
-            self._client.put_object(Bucket=self.bucket, Key=key, Body=data, IfNoneMatch="*")
+        try:
+            with self._errors(key):
+                self._client.put_object(Bucket=self.bucket, Key=key, Body=data, IfNoneMatch="*")
+        except (ObjectExists, BackendUnreachable) as err:
+            if not is_unique:
+                raise
+            self._require_content(key, data, err)
+
+    def _require_content(self, key: str, data: bytes, err: KubemlError) -> None:
+        """Look whether an object was written although its creation ended with ``err``."""
+        try:
+            there = self.get(key)
+        except KubemlError as again:
+            # Missing, too, is no answer: a request that was cut off may arrive yet.
+            raise OutcomeUnknown(where=self.where, key=key, detail=str(err)) from again
+        if there != data:
+            raise ObjectExists(key=key) from err
 
     def get(self, key: str) -> bytes:
         """Read a whole object.
@@ -86,11 +116,13 @@ class ObjectStore:
             )
         return bytes(body)
 
-    def put_json(self, key: str, value: Any, *, create: bool = False) -> None:
-        """Write a JSON document; with ``create``, only if there is none."""
+    def put_json(
+        self, key: str, value: Any, *, create: bool = False, is_unique: bool = False
+    ) -> None:
+        """Write a JSON document; with ``create``, only if there is none: see there."""
         data = json.dumps(value, separators=(",", ":"), allow_nan=False).encode()
         if create:
-            self.create(key, data)
+            self.create(key, data, is_unique=is_unique)
         else:
             self.put(key, data)
 

@@ -25,6 +25,8 @@ from kubeml.checks import NAME, check_name
 from kubeml.data_files import ArraySource, open_array
 from kubeml.dataset_upload import DataWarning, Progress, SplitSource, Upload
 from kubeml.errors import (
+    BackendRefused,
+    BackendUnreachable,
     Conflict,
     DatasetNotFound,
     InvalidDataset,
@@ -33,6 +35,7 @@ from kubeml.errors import (
     NameTaken,
     ObjectExists,
     ObjectMissing,
+    OutcomeUnknown,
 )
 
 __all__ = ["DataWarning", "Datasets"]
@@ -83,6 +86,8 @@ class Datasets:
             InvalidDataset: The arrays cannot be used; nothing was written.
             NameTaken: There is a dataset of this name.
             BackendUnreachable, BackendRefused: S3 fails; what was put is taken away if it can be.
+            OutcomeUnknown: S3 fails as the dataset is published. It may be there: nothing is
+                taken away.
         """
         check_name("--name", name)
         sources: dict[Split, SplitSource] = {
@@ -98,9 +103,9 @@ class Datasets:
             manifest = self._upload(name, version, sources, on_progress)
         except BaseException:
             # Ctrl-C too. If S3 is what failed, the next create or delete of the name cleans up.
-            with suppress(KubemlError):
-                self.objects.delete_prefix(version_prefix(name, version))
+            self._take_away(name, version)
             raise
+        self._publish(manifest)
         self._drop_leftovers(name, keep=version)
         return manifest
 
@@ -185,16 +190,35 @@ class Datasets:
             test=parts["test"],
         )  # fmt: skip
         self._require_complete(manifest)
-        wire = manifest.to_wire()
-        self.objects.put_json(version_key(name, version), wire)
-        try:
-            self.objects.put_json(pointer_key(name), wire, create=True)
-        except ObjectExists as err:
-            raise _name_taken(name) from err
-        # Some servers let two concurrent creators both succeed: the pointer says who did.
-        if self.show(name).version != version:
-            raise _name_taken(name)
+        self.objects.put_json(version_key(name, version), manifest.to_wire())
         return manifest
+
+    def _publish(self, manifest: DatasetManifest) -> None:
+        """Write the pointer. From here on shards are taken away only if another has the name."""
+        name, key = manifest.name, pointer_key(manifest.name)
+        try:
+            # Nobody else has this version.
+            self.objects.put_json(key, manifest.to_wire(), create=True, is_unique=True)
+        except ObjectExists:
+            is_taken = True
+        else:
+            # Some servers let two concurrent creators both succeed: the pointer says who did.
+            is_taken = self._published(name).version != manifest.version
+        if is_taken:
+            self._take_away(name, manifest.version)
+            raise _name_taken(name)
+
+    def _published(self, name: str) -> DatasetManifest:
+        try:
+            return self.show(name)
+        except (BackendUnreachable, BackendRefused) as err:
+            raise OutcomeUnknown(
+                where=self.objects.where, key=pointer_key(name), detail=str(err)
+            ) from err
+
+    def _take_away(self, name: str, version: str) -> None:
+        with suppress(KubemlError):
+            self.objects.delete_prefix(version_prefix(name, version))
 
     def _require_complete(self, manifest: DatasetManifest) -> None:
         """Refuse to publish shards that a concurrent delete of the name has taken away."""

@@ -29,6 +29,7 @@ from brokers.errors import (
     MalformedMessage,
     ObjectExists,
     ObjectMissing,
+    OutcomeUnknown,
 )
 
 __all__ = [
@@ -59,6 +60,7 @@ __all__ = [
     "NotFound",
     "ObjectExists",
     "ObjectMissing",
+    "OutcomeUnknown",
     "TimedOut",
     "UserCodeError",
 ]

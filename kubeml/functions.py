@@ -106,7 +106,8 @@ class Functions:
         )  # fmt: skip
         self._objects.put(bundle_key(bundle.sha256), bundle.data)
         try:
-            self._objects.put_json(key, info.to_wire(), create=not replace)
+            # Two writers of one content, time included, may both take it for their own.
+            self._objects.put_json(key, info.to_wire(), create=not replace, is_unique=True)
         except ObjectExists as err:
             raise NameTaken(kind="function", name=name) from err
         return info

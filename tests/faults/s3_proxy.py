@@ -17,7 +17,8 @@ class Fault:
     Attributes:
         fits: (method, path) to whether the request is meant.
         how: ``error`` (503), ``slow`` (an extra second), ``short`` (half of the body, then the
-            connection ends), ``wrong`` (a byte of the body changed), ``count`` (nothing).
+            connection ends), ``wrong`` (a byte of the body changed), ``lost`` (the server does
+            what it is asked to, and its answer never comes), ``count`` (nothing).
         left: How many requests it is to hit.
         hit: How many it has hit.
     """
@@ -103,6 +104,9 @@ class _Handler(BaseHTTPRequestHandler):
             return
         finally:
             upstream.close()
+        if how == "lost":
+            self.close_connection = True
+            return
         if how == "wrong" and data:
             data = data[:-1] + bytes([data[-1] ^ 0xFF])
         kept = [(key, value) for key, value in answer.getheaders() if key.lower() not in _HOP]
