@@ -17,9 +17,10 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, Self
-from urllib.parse import unquote, urlsplit, urlunsplit
+from urllib.parse import unquote, urlsplit
 
 from brokers.errors import InvalidSetting
+from brokers.urls import check_url
 
 PROFILE_NAME = "profile.json"
 CONFIG_NAME = "kubeml.toml"
@@ -130,10 +131,10 @@ class Settings:
                     setting=name, fault=f"{value}, must be more than zero and finite"
                 )
         # What is sent through the broker is sent by kombu, which names a socket differently.
-        _check_url("broker_url", self.broker_url, {"redis", "rediss"})
-        _check_url("state_url", self.state_url, {"redis", "rediss", "unix"})
+        check_url("broker_url", self.broker_url, {"redis", "rediss"})
+        check_url("state_url", self.state_url, {"redis", "rediss", "unix"})
         if self.s3_endpoint_url:
-            _check_url("s3_endpoint_url", self.s3_endpoint_url, {"http", "https"})
+            check_url("s3_endpoint_url", self.s3_endpoint_url, {"http", "https"})
         if not _BUCKET.fullmatch(self.s3_bucket):
             raise InvalidSetting(
                 setting="s3_bucket",
@@ -227,28 +228,6 @@ def child_environment(settings: Settings) -> dict[str, str]:
     return env
 
 
-def mask_url(url: str) -> str:
-    """Return ``url`` without its password, for messages."""
-    try:
-        parts = urlsplit(url)
-        port = f":{parts.port}" if parts.port else ""
-    except ValueError:
-        return _without_user(url)
-    if parts.password is None:
-        return url
-    host = parts.hostname or ""
-    # Without its brackets an IPv6 address would run into the port.
-    host = f"[{host}]" if ":" in host else host
-    return urlunsplit(parts._replace(netloc=f"{host}{port}"))
-
-
-def _without_user(url: str) -> str:
-    """A URL that may be torn anywhere, without what may be a password: all before the last @."""
-    scheme, slashes, _ = url.partition("://")
-    before, at, rest = url.rpartition("@")
-    return f"{scheme if slashes else ''}{slashes}***@{rest}" if before and at else url
-
-
 def secrets_of(settings: Settings, environ: Mapping[str, str] | None = None) -> list[str]:
     """What may stand in no log line: passwords and keys that this process knows.
 
@@ -261,43 +240,6 @@ def secrets_of(settings: Settings, environ: Mapping[str, str] | None = None) -> 
     keys = [environ.get(name, "") for name in ("AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN")]
     found = {*passwords, *map(unquote, passwords), *keys, str(settings.s3_secret_key)}
     return sorted((secret for secret in found if secret), key=len, reverse=True)
-
-
-def _check_url(name: str, url: str, schemes: set[str]) -> None:
-    """Refuse a URL that a client library would not understand.
-
-    Raises:
-        InvalidSetting: Its text shows no password.
-    """
-    fault = _url_fault(url, schemes)
-    if fault:
-        hint = "/, #, ? and @ in a password are written %2F, %23, %3F and %40" if "@" in url else ""
-        raise InvalidSetting(setting=name, fault=f"{_without_user(url)!r} {fault}", hint=hint)
-
-
-def _url_fault(url: str, schemes: set[str]) -> str:
-    """What is wrong with a URL, in words; empty if nothing is."""
-    try:
-        parts = urlsplit(url)
-    except ValueError:
-        return "is not a URL"
-    if parts.scheme not in schemes:
-        return "must start with " + " or ".join(f"{scheme}://" for scheme in sorted(schemes))
-    try:
-        port = parts.port
-    except ValueError:
-        port = 0
-    if port == 0:
-        return "has no valid port, expected 1 to 65535"
-    if parts.scheme == "unix":
-        return "" if parts.path and not parts.hostname else "names no socket: unix:///PATH"
-    if not parts.hostname:
-        return f"names no host, expected {parts.scheme}://HOST:PORT"
-    if parts.fragment:
-        return "has a # in it"
-    if parts.scheme in {"redis", "rediss"} and not re.fullmatch(r"(/\d*)?", parts.path):
-        return f"has no number of a database, expected {parts.scheme}://HOST:PORT/0"
-    return ""
 
 
 def _bytes_or_0(value: Any) -> int:

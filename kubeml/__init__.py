@@ -4,19 +4,19 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from kubeml.client import Client
-    from kubeml.dataset import KubeDataset
+    from kubeml.client.client import Client
+    from kubeml.client.job import Job
     from kubeml.errors import KubemlError
-    from kubeml.model import KubeModel
-    from kubeml.training_job import Job
+    from kubeml.sdk.dataset import KubeDataset
+    from kubeml.sdk.model import KubeModel
 
 __all__ = ["Client", "Job", "KubeDataset", "KubeModel", "KubemlError"]
 
 _HOMES = {
-    "Client": "kubeml.client",
-    "Job": "kubeml.training_job",
-    "KubeDataset": "kubeml.dataset",
-    "KubeModel": "kubeml.model",
+    "Client": "kubeml.client.client",
+    "Job": "kubeml.client.job",
+    "KubeDataset": "kubeml.sdk.dataset",
+    "KubeModel": "kubeml.sdk.model",
     "KubemlError": "kubeml.errors",
 }
 

@@ -2,10 +2,15 @@
 
 import math
 import os
+import re
+import shutil
+import subprocess
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TypedDict
 
 from brokers.settings import Settings
+from kubeml.errors import Conflict, InvalidOption
 
 #: No process is replaced for less, unless it is asked for.
 _LEAST_LIMIT = 2 * 2**30
@@ -63,3 +68,137 @@ def _first_line(path: Path) -> str:
     except OSError:
         # No cgroups, or those of another version.
         return ""
+
+
+VISIBLE = "CUDA_VISIBLE_DEVICES"
+
+#: Says that a process was pinned by the one that started it.
+PINNED = "KUBEML_PINNED"
+
+_ASK_WITHIN_S = 20.0
+
+
+def pinned_gpus(
+    settings: Settings,
+    environ: Mapping[str, str],
+    *,
+    workers: int | None = None,
+    option: str = "--workers",
+    slots_given: bool = False,
+) -> tuple[str, ...]:
+    """The GPU of each worker process that is to be started; empty on a CPU.
+
+    Args:
+        settings: Its ``device``, and ``slots_per_gpu``.
+        environ: The environment, where CUDA may be told which devices to use.
+        workers: How many processes, if not as many as there is room for.
+        option: The flag that said so.
+        slots_given: Whether ``slots_per_gpu`` was asked for in so many words.
+
+    Raises:
+        Conflict: There is no GPU; or this process was pinned to one and sees more: starting workers
+            that see as many, and start as many, would never end.
+        InvalidOption: More workers than room, or slots on the GPUs of a CPU worker.
+    """
+    if settings.device != "gpu":
+        if slots_given:
+            raise InvalidOption(
+                option="--slots-per-gpu", got=f"{settings.slots_per_gpu} with --device cpu",
+                expected="--device gpu beside it",
+            )  # fmt: skip
+        return ()
+    gpus = visible_gpus(environ)
+    if not gpus:
+        told = f"{VISIBLE} is {environ[VISIBLE]!r}" if VISIBLE in environ else ""
+        raise Conflict(
+            what=f"no GPU can be used here{f': {told}' if told else ''}",
+            hint="use --device cpu, or see whether nvidia-smi finds one",
+        )
+    places = spread(gpus, settings.slots_per_gpu)
+    if PINNED in environ and len(places) > 1:
+        raise Conflict(
+            what=f"this worker was pinned to GPU {environ[PINNED]}, and sees {', '.join(gpus)}",
+            hint=f"something sets {VISIBLE} anew: a wrapper of Python, or a start-up file?",
+        )
+    if workers is not None and workers > len(places):
+        raise InvalidOption(
+            option=option, got=str(workers),
+            expected=f"{len(places)} at most (GPUs: {len(gpus)}, slots on each:"
+            f" {settings.slots_per_gpu})",
+        )  # fmt: skip
+    return places[:workers]
+
+
+def spread(gpus: Sequence[str], slots: int) -> tuple[str, ...]:
+    """The GPUs of so many processes on each, by turns: the first ones are on different GPUs."""
+    return tuple(gpus) * slots
+
+
+def pinned_environment(gpu: str) -> dict[str, str]:
+    """The variables by which a worker process has one GPU, for itself as far as it can tell."""
+    return {VISIBLE: gpu, PINNED: gpu, "KUBEML_DEVICE": "gpu", "KUBEML_SLOTS_PER_GPU": "1"}
+
+
+def visible_gpus(environ: Mapping[str, str], *, root: Path = Path("/")) -> tuple[str, ...]:
+    """The GPUs that CUDA would let this process use, as ``CUDA_VISIBLE_DEVICES`` names them.
+
+    Args:
+        environ: What that variable says is taken as it is, as CUDA takes it: up to the first
+            name that is none.
+        root: Where ``/proc`` and ``/dev`` are, if nvidia-smi is not there or does not answer.
+    """
+    told = environ.get(VISIBLE)
+    if told is not None:
+        return _named(told)
+    count = _asked() or _driven(root) or _devices(root)
+    return tuple(map(str, range(count)))
+
+
+def gpu_name(gpu: str) -> str:
+    """The model of a GPU, e.g. ``NVIDIA H100 80GB HBM3``; "" if nvidia-smi cannot say.
+
+    Args:
+        gpu: As ``CUDA_VISIBLE_DEVICES`` names it.
+    """
+    answer = _ask("--query-gpu=name", "--format=csv,noheader", f"--id={gpu}")
+    return answer.partition("\n")[0].strip()
+
+
+def _named(told: str) -> tuple[str, ...]:
+    names: list[str] = []
+    for name in (part.strip() for part in told.split(",")):
+        if not re.fullmatch(r"\d+|GPU-[\w-]+|MIG-[\w/-]+", name) or name in names:
+            break
+        names.append(name)
+    return tuple(names)
+
+
+def _asked() -> int:
+    """How many GPUs nvidia-smi lists; 0 also if it cannot say."""
+    return sum(line.startswith("GPU ") for line in _ask("--list-gpus").splitlines())
+
+
+def _ask(*arguments: str) -> str:
+    """What nvidia-smi says; "" if it is not there, fails or does not answer."""
+    command = shutil.which("nvidia-smi")
+    if command is None:
+        return ""
+    try:
+        done = subprocess.run(  # noqa: S603 - the driver's own tool
+            [command, *arguments], capture_output=True, text=True, check=False,
+            stdin=subprocess.DEVNULL, timeout=_ASK_WITHIN_S,
+        )  # fmt: skip
+    except (OSError, subprocess.TimeoutExpired):
+        return ""
+    # Its complaints go to stdout, too.
+    return "" if done.returncode else done.stdout
+
+
+def _driven(root: Path) -> int:
+    """How many the kernel's driver knows."""
+    return sum(1 for _ in root.glob("proc/driver/nvidia/gpus/*"))
+
+
+def _devices(root: Path) -> int:
+    """How many have a device file, as a container may be given some of them."""
+    return sum(bool(re.fullmatch(r"nvidia\d+", path.name)) for path in root.glob("dev/nvidia*"))

@@ -17,12 +17,12 @@ from pathlib import Path
 import numpy as np
 import psutil
 
-from brokers.job_index import ended_jobs, live_jobs
+from brokers.rounds.index import ended_jobs, live_jobs
 from brokers.settings import Settings
-from kubeml import stack
-from kubeml.chaos import ROLES, ChaosPlan, run_chaos
-from kubeml.client import Client
+from kubeml.client.client import Client
 from kubeml.errors import KubemlError
+from kubeml.ops.chaos.run import ROLES, ChaosPlan, run_chaos
+from kubeml.stack import stack
 
 ROOT = Path(__file__).resolve().parent.parent
 SAMPLE_EVERY_S = 5.0

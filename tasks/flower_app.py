@@ -1,6 +1,6 @@
 """The Celery app that Flower is run on, and what we change of Flower.
 
-``python -m celery -A tasks.flower_app flower``, with options that ``kubeml.flower`` sets.
+``python -m celery -A tasks.flower_app flower``, with options that ``kubeml.ops.flower`` sets.
 It sends and runs nothing, so it knows no tasks.
 """
 
@@ -12,8 +12,8 @@ from flower.urls import handlers
 from flower.views.monitor import Metrics
 from tornado.web import authenticated
 
+from brokers.messages.topology import make_app
 from brokers.settings import Settings
-from brokers.topology import make_app
 
 
 class Mute(Control):

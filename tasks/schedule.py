@@ -1,15 +1,27 @@
-"""The scheduling task: plan the next epoch and dispatch what is under way."""
+"""The scheduling task, and an epoch as Celery canvases: one group of dispatches per stage.
 
+The stages are joined by the parameter server, which reads the round store, and not by a chord: on
+Redis a chord hangs for ever if one counter key or header message is lost. The graph of an epoch is
+
+    group(kubeml.train x N) -> [parameter server: merges] -> group(kubeml.validate x N)
+    -> [parameter server: checkpoint, history] -> kubeml.schedule (the next epoch)
+"""
+
+from collections.abc import Sequence
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
-from brokers.topology import SCHEDULE
+from celery import group
+from celery.canvas import Signature
+
+from brokers.messages.dispatch import dispatch_id, dispatch_repr, stage_queue
+from brokers.messages.hint import Hint
+from brokers.messages.topology import SCHEDULE, STAGE_TASKS
 from tasks.app import app, settings
-from tasks.graph import send_stage
-from tasks.refuse import hint_or_none
+from tasks.worker import hint_or_none
 
 if TYPE_CHECKING:
-    from kubeml.scheduler import Scheduler
+    from kubeml.scheduling.scheduler import Scheduler
 
 
 @app.task(
@@ -21,7 +33,10 @@ if TYPE_CHECKING:
     default_retry_delay=1,
 )
 def schedule(wire: dict[str, Any]) -> None:
-    """Idempotent: a late or doubled request finds nothing left to plan."""
+    """Plan the next epoch, if one is due, and dispatch what is under way.
+
+    Idempotent: a late or doubled request finds nothing left to plan.
+    """
     if hint := hint_or_none(wire):
         this_scheduler().step(hint, send_stage)
 
@@ -30,6 +45,31 @@ def schedule(wire: dict[str, Any]) -> None:
 def this_scheduler() -> "Scheduler":
     """This process's connections and caches."""
     # Here: a training worker knows this task too, and needs nothing of it.
-    from kubeml.scheduler import Scheduler
+    from kubeml.scheduling.scheduler import Scheduler
 
     return Scheduler(settings)
+
+
+def stage_group(stage: str, hints: Sequence[Hint], device: str, label: str) -> group:
+    """The group of dispatches of one stage, with readable task ids for Flower."""
+    return group(participant(stage, hint, device, label) for hint in hints)
+
+
+def participant(stage: str, hint: Hint, device: str, label: str) -> Signature:
+    """One dispatch: a worker is asked to take part in a stage of a job."""
+    args = [hint.to_wire()] if stage == "validate" else [hint.to_wire(), stage]
+    signature: Signature = app.signature(
+        STAGE_TASKS[stage],
+        args=args,
+        queue=stage_queue(stage, device),
+        task_id=dispatch_id(label, hint),
+        argsrepr=dispatch_repr(label, hint),
+        ignore_result=True,
+        immutable=True,
+    )
+    return signature
+
+
+def send_stage(stage: str, hints: Sequence[Hint], device: str, label: str) -> None:
+    """Send a stage's group."""
+    stage_group(stage, hints, device, label).apply_async()

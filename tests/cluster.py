@@ -9,10 +9,10 @@ from pathlib import Path
 
 import psutil
 
-from brokers.connections import state_client
-from brokers.nodes import alive_nodes
+from brokers.pool.presence import alive_nodes
 from brokers.settings import Secret, Settings, child_environment
-from kubeml.client import Client
+from brokers.state.connections import state_client
+from kubeml.client.client import Client
 from tests.eventually import eventually
 
 
@@ -42,9 +42,9 @@ class Cluster:
     def start_ps(self, name: str = "ps", *, env: dict[str, str] | None = None) -> None:
         """One parameter server."""
         code = (
-            "from brokers.settings import Settings; from kubeml import log_lines;"
-            "from kubeml.parameter_server import main; settings = Settings.load();"
-            "log_lines.set_up(settings); main(settings)"
+            "from brokers.settings import Settings; from kubeml import logs;"
+            "from kubeml.server.server import main; settings = Settings.load();"
+            "logs.set_up(settings); main(settings)"
         )
         self._spawn(name, code, env)
 
@@ -140,7 +140,7 @@ def running_cluster(settings: Settings, *, workers: int) -> Iterator[Cluster]:
 
 def _role_code(function: str, name: str) -> str:
     return (
-        "from brokers.settings import Settings; from kubeml import roles;"
+        "from brokers.settings import Settings; from kubeml.stack import roles;"
         f"roles.{function}(Settings.load(), name={name!r})"
     )
 

@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from brokers.objects import ObjectStore
+from brokers.objects.store import ObjectStore
 from brokers.settings import Settings
-from kubeml.servers import (
+from kubeml.stack.servers import (
     ServerPlan,
     s3_command,
     s3_environment,

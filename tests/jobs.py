@@ -2,7 +2,8 @@
 
 import hashlib
 
-from kubeml.job import EpochRow, JobEnd, JobSpec, State
+from kubeml.jobs.results import EpochRow, JobEnd
+from kubeml.jobs.spec import JobSpec, State
 
 
 def make_spec(job_id: str, *, function: str = "lenet", created_at: float = 1.5) -> JobSpec:

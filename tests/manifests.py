@@ -13,7 +13,7 @@ from typing import Any
 import yaml
 
 from brokers.settings import Settings
-from kubeml.access import RedisServer, write_access
+from kubeml.ops.access import RedisServer, write_access
 
 ROOT = Path(__file__).parents[1]
 

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from brokers.settings import Settings
-from kubeml.client import Client
-from kubeml.servers import free_ports
+from kubeml.client.client import Client
+from kubeml.stack.servers import free_ports
 from tests.cluster import Cluster
 from tests.eventually import eventually
 from tests.integration.conftest import FUNCTIONS, put_function, put_points

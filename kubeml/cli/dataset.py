@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from kubeml.cli import output
-from kubeml.cli.follow_view import many
 from kubeml.cli.options import AsJson, NameArgument, NameOption, Quiet, Yes, connect
+from kubeml.cli.views.follow import many
 
 if TYPE_CHECKING:
-    from brokers.manifest import SplitInfo
+    from brokers.shards.manifest import SplitInfo
 
 app = typer.Typer(help="Upload and manage datasets.", no_args_is_help=True)
 

@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-from kubeml.flower import MAX_TASKS
+from kubeml.ops.flower import MAX_TASKS
 
 
 def flower(
@@ -20,6 +20,6 @@ def flower(
     loopback addresses alone and its API is closed. What it saw is kept in KUBEML_HOME/flower.
     """
     from brokers.settings import Settings
-    from kubeml.flower import exec_flower
+    from kubeml.ops.flower import exec_flower
 
     exec_flower(Settings.load(), host=host, port=port, max_tasks=max_tasks)

@@ -5,12 +5,12 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from kubeml.cli import output
-from kubeml.cli.follow_view import JobView, duration, many
+from kubeml.cli.views.follow import JobView, duration, many
 from kubeml.errors import Interrupted
-from kubeml.job import State
+from kubeml.jobs.spec import State
 
 if TYPE_CHECKING:
-    from kubeml.training_job import Job
+    from kubeml.client.job import Job
 
 #: Exit code by how the job ended.
 _EXIT = {State.DONE: 0, State.FAILED: 1, State.STOPPED: 7}

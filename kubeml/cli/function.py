@@ -84,7 +84,7 @@ def delete(by_name: NameArgument = None, name: NameOption = None, yes: Yes = Fal
 
 
 def _put(name: str, code: Path, device: str, check: bool, as_json: bool, *, replace: bool) -> None:
-    from kubeml.checks import check_choice
+    from kubeml.validation import check_choice
 
     check_choice("--device", device, ("cpu", "gpu"))
     with connect() as client:

@@ -7,7 +7,7 @@ import typer
 
 from kubeml.cli import output
 from kubeml.cli.options import AsJson, JobIdArgument, JobIdOption, Quiet, Yes, connect
-from kubeml.job import EpochRow, JobStatus
+from kubeml.jobs.results import EpochRow, JobStatus
 
 app = typer.Typer(help="Look at finished epochs and jobs.", no_args_is_help=True)
 

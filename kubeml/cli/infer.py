@@ -23,7 +23,7 @@ def infer(
     ] = 60.0,
 ) -> None:
     """Predict with a job's weights on a worker, and print the predictions as JSON."""
-    from kubeml.checks import check_number
+    from kubeml.validation import check_number
 
     check_number("--timeout", timeout, above=0.0)
     data = _read(datafile)

@@ -9,7 +9,7 @@ from kubeml.cli import output
 from kubeml.cli.options import AsJson, JobIdArgument, JobIdOption, connect
 
 if TYPE_CHECKING:
-    from brokers.streams import LogLine
+    from brokers.rounds.streams import LogLine
 
 
 def logs(

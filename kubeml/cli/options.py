@@ -9,7 +9,7 @@ from kubeml.cli import output
 
 if TYPE_CHECKING:
     from brokers.settings import Settings
-    from kubeml.client import Client
+    from kubeml.client.client import Client
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print names or ids alone.")]
@@ -30,7 +30,7 @@ _QUIET_FOR_S = 4.0
 def connect() -> "Client":
     """A client on the settings found by environment, file and profile."""
     # Imported here: `kubeml --help` must not pay for the libraries underneath.
-    from kubeml.client import Client
+    from kubeml.client.client import Client
 
     client = Client()
     waiting = threading.Timer(_QUIET_FOR_S, _tell_who_is_silent, [client.settings])
@@ -41,7 +41,7 @@ def connect() -> "Client":
 
 def _tell_who_is_silent(settings: "Settings") -> None:
     """A server that hangs is asked for up to a minute or two: say what is waited for."""
-    from kubeml.probe import silent_servers
+    from kubeml.ops.probe import silent_servers
 
     for silence in silent_servers(settings).values():
         output.warn(f"{silence}; still trying, Ctrl-C ends it")

@@ -24,9 +24,9 @@ def probe(
     Alive is who goes round its main loop, or cannot while a server hangs; --ready asks them, too.
     """
     from brokers.settings import Settings
-    from kubeml.checks import check_number
     from kubeml.errors import InvalidOption
-    from kubeml.probe import ROLES, check_alive, check_flower, check_ready
+    from kubeml.ops.probe import ROLES, check_alive, check_flower, check_ready
+    from kubeml.validation import check_number
 
     if role not in {"", *ROLES}:
         raise InvalidOption(option="ROLE", got=repr(role), expected=", ".join(ROLES))

@@ -24,7 +24,7 @@ def worker(
 ) -> None:
     """Become a training worker until SIGTERM: one process, or one for each slot of each GPU."""
     from brokers.settings import Settings
-    from kubeml.roles import exec_worker
+    from kubeml.stack.roles import exec_worker
 
     settings = Settings.load({"device": device or None, "slots_per_gpu": slots_per_gpu})
     exec_worker(settings, name=name, slots_given=slots_per_gpu is not None)
@@ -33,7 +33,7 @@ def worker(
 def control(name: Name = "") -> None:
     """Become a control worker, which runs the scheduler's tasks, until SIGTERM."""
     from brokers.settings import Settings
-    from kubeml.roles import exec_control
+    from kubeml.stack.roles import exec_control
 
     exec_control(Settings.load(), name=name)
 
@@ -41,9 +41,9 @@ def control(name: Name = "") -> None:
 def ps() -> None:
     """Become a parameter server, which merges, validates and records, until SIGTERM."""
     from brokers.settings import Settings
-    from kubeml import log_lines
-    from kubeml.parameter_server import main
+    from kubeml import logs
+    from kubeml.server.server import main
 
     settings = Settings.load()
-    log_lines.set_up(settings)
+    logs.set_up(settings)
     main(settings)

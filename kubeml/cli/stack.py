@@ -10,15 +10,15 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from kubeml.cli import output
-from kubeml.cli.follow_view import many
 from kubeml.cli.options import AsJson, Quiet, SlotsPerGpu
+from kubeml.cli.views.follow import many
 from kubeml.errors import InvalidOption
 
 if TYPE_CHECKING:
-    from brokers.nodes import Node
+    from brokers.pool.presence import Node
     from brokers.settings import Settings
-    from kubeml.demand import QueueDemand
-    from kubeml.stack import StackStatus
+    from kubeml.pool.demand import QueueDemand
+    from kubeml.stack.stack import StackStatus
 
 Home = Annotated[
     Path | None, typer.Option("--home", help="Its directory. [default: $KUBEML_HOME or ~/.kubeml]")
@@ -82,9 +82,10 @@ def up(
     quiet: Quiet = False,
 ) -> None:
     """Start a whole stack on this machine: Valkey, S3, parameter server, scheduler, workers."""
-    from brokers.settings import Settings, mask_url
-    from kubeml import stack
-    from kubeml.gpus import pinned_gpus
+    from brokers.settings import Settings
+    from brokers.urls import mask_url
+    from kubeml.machine import pinned_gpus
+    from kubeml.stack import stack
 
     started_at = time.monotonic()
     settings = Settings.load(
@@ -145,7 +146,7 @@ def _bounds(workers: int | None, low: int | None, high: int | None, usual: int) 
 def down(home: Home = None, quiet: Quiet = False) -> None:
     """Stop the stack. Datasets, functions, histories and checkpoints stay."""
     from brokers.settings import Settings, find_home
-    from kubeml import stack
+    from kubeml.stack import stack
 
     # By the home alone: no setting that is wrong, nor a damaged profile, may keep a stack running.
     was_there = stack.down(Settings(home=find_home(home)))
@@ -156,7 +157,7 @@ def down(home: Home = None, quiet: Quiet = False) -> None:
 def status(home: Home = None, as_json: AsJson = False) -> int:
     """Show the embedded stack's processes and what they have to do; exit 5 if it does not run."""
     from brokers.settings import Settings
-    from kubeml import stack
+    from kubeml.stack import stack
 
     settings = Settings.load({"home": home})
     now = stack.status(settings)
@@ -192,8 +193,8 @@ def status(home: Home = None, as_json: AsJson = False) -> int:
 
 def _pool(settings: "Settings") -> "tuple[list[QueueDemand], list[Node]]":
     """The demand, and who has announced himself; nothing of what does not answer just now."""
-    from brokers.nodes import alive_nodes
-    from kubeml.client import Client
+    from brokers.pool.presence import alive_nodes
+    from kubeml.client.client import Client
     from kubeml.errors import BackendUnreachable
 
     try:
@@ -205,7 +206,7 @@ def _pool(settings: "Settings") -> "tuple[list[QueueDemand], list[Node]]":
 
 
 def _metrics(now: "StackStatus") -> str:
-    from kubeml.metrics.ports import ports_of
+    from kubeml.stack.ports import ports_of
 
     ports = ports_of(now.metrics_port, now.max_workers)
     return f"metrics on ports {ports[0]} to {ports[-1]}" if ports else "no metrics"
@@ -242,7 +243,7 @@ def _declared(node: "Node | None") -> str:
 def doctor(home: Home = None, as_json: AsJson = False) -> int:
     """Check servers, versions and settings; exit 5 if something is wrong."""
     from brokers.settings import Settings
-    from kubeml.doctor import examine
+    from kubeml.ops.doctor import examine
 
     findings = examine(Settings.load({"home": home}))
     if as_json:

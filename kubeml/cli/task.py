@@ -5,13 +5,13 @@ from typing import Annotated
 import typer
 
 from kubeml.cli import output
-from kubeml.cli.audit_view import show_audit
-from kubeml.cli.explain_view import show_times
 from kubeml.cli.follow import follow_job
-from kubeml.cli.follow_view import many
 from kubeml.cli.options import AsJson, JobIdArgument, JobIdOption, Quiet, Yes, connect
+from kubeml.cli.views.audit import show_audit
+from kubeml.cli.views.explain import show_times
+from kubeml.cli.views.follow import many
 from kubeml.errors import InvalidOption
-from kubeml.job import JobStatus
+from kubeml.jobs.results import JobStatus
 
 app = typer.Typer(help="List, watch and stop training jobs.", no_args_is_help=True)
 

@@ -17,7 +17,7 @@ from kubeml.cli.options import AsJson, connect
 from kubeml.errors import BackendRefused, BackendUnreachable
 
 if TYPE_CHECKING:
-    from kubeml.client import Client
+    from kubeml.client.client import Client
 
 
 def top(
@@ -36,7 +36,7 @@ def top(
         if as_json:
             output.as_json(client.pool().to_wire())
         elif once or not output.stdout_is_live():
-            from kubeml.cli.top_view import screen
+            from kubeml.cli.views.top import screen
 
             console = output.stdout()
             width = console.width if sys.stdout.isatty() else None
@@ -49,7 +49,7 @@ def _live(client: "Client", interval_s: float) -> None:
     """Look again and again on the terminal's other screen, until q or Ctrl-C."""
     from rich.live import Live
 
-    from kubeml.cli.top_view import screen
+    from kubeml.cli.views.top import screen
 
     view, trouble = client.pool(), ""
     console = output.stdout()

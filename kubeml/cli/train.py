@@ -104,7 +104,7 @@ def train(
     quiet: Quiet = False,
 ) -> int:
     """Submit a training job and print its id; with --follow, show it until it ends."""
-    from kubeml.client import new_job_id
+    from kubeml.client.client import new_job_id
 
     if sparse_avg and k != -1:
         raise InvalidOption(

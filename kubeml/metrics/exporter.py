@@ -15,9 +15,9 @@ from brokers.settings import Settings
 from kubeml.metrics.role_collectors import ControlCollector, JobCollector, WorkerCollector
 
 if TYPE_CHECKING:
-    from kubeml.job_keeper import Services
     from kubeml.metrics.scheduler_book import SchedulerBook
     from kubeml.metrics.worker_book import WorkerBook
+    from kubeml.server.keeper import Services
 
 logger = logging.getLogger(__name__)
 
@@ -27,7 +27,7 @@ _AGAIN_AFTER_S = 2.0
 
 def serve_parameter_server(settings: Settings, services: "Services") -> None:
     """Serve the metrics of jobs and pool from now on."""
-    from kubeml.client import Client
+    from kubeml.client.client import Client
     from kubeml.metrics.pool_collector import PoolCollector
 
     client = Client(settings)

@@ -9,11 +9,12 @@ import math
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 
-from brokers.protocol import Contribution
-from brokers.snapshot import Snapshot
-from kubeml.job import EpochRow, State
+from brokers.rounds.contribution import Contribution
+from brokers.rounds.snapshot import Snapshot
+from kubeml.jobs.results import EpochRow
+from kubeml.jobs.round_times import MEASURED
+from kubeml.jobs.spec import State
 from kubeml.metrics.histogram import Histogram
-from kubeml.round_times import MEASURED
 
 #: No more jobs than these have series: a bound for who stores them.
 MAX_JOBS = 200

@@ -13,23 +13,23 @@ from typing import TYPE_CHECKING, Any
 from prometheus_client.core import Metric
 from prometheus_client.registry import Collector
 
-from brokers.connections import broker_client, watch_client
 from brokers.errors import redis_errors
-from brokers.pool_reading import queue_lengths
-from brokers.queues import DEVICES
-from brokers.refusals import refusals
-from brokers.settings import mask_url
-from brokers.workload import LiveJob, Workload, read_waiting, read_workload
-from kubeml.demand import LIVE, WANTED_METRIC, QueueDemand, queue_demands, wanted_workers
+from brokers.messages.queues import DEVICES
+from brokers.pool.reading import queue_lengths
+from brokers.pool.refusals import refusals
+from brokers.pool.workload import LiveJob, Workload, read_waiting, read_workload
+from brokers.state.connections import broker_client, watch_client
+from brokers.urls import mask_url
+from kubeml.metrics.background import Probe
 from kubeml.metrics.families import counter, gauge
-from kubeml.metrics.probe import Probe
-from kubeml.pool_view import PoolView
-from kubeml.pool_watch import PoolWatch
+from kubeml.pool.demand import LIVE, WANTED_METRIC, QueueDemand, queue_demands, wanted_workers
+from kubeml.pool.view import PoolView
+from kubeml.pool.watch import PoolWatch
 
 if TYPE_CHECKING:
     from redis import Redis
 
-    from kubeml.client import Client
+    from kubeml.client.client import Client
 
 #: All servers together get so long. Prometheus itself waits for 10 s, unless it is told otherwise.
 _WITHIN_S = 3.0

@@ -11,13 +11,13 @@ from collections.abc import Callable, Iterator, Mapping
 from prometheus_client.core import Metric
 from prometheus_client.registry import Collector
 
+from kubeml.jobs.records import JobRecords
+from kubeml.metrics.background import Probe
 from kubeml.metrics.families import counter, gauge, histogram
 from kubeml.metrics.job_books import JobBook, JobBooks, bounded
-from kubeml.metrics.probe import Probe
 from kubeml.metrics.scheduler_book import SchedulerBook
 from kubeml.metrics.worker_book import WorkerBook
-from kubeml.pool_view import PoolJob, PoolView
-from kubeml.records import JobRecords
+from kubeml.pool.view import PoolJob, PoolView
 
 #: A row of the history is waited for so long.
 _ROW_WITHIN_S = 1.0

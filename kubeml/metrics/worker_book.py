@@ -2,9 +2,9 @@
 
 from collections import Counter
 
-from brokers.protocol import Contribution
+from brokers.rounds.contribution import Contribution
+from kubeml.jobs.round_times import MEASURED
 from kubeml.metrics.histogram import Histogram
-from kubeml.round_times import MEASURED
 
 STAGES = ("init", "train", "validate")
 

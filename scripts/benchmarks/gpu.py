@@ -7,7 +7,7 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-from kubeml.client import Client
+from kubeml.client.client import Client
 from scripts.benchmarks import pool
 from scripts.benchmarks.digits import FULL_ROWS, load
 from scripts.benchmarks.measures import Series, ratio

@@ -10,9 +10,10 @@ from typing import Any
 
 import numpy as np
 
-from kubeml import summary_key
-from kubeml.client import Client
-from kubeml.job import EpochRow, JobEnd, JobSpec, State
+from kubeml.client.client import Client
+from kubeml.jobs import summary
+from kubeml.jobs.results import EpochRow, JobEnd
+from kubeml.jobs.spec import JobSpec, State
 from scripts.benchmarks import pool
 from scripts.benchmarks.measures import Series, Target, fit_power_law
 from scripts.benchmarks.report import Report
@@ -112,7 +113,7 @@ def round_s(
 
 def history_s(client: Client, count: int) -> float:
     """Seconds of listing so many finished jobs, whose records are written first."""
-    for prefix in ("jobs/", "history/", summary_key.ROOT):
+    for prefix in ("jobs/", "history/", summary.ROOT):
         client.objects.delete_prefix(prefix)
     # As `history prune` does, which takes longer: no empty folder is left to look like a job.
     client.objects.delete([f"jobs/{job_id}/" for job_id in client.records.all_ids()])
@@ -149,7 +150,7 @@ def record_finished(client: Client, job_id: str) -> None:
     client.objects.put_json(f"jobs/{job_id}/spec.json", spec.to_wire())
     client.objects.put_json(f"history/{job_id}/000001.json", row.to_wire())
     client.objects.put_json(f"jobs/{job_id}/end.json", end.to_wire())
-    client.objects.put(summary_key.to_key(summary_key.ended_status(spec, end, row), life=0), b"")
+    client.objects.put(summary.to_key(summary.ended_status(spec, end, row), life=0), b"")
 
 
 def draw(figure: Any, measured: Mapping[str, Mapping[int, Sequence[float]]]) -> None:

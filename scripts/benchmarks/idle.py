@@ -3,7 +3,7 @@
 import argparse
 import time
 
-from kubeml.client import Client
+from kubeml.client.client import Client
 from scripts.benchmarks import pool
 from scripts.benchmarks.digits import load
 from scripts.benchmarks.measures import Series, Target

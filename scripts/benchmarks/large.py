@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import psutil
 
-from kubeml.client import Client
+from kubeml.client.client import Client
 from scripts.benchmarks import pool, stamps
 from scripts.benchmarks.measures import Series, Target, ratio
 from scripts.benchmarks.race import Contestant, race

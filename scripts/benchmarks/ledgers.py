@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from kubeml.round_times import RoundClock
+from kubeml.jobs.round_times import RoundClock
 
 
 @dataclass(frozen=True, kw_only=True)

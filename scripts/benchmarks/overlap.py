@@ -2,7 +2,7 @@
 
 import argparse
 
-from kubeml.client import Client
+from kubeml.client.client import Client
 from scripts.benchmarks import pool
 from scripts.benchmarks.digits import load
 from scripts.benchmarks.large import MB, put_rows

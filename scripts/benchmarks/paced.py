@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from kubeml.client import Client
+from kubeml.client.client import Client
 from scripts.benchmarks import pool
 
 FUNCTION, DATASET = "paced", "points"

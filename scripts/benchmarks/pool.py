@@ -11,12 +11,12 @@ from typing import Any
 import psutil
 
 from brokers.settings import Settings
-from kubeml import stack
-from kubeml.client import Client
+from kubeml.client.client import Client
+from kubeml.client.job import Job
 from kubeml.errors import JobStopped
-from kubeml.gpus import pinned_gpus
-from kubeml.job import EpochRow
-from kubeml.training_job import Job
+from kubeml.jobs.results import EpochRow
+from kubeml.machine import pinned_gpus
+from kubeml.stack import stack
 from scripts.benchmarks.digits import Digits
 
 FUNCTIONS = Path(__file__).parent / "functions"

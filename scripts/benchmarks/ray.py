@@ -8,7 +8,7 @@ import time
 from importlib.metadata import version
 from pathlib import Path
 
-from kubeml.client import Client
+from kubeml.client.client import Client
 from scripts.benchmarks import pool
 from scripts.benchmarks.digits import FULL_ROWS, load
 from scripts.benchmarks.measures import Series, Target, ratio

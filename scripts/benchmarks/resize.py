@@ -8,10 +8,10 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from brokers.round_store import RoundStore
-from brokers.workload import busy_workers
-from kubeml.client import Client
-from kubeml.training_job import Job
+from brokers.pool.workload import busy_workers
+from brokers.rounds.store import RoundStore
+from kubeml.client.client import Client
+from kubeml.client.job import Job
 from scripts.benchmarks import paced, pool
 from scripts.benchmarks.ledgers import Round, rounds_of
 from scripts.benchmarks.measures import Series

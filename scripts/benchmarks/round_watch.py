@@ -8,7 +8,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from kubeml.client import Client
+from kubeml.client.client import Client
 
 #: Hashes, and commands on any key.
 _EVENTS = "Khg"

@@ -10,14 +10,14 @@ import uuid
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
-from brokers.answers import Leave, Wait, Work
-from brokers.protocol import Contribution
-from brokers.round_store import RoundStore, new_id
-from brokers.tensor_channel import TensorChannel
-from kubeml import initial
-from kubeml.client import Client
-from kubeml.layout import Layout, TensorSpec
-from kubeml.training_job import Job
+from brokers.rounds.answers import Leave, Wait, Work
+from brokers.rounds.contribution import Contribution
+from brokers.rounds.store import RoundStore
+from brokers.tensors.channel import TensorChannel
+from brokers.wire import new_id
+from kubeml.client.client import Client
+from kubeml.client.job import Job
+from kubeml.weights.layout import Layout, TensorSpec, pack_initial
 from scripts.benchmarks import pool
 from scripts.benchmarks.round_watch import RoundWatch
 
@@ -37,7 +37,7 @@ class Participant(threading.Thread):
         self._blob: bytearray | None = None
 
     def run(self) -> None:
-        """The loop of ``kubeml.participant``, without what makes it robust."""
+        """The loop of ``kubeml.worker.participant``, without what makes it robust."""
         ticket = new_id()
         # As SEND would record it, however many the parameter server has sent out.
         self._client.redis.zadd(self._store.key("d"), {ticket: 0})
@@ -54,7 +54,7 @@ class Participant(threading.Thread):
     def _hand_in(self, gen: str, work: Work) -> None:
         if work.weights is None:
             weights = bytearray(self._layout.weights_bytes)
-            blob = initial.pack(self._layout, weights, bytearray())
+            blob = pack_initial(self._layout, weights, bytearray())
         else:
             blob = self._blob = self._channel.pull(work.weights, into=self._blob)
         cid = new_id()

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from kubeml.client import Client
+from kubeml.client.client import Client
 
 #: (epoch, slot) to the times that its rounds began and ended, in order; seconds, monotonic.
 Stamps = Mapping[tuple[int, int], tuple[Sequence[float], Sequence[float]]]

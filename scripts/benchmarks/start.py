@@ -4,7 +4,7 @@ import argparse
 import shutil
 import time
 
-from kubeml.client import Client
+from kubeml.client.client import Client
 from scripts.benchmarks import pool, stamps
 from scripts.benchmarks.digits import FULL_ROWS, load
 from scripts.benchmarks.measures import Series, Target

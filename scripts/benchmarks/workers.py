@@ -7,11 +7,11 @@ import sys
 import time
 from collections.abc import Sequence
 
-from brokers.nodes import alive_nodes
+from brokers.pool.presence import alive_nodes
 from brokers.settings import child_environment
-from kubeml.child import Child, end_all
-from kubeml.client import Client
-from kubeml.processes import kill_group
+from kubeml.client.client import Client
+from kubeml.stack.child import Child, end_all
+from kubeml.stack.processes import kill_group
 
 #: A worker imports torch before it is ready; on a busy machine that takes long.
 READY_WITHIN_S = 120.0

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from statistics import fmean
 
-from kubeml.client import Client
+from kubeml.client.client import Client
 from scripts.benchmarks.paced import ROWS, STEP_S
 from scripts.loads.pictures import draw_pool
 from scripts.loads.report import LoadReport

@@ -5,7 +5,7 @@ import random
 import time
 from dataclasses import dataclass, field
 
-from kubeml.client import Client
+from kubeml.client.client import Client
 from scripts.benchmarks.workers import Workers
 from scripts.loads.arrivals import QUICK_MINUTES, draw_arrivals, play
 from scripts.loads.pictures import draw_pool

@@ -2,8 +2,8 @@
 
 import argparse
 
-from kubeml.client import Client
-from kubeml.job import State
+from kubeml.client.client import Client
+from kubeml.jobs.spec import State
 from scripts.loads.pictures import draw_crowd
 from scripts.loads.report import TOLERANCE, LoadReport, ShareRow
 from scripts.loads.shapes import PLAIN, submit
@@ -17,7 +17,8 @@ WEIGHTS = (1, 2, 3)
 #: Epochs for each unit of weight: all jobs have work for as long, if each gets its share.
 EPOCHS, QUICK_EPOCHS = 12, 2
 
-#: For how long a worker serves a job while others wait: `kubeml.fair_share.TURN_MS`, what passes
+#: For how long a worker serves a job while others wait: `kubeml.pool.fair_share.TURN_MS`, what
+#: passes
 #: until that is noticed, and the slot in hand.
 TURN_S = 4.0
 

@@ -3,10 +3,10 @@
 from dataclasses import dataclass, field
 from typing import Any
 
-from brokers.round_store import new_id
-from kubeml.client import Client
+from brokers.wire import new_id
+from kubeml.client.client import Client
+from kubeml.client.job import Job
 from kubeml.errors import NameTaken
-from kubeml.training_job import Job
 from scripts.benchmarks import paced
 from scripts.benchmarks.patience import patiently
 

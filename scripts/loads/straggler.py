@@ -2,7 +2,7 @@
 
 import argparse
 
-from kubeml.client import Client
+from kubeml.client.client import Client
 from scripts.benchmarks.measures import Series
 from scripts.benchmarks.paced import ROWS, SLOW_TIMES, SLOW_WORKER, STEP_S
 from scripts.benchmarks.workers import Workers

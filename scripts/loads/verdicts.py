@@ -5,10 +5,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from brokers.job_index import live_jobs
-from kubeml.client import Client
-from kubeml.job import State
-from kubeml.training_job import Job
+from brokers.rounds.index import live_jobs
+from kubeml.client.client import Client
+from kubeml.client.job import Job
+from kubeml.jobs.spec import State
 from scripts.benchmarks import pool
 from scripts.benchmarks.ledgers import Round, rounds_of
 from scripts.benchmarks.patience import patiently

@@ -10,10 +10,16 @@ from redis import Redis
 from redis.exceptions import RedisError
 
 from brokers.errors import KubemlError
-from brokers.objects import ObjectStore
+from brokers.objects.store import ObjectStore
 from brokers.settings import Secret, Settings
-from kubeml.access import ROLES, RedisServer, write_access
-from kubeml.servers import ServerPlan, s3_command, s3_environment, start_server, valkey_command
+from kubeml.ops.access import ROLES, RedisServer, write_access
+from kubeml.stack.servers import (
+    ServerPlan,
+    s3_command,
+    s3_environment,
+    start_server,
+    valkey_command,
+)
 from tests.conftest import end
 from tests.eventually import eventually
 

@@ -5,10 +5,10 @@ import uuid
 from pathlib import Path
 from typing import Any
 
-from brokers.round_store import RoundStore
-from kubeml.audit import JobAudit
-from kubeml.client import Client
-from kubeml.training_job import Job
+from brokers.rounds.store import RoundStore
+from kubeml.analysis.audit import JobAudit
+from kubeml.client.client import Client
+from kubeml.client.job import Job
 from tests.eventually import eventually
 from tests.integration.conftest import FUNCTIONS, put_points
 

@@ -4,11 +4,11 @@ import itertools
 from pathlib import Path
 from typing import Any
 
-from brokers.connections import state_client
 from brokers.settings import Settings
-from kubeml.audit import JobAudit
-from kubeml.client import Client
-from kubeml.training_job import Job
+from brokers.state.connections import state_client
+from kubeml.analysis.audit import JobAudit
+from kubeml.client.client import Client
+from kubeml.client.job import Job
 from tests.cluster import Cluster
 from tests.eventually import eventually
 from tests.faults.s3_proxy import S3Proxy

@@ -9,7 +9,7 @@ from pathlib import Path
 import psutil
 
 from brokers.settings import Secret, Settings
-from kubeml.servers import (
+from kubeml.stack.servers import (
     ServerPlan,
     s3_command,
     s3_environment,

@@ -12,14 +12,14 @@ from prometheus_client import CollectorRegistry, generate_latest
 from redis.exceptions import NoPermissionError
 
 from brokers.errors import BackendRefused
-from brokers.objects import ObjectStore
-from brokers.queues import train_queue
-from brokers.refusals import refusals
+from brokers.messages.queues import train_queue
+from brokers.objects.store import ObjectStore
+from brokers.pool.refusals import refusals
 from brokers.settings import Secret, Settings
-from kubeml.access import ROLES
-from kubeml.client import Client
-from kubeml.doctor import examine
+from kubeml.client.client import Client
 from kubeml.metrics.pool_collector import PoolCollector
+from kubeml.ops.access import ROLES
+from kubeml.ops.doctor import examine
 from tests.cli import Cli
 from tests.cluster import Cluster
 from tests.eventually import eventually

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from brokers.settings import Settings
-from kubeml.client import Client
+from kubeml.client.client import Client
 from tests.cli import Cli
 from tests.integration.conftest import put_function, put_points, wait_for_round
 

@@ -6,15 +6,17 @@ from typing import Any
 
 import pytest
 
-from brokers.answers import Work
-from brokers.connections import state_client
-from brokers.protocol import Contribution, TensorRef
-from brokers.round_store import RoundStore, new_id
-from brokers.tensor_channel import TensorChannel
+from brokers.rounds.answers import Work
+from brokers.rounds.contribution import Contribution
+from brokers.rounds.store import RoundStore
+from brokers.state.connections import state_client
+from brokers.tensors.channel import TensorChannel
+from brokers.tensors.reference import TensorRef
+from brokers.wire import new_id
+from kubeml.client.job import Job
 from kubeml.errors import JobFailed
-from kubeml.job import State
-from kubeml.layout import Layout
-from kubeml.training_job import Job
+from kubeml.jobs.spec import State
+from kubeml.weights.layout import Layout
 from tests.eventually import eventually
 from tests.faults.pool import FaultPool, failed_attempts
 

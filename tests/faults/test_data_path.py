@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from kubeml import dataset_upload
-from kubeml.job_plans import WINDOW_SHARDS
+from kubeml.catalog import upload
+from kubeml.jobs.plan import WINDOW_SHARDS
 from tests.eventually import eventually
 from tests.faults.pool import FaultPool
 from tests.faults.s3_proxy import Fault
@@ -19,7 +19,7 @@ ROWS_PER_SHARD = 30
 @pytest.fixture
 def sharded(pool: FaultPool, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     """Two shuffle windows of the points, in shards of 30 rows."""
-    monkeypatch.setattr(dataset_upload, "SHARD_BYTES", 40 * ROWS_PER_SHARD)
+    monkeypatch.setattr(upload, "SHARD_BYTES", 40 * ROWS_PER_SHARD)
     put_points(pool.client, rows=2 * WINDOW_SHARDS * ROWS_PER_SHARD, name="sharded")
     yield "sharded"
     pool.client.delete_dataset("sharded")

@@ -2,8 +2,8 @@
 
 import pytest
 
-from brokers.connections import broker_client
-from brokers.queues import first_queue
+from brokers.messages.queues import first_queue
+from brokers.state.connections import broker_client
 from tests.eventually import eventually
 from tests.faults.pool import FaultPool, failed_attempts
 

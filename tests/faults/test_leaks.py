@@ -6,7 +6,7 @@ import psutil
 import pytest
 
 from brokers.settings import Settings
-from kubeml.job import State
+from kubeml.jobs.spec import State
 from tests.cluster import Cluster, on_database
 from tests.eventually import eventually
 from tests.faults.pool import longest_pause

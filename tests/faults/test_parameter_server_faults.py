@@ -2,9 +2,9 @@
 
 import pytest
 
-from brokers.connections import broker_client
-from brokers.topology import CONTROL_QUEUE
-from kubeml.job import State
+from brokers.messages.topology import CONTROL_QUEUE
+from brokers.state.connections import broker_client
+from kubeml.jobs.spec import State
 from tests.eventually import eventually
 from tests.faults.pool import FaultPool, failed_attempts, longest_pause
 

@@ -6,8 +6,8 @@ from collections.abc import Callable, Sequence
 
 import pytest
 
-from kubeml.audit import JobAudit
-from kubeml.training_job import Job
+from kubeml.analysis.audit import JobAudit
+from kubeml.client.job import Job
 from tests.eventually import eventually
 from tests.faults.paced import PacedTraining
 from tests.faults.pool import FaultPool, failed_attempts, longest_pause

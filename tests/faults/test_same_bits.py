@@ -5,10 +5,10 @@ from collections.abc import Iterator
 
 import pytest
 
-from brokers.connections import state_client
-from brokers.round_store import RoundStore
+from brokers.rounds.store import RoundStore
 from brokers.settings import Settings
-from kubeml.training_job import Job
+from brokers.state.connections import state_client
+from kubeml.client.job import Job
 from tests.cluster import Cluster, on_database
 from tests.eventually import eventually
 from tests.integration.conftest import put_function, put_points, wait_for_round

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from brokers.connections import state_client
-from kubeml.doctor import examine
+from brokers.state.connections import state_client
+from kubeml.ops.doctor import examine
 from tests.eventually import eventually
 from tests.faults.pool import ROUNDS, FaultPool
 from tests.integration.conftest import wait_for_round

@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 import trustme
 
-from brokers.connections import state_client
 from brokers.errors import BackendUnreachable, redis_errors
 from brokers.settings import Secret, Settings
+from brokers.state.connections import state_client
 from tests.cluster import Cluster
 from tests.faults.tcp_proxy import TcpProxy
 from tests.integration.conftest import put_function, put_points

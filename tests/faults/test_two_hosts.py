@@ -5,8 +5,8 @@ from contextlib import contextmanager
 
 import pytest
 
-from brokers.nodes import alive_nodes
-from kubeml.training_job import Job
+from brokers.pool.presence import alive_nodes
+from kubeml.client.job import Job
 from tests.cluster import Cluster
 from tests.eventually import eventually
 from tests.faults.guarded import guarded_servers

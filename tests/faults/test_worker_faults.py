@@ -3,7 +3,7 @@
 import pytest
 
 from kubeml.errors import JobFailed
-from kubeml.job import State
+from kubeml.jobs.spec import State
 from tests.eventually import eventually
 from tests.faults.pool import FaultPool, failed_attempts, longest_pause
 from tests.integration.conftest import wait_for_round

@@ -9,8 +9,8 @@ import pytest
 from numpy.typing import NDArray
 
 from brokers.settings import Settings
-from kubeml.client import Client
-from kubeml.training_job import Job
+from kubeml.client.client import Client
+from kubeml.client.job import Job
 from tests.cluster import Cluster, on_database, running_cluster
 from tests.eventually import eventually
 

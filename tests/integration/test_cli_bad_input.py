@@ -9,9 +9,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from brokers.objects import ObjectStore
+from brokers.objects.store import ObjectStore
 from brokers.settings import Secret
-from kubeml.client import Client
+from kubeml.client.client import Client
 from tests.cli import Cli, Ran
 from tests.cluster import Cluster
 from tests.integration.conftest import FUNCTIONS
@@ -38,7 +38,7 @@ def assert_told(ran: Ran, code: int, *parts: str) -> None:
     for part in parts:
         assert part in ran.err
     assert "kubeml/cli" not in ran.err
-    assert "kubeml/client.py" not in ran.err
+    assert "kubeml/client/" not in ran.err
     assert ran.out == ""
 
 

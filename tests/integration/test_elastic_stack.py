@@ -11,9 +11,9 @@ import psutil
 import pytest
 
 from brokers.settings import Settings
-from kubeml.client import Client
-from kubeml.stack import StackStatus, status
-from kubeml.training_job import Job
+from kubeml.client.client import Client
+from kubeml.client.job import Job
+from kubeml.stack.stack import StackStatus, status
 from tests.cli import Cli
 from tests.eventually import eventually
 from tests.integration.conftest import FUNCTIONS, make_points

@@ -5,11 +5,11 @@ from pathlib import Path
 
 import pytest
 
-from brokers.round_store import RoundStore
-from kubeml.client import Client
+from brokers.rounds.store import RoundStore
+from kubeml.analysis.explain import JobTimes
+from kubeml.client.client import Client
 from kubeml.errors import InvalidOption
-from kubeml.explain import JobTimes
-from kubeml.round_times import PHASES
+from kubeml.jobs.round_times import PHASES
 from tests.cli import Cli
 from tests.cluster import Cluster
 from tests.integration.conftest import Submit, wait_for_round

@@ -18,7 +18,7 @@ import psutil
 import pytest
 
 from brokers.settings import Settings, child_environment
-from kubeml.servers import free_ports
+from kubeml.stack.servers import free_ports
 from tests.cli import Cli
 from tests.cluster import Cluster
 from tests.conftest import end

@@ -2,9 +2,9 @@
 
 import torch
 
-from kubeml.client import Client
-from kubeml.plan import EpochPlan, stream_seed
-from kubeml.user_code import seed_everything
+from kubeml.client.client import Client
+from kubeml.jobs.plan import EpochPlan, stream_seed
+from kubeml.runtime.user_code import seed_everything
 from tests.functions import tiny
 from tests.integration.conftest import Submit, make_points
 

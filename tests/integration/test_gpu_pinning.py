@@ -11,10 +11,10 @@ from pathlib import Path
 import psutil
 import pytest
 
-from brokers.connections import state_client
-from brokers.nodes import Node, alive_nodes
+from brokers.pool.presence import Node, alive_nodes
 from brokers.settings import Settings, child_environment
-from kubeml.gpus import VISIBLE
+from brokers.state.connections import state_client
+from kubeml.machine import VISIBLE
 from tests.cli import Cli
 from tests.cluster import on_database
 from tests.eventually import eventually

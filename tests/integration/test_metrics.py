@@ -10,8 +10,8 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from brokers.settings import Settings
-from kubeml.client import Client
-from kubeml.training_job import Job
+from kubeml.client.client import Client
+from kubeml.client.job import Job
 from tests.cluster import on_database
 from tests.eventually import eventually
 from tests.integration.conftest import Submit, wait_for_round

@@ -8,13 +8,13 @@ import time
 import pytest
 from prometheus_client import CollectorRegistry, generate_latest
 
-from brokers.nodes import announce
+from brokers.pool.presence import announce
 from brokers.settings import Secret, Settings
-from kubeml.client import Client
+from kubeml.client.client import Client
 from kubeml.metrics.exporter import serve_control
 from kubeml.metrics.pool_collector import PoolCollector
 from kubeml.metrics.scheduler_book import SchedulerBook
-from kubeml.servers import free_ports
+from kubeml.stack.servers import free_ports
 from tests.cluster import on_database
 from tests.eventually import eventually
 from tests.scrape import Exporter, Scrape, parse, value

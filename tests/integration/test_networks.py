@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 import torch
 
-from kubeml.client import Client
-from kubeml.training_job import Job
+from kubeml.client.client import Client
+from kubeml.client.job import Job
 from tests.functions import networks
 from tests.integration.conftest import FUNCTIONS
 

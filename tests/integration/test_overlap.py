@@ -2,9 +2,9 @@
 
 import pytest
 
-from kubeml.client import Client
+from kubeml.client.client import Client
+from kubeml.client.job import Job
 from kubeml.errors import InvalidOption, JobFailed
-from kubeml.training_job import Job
 from tests.integration.conftest import Submit
 from tests.integration.test_explain import require_sums
 

@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from brokers.progress import signs
+from brokers.alive_files import signs
 from brokers.settings import Settings
-from kubeml.probe import Unwell, check_alive
-from kubeml.servers import ServerPlan, start_server, valkey_command, wait_for_valkey
+from kubeml.ops.probe import Unwell, check_alive
+from kubeml.stack.servers import ServerPlan, start_server, valkey_command, wait_for_valkey
 from tests.cli import Cli, Ran
 from tests.cluster import Cluster
 from tests.conftest import end

@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 from brokers.settings import Settings
-from kubeml.servers import free_ports, start_server
+from kubeml.stack.servers import free_ports, start_server
 from tests.cluster import on_database
 from tests.conftest import end
 from tests.eventually import eventually

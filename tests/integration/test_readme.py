@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
-from kubeml.client import Client
+from kubeml.client.client import Client
 
 ROOT = Path(__file__).parents[2]
 

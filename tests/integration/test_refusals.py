@@ -7,13 +7,13 @@ from typing import Any
 
 import pytest
 
-from brokers.connections import broker_client
-from brokers.dispatch import Dispatcher
-from brokers.job_index import JOBS_KEY
-from brokers.protocol import Hint
-from brokers.queues import train_queue
-from brokers.topology import PS_QUEUE, ps_queue
-from kubeml.client import Client
+from brokers.messages.dispatch import Dispatcher
+from brokers.messages.hint import Hint
+from brokers.messages.queues import train_queue
+from brokers.messages.topology import PS_QUEUE, ps_queue
+from brokers.rounds.index import JOBS_KEY
+from brokers.state.connections import broker_client
+from kubeml.client.client import Client
 from tests.cluster import Cluster
 from tests.eventually import eventually
 from tests.integration.conftest import FUNCTIONS, Submit

@@ -4,10 +4,10 @@ from pathlib import Path
 
 import pytest
 
-from kubeml.client import Client
+from kubeml.client.client import Client
+from kubeml.client.job import Job
 from kubeml.errors import Conflict, InvalidFunction, InvalidOption, JobFailed, JobStopped
-from kubeml.job import State
-from kubeml.training_job import Job
+from kubeml.jobs.spec import State
 from tests.cli import Cli
 from tests.cluster import Cluster
 from tests.integration.conftest import FUNCTIONS, Submit, wait_for_round

@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from brokers.round_store import RoundStore
-from kubeml.client import Client
+from brokers.rounds.store import RoundStore
+from kubeml.client.client import Client
 from kubeml.errors import Conflict, InvalidOption
-from kubeml.scale import Scale
+from kubeml.jobs.scale import Scale
 from tests.cli import Cli
 from tests.cluster import Cluster
 from tests.eventually import eventually

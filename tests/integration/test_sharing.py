@@ -4,12 +4,12 @@ from collections.abc import Iterator
 
 import pytest
 
-from brokers.round_store import RoundStore
-from brokers.workload import LiveJob, read_workload
-from kubeml.client import Client
+from brokers.pool.workload import LiveJob, read_workload
+from brokers.rounds.store import RoundStore
+from kubeml.client.client import Client
+from kubeml.client.job import Job
 from kubeml.errors import JobStopped
-from kubeml.job import State
-from kubeml.training_job import Job
+from kubeml.jobs.spec import State
 from tests.eventually import eventually
 from tests.integration.conftest import Submit, wait_for_round
 

@@ -13,9 +13,9 @@ import psutil
 import pytest
 
 from brokers.settings import Settings
-from kubeml.client import Client
-from kubeml.servers import are_free, free_ports
-from kubeml.stack import ProcessInfo, StackStatus, status
+from kubeml.client.client import Client
+from kubeml.stack.servers import are_free, free_ports
+from kubeml.stack.stack import ProcessInfo, StackStatus, status
 from tests.cli import Cli
 from tests.eventually import eventually
 from tests.integration.conftest import FUNCTIONS

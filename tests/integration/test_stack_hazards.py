@@ -16,19 +16,12 @@ import psutil
 import pytest
 
 from brokers.settings import PROFILE_NAME, Settings
-from kubeml.child import Child, end_all
 from kubeml.errors import Conflict
-from kubeml.processes import RUN_MARK, ProcessInfo, is_alive, kill_survivors
-from kubeml.servers import ServerPlan, are_free, write_private
-from kubeml.stack import (
-    GAVE_WAY,
-    LOCK_NAME,
-    STATUS_NAME,
-    _wait_until_ready,
-    hold_lock,
-    is_running,
-    status,
-)
+from kubeml.stack.child import Child, end_all
+from kubeml.stack.home import GAVE_WAY, LOCK_NAME, STATUS_NAME, hold_lock, is_running, write_private
+from kubeml.stack.processes import RUN_MARK, ProcessInfo, is_alive, kill_survivors
+from kubeml.stack.servers import ServerPlan, are_free
+from kubeml.stack.stack import _wait_until_ready, status
 from tests.cli import Ran
 from tests.eventually import eventually
 
@@ -129,7 +122,10 @@ def test_of_several_ups_at_once_one_starts_the_stack_and_all_find_it(stack: Stac
     assert sum("running already" in text for text in said) == 2
     processes = stack.processes()
     late = subprocess.run(
-        [sys.executable, "-m", "kubeml.supervisor", "--min-workers", "1", "--max-workers", "1"],
+        [
+            sys.executable, "-m", "kubeml.stack.supervisor", "--min-workers", "1",
+            "--max-workers", "1",
+        ],
         env=os.environ | stack.env, cwd=stack.cwd, check=False, stderr=subprocess.PIPE, timeout=60,
     )  # fmt: skip
     assert late.returncode == 3
@@ -139,8 +135,8 @@ def test_of_several_ups_at_once_one_starts_the_stack_and_all_find_it(stack: Stac
 
 
 def test_servers_that_crash_come_back_at_the_same_ports_with_their_data(stack: StackHome) -> None:
-    from brokers.connections import state_client
-    from brokers.objects import ObjectStore
+    from brokers.objects.store import ObjectStore
+    from brokers.state.connections import state_client
     from kubeml.errors import KubemlError
 
     assert stack("up --workers 1").code == 0
@@ -173,7 +169,7 @@ def test_servers_that_crash_come_back_at_the_same_ports_with_their_data(stack: S
 
 
 def test_up_takes_other_ports_when_its_own_are_taken_and_keeps_the_data(stack: StackHome) -> None:
-    from brokers.objects import ObjectStore
+    from brokers.objects.store import ObjectStore
 
     assert stack("up --workers 1").code == 0
     ObjectStore(stack.settings()).put("kept", b"yes")
@@ -402,7 +398,7 @@ def addresses(info: ProcessInfo) -> set[str]:
 def supervisors_of(home: Path) -> list[int]:
     found = []
     for process in psutil.process_iter(["cmdline"]):
-        if "kubeml.supervisor" in (process.info["cmdline"] or []):
+        if "kubeml.stack.supervisor" in (process.info["cmdline"] or []):
             try:
                 if process.environ().get("KUBEML_HOME") == str(home):
                     found.append(process.pid)

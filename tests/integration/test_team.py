@@ -19,11 +19,11 @@ from redis.exceptions import (
 )
 
 from brokers.errors import BackendRefused
-from brokers.objects import ObjectStore
-from kubeml.checkpoint import Checkpoints
-from kubeml.client import Client
-from kubeml.records import JobRecords
-from kubeml.servers import free_ports
+from brokers.objects.store import ObjectStore
+from kubeml.client.client import Client
+from kubeml.jobs.checkpoint import Checkpoints
+from kubeml.jobs.records import JobRecords
+from kubeml.stack.servers import free_ports
 from tests.eventually import eventually
 from tests.integration.conftest import FUNCTIONS, make_points
 from tests.team import Team, block

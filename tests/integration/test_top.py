@@ -16,12 +16,12 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from brokers.nodes import alive_nodes
-from brokers.objects import ObjectStore
+from brokers.objects.store import ObjectStore
+from brokers.pool.presence import alive_nodes
 from brokers.settings import Secret, Settings, child_environment
-from kubeml.client import Client
-from kubeml.pool_view import PoolView
-from kubeml.training_job import Job
+from kubeml.client.client import Client
+from kubeml.client.job import Job
+from kubeml.pool.view import PoolView
 from tests.cli import Cli
 from tests.cluster import Cluster
 from tests.eventually import eventually
@@ -385,6 +385,6 @@ def test_worker_without_a_name_is_one_worker(
 
 _NAMED = {"worker-1", "worker-2"}
 _NAMELESS = (
-    "from brokers.settings import Settings; from kubeml import roles;"
+    "from brokers.settings import Settings; from kubeml.stack import roles;"
     "roles.exec_worker(Settings.load())"
 )

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 import torch
 
-from kubeml.client import Client
+from kubeml.client.client import Client
 from kubeml.errors import Conflict, JobFailed, JobNotFound, JobStopped, NameTaken
-from kubeml.job import State
+from kubeml.jobs.spec import State
 from tests.integration.conftest import Submit, wait_for_round
 
 

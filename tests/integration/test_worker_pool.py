@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 from redis import Redis
 
-from brokers.nodes import alive_nodes
+from brokers.pool.presence import alive_nodes
 from brokers.settings import Secret, Settings
-from kubeml.child import Child, end_all
-from kubeml.worker_pool import WorkerPool
+from kubeml.stack.child import Child, end_all
+from kubeml.stack.worker_pool import WorkerPool
 from tests.cluster import on_database
 from tests.eventually import eventually
 from tests.protocol.jobs import ScriptedJob

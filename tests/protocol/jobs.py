@@ -4,11 +4,12 @@ import json
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from brokers.answers import Leave, Wait, Work
-from brokers.protocol import Contribution
-from brokers.round_store import RoundStore, new_id
-from brokers.scripts import script_sources
-from brokers.tensor_channel import TensorChannel
+from brokers.rounds.answers import Leave, Wait, Work
+from brokers.rounds.contribution import Contribution
+from brokers.rounds.store import RoundStore
+from brokers.state.scripts import script_sources
+from brokers.tensors.channel import TensorChannel
+from brokers.wire import new_id
 from tests.protocol.script_variants import clocked, install
 
 if TYPE_CHECKING:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from redis import Redis
 
-from brokers.scripts import script_sources
+from brokers.state.scripts import script_sources
 
 _CLOCK = re.compile(r"local function instant\(\)\n.*?\nend\n", re.DOTALL)
 

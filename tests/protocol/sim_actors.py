@@ -10,12 +10,13 @@ from collections.abc import Callable, Generator
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from brokers.answers import Leave, Wait, Work
 from brokers.errors import ChunksMissing
-from brokers.protocol import Contribution, TensorRef
-from brokers.snapshot import Snapshot
-from kubeml.dispatch_watch import STAGE, DispatchWatch
-from kubeml.job import State
+from brokers.rounds.answers import Leave, Wait, Work
+from brokers.rounds.contribution import Contribution
+from brokers.rounds.snapshot import Snapshot
+from brokers.tensors.reference import TensorRef
+from kubeml.jobs.spec import STAGE, State
+from kubeml.server.dispatch_watch import DispatchWatch
 from tests.protocol.sim_referee import Violation, cid_of, require_whole
 
 if TYPE_CHECKING:

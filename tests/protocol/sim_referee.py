@@ -11,9 +11,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from brokers.errors import KubemlError
-from brokers.protocol import TensorRef
-from brokers.round_store import RoundStore
-from brokers.tensor_channel import TensorChannel
+from brokers.rounds.store import RoundStore
+from brokers.tensors.channel import TensorChannel
+from brokers.tensors.reference import TensorRef
 
 #: One piece of work in some weights: epoch, round, slot, cid, what it is based on, and how many
 #: slots and rounds its epoch had. It is based on merged weights, by their key; with overlap, and in

@@ -13,11 +13,11 @@ from unittest.mock import patch
 from redis import Redis
 
 from brokers.errors import KubemlError
-from brokers.round_store import RoundStore
-from brokers.snapshot import Snapshot
-from brokers.tensor_channel import TensorChannel
-from kubeml import dispatch_watch
-from kubeml.job import JobSpec
+from brokers.rounds.snapshot import Snapshot
+from brokers.rounds.store import RoundStore
+from brokers.tensors.channel import TensorChannel
+from kubeml.jobs.spec import JobSpec
+from kubeml.server import dispatch_watch
 from tests.protocol import sim_actors
 from tests.protocol.script_variants import clocked, install
 from tests.protocol.sim_chances import CHANCES, COUNTING, DELAYS_MS, HOUR_MS, PAUSES_MS, PER_TURN

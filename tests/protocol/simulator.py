@@ -18,8 +18,8 @@ from types import MappingProxyType
 
 from redis import Redis
 
-from brokers.scripts import script_sources
 from brokers.settings import Settings
+from brokers.state.scripts import script_sources
 from tests.protocol.script_variants import weakened
 from tests.protocol.sim_referee import Violation
 from tests.protocol.sim_world import World
@@ -60,7 +60,7 @@ def simulate(
 @contextlib.contextmanager
 def own_server() -> Iterator[Redis]:
     """A state server of this process's own."""
-    from kubeml.servers import ServerPlan, start_server, valkey_command, wait_for_valkey
+    from kubeml.stack.servers import ServerPlan, start_server, valkey_command, wait_for_valkey
     from tests.conftest import end
 
     with tempfile.TemporaryDirectory() as folder:

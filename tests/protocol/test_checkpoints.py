@@ -2,9 +2,9 @@
 
 import pytest
 
-from brokers.objects import ObjectStore
-from kubeml.checkpoint import Checkpoint, Checkpoints
-from kubeml.layout import Layout, TensorSpec
+from brokers.objects.store import ObjectStore
+from kubeml.jobs.checkpoint import Checkpoint, Checkpoints
+from kubeml.weights.layout import Layout, TensorSpec
 
 LAYOUT = Layout((TensorSpec(name="w", shape=(2,), dtype="float32", kind="param", aliases=()),))
 

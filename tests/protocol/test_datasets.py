@@ -15,12 +15,12 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from brokers.objects import ObjectStore
+from brokers.objects.store import ObjectStore
 from brokers.settings import Secret, Settings
-from brokers.shard_cache import ShardCache
-from brokers.shards import ShardReader
-from kubeml import dataset_upload
-from kubeml.datasets import Datasets, DataWarning
+from brokers.shards.cache import ShardCache
+from brokers.shards.reader import ShardReader
+from kubeml.catalog import upload
+from kubeml.catalog.datasets import Datasets, DataWarning
 from kubeml.errors import (
     BackendUnreachable,
     Conflict,
@@ -83,7 +83,7 @@ def datasets(objects: ObjectStore) -> Datasets:
 @pytest.fixture
 def small_shards(monkeypatch: pytest.MonkeyPatch) -> None:
     """Shards of 64 bytes of rows, so that small arrays make many."""
-    monkeypatch.setattr(dataset_upload, "SHARD_BYTES", 64)
+    monkeypatch.setattr(upload, "SHARD_BYTES", 64)
 
 
 def keys(objects: ObjectStore, name: str) -> list[str]:

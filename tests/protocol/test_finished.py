@@ -8,18 +8,19 @@ from typing import Any
 
 import pytest
 
-from brokers.objects import ObjectStore
+from brokers.objects.store import ObjectStore
 from brokers.settings import Settings, child_environment
-from kubeml import summary_key
-from kubeml.client import Client
-from kubeml.job import EpochRow, JobStatus, State
+from kubeml.client.client import Client
+from kubeml.jobs import summary
+from kubeml.jobs.results import EpochRow, JobStatus
+from kubeml.jobs.spec import State
 from tests.jobs import make_end, make_row, make_spec
 
 
 @pytest.fixture
 def client(s3_settings: Settings, objects: ObjectStore) -> Iterator[Client]:
     """A client of a bucket that holds no job of another test."""
-    for prefix in ("active/", summary_key.ROOT):
+    for prefix in ("active/", summary.ROOT):
         objects.delete_prefix(prefix)
     with Client(s3_settings) as client:
         for job_id in client.records.all_ids():
@@ -109,7 +110,7 @@ def test_job_that_ended_before_there_were_summaries_gets_one(
 ) -> None:
     begin(client, "job")
     finish(client, "job")
-    objects.delete_prefix(summary_key.ROOT)
+    objects.delete_prefix(summary.ROOT)
 
     first = listed(client)
     requests = Requests(client)
@@ -118,7 +119,7 @@ def test_job_that_ended_before_there_were_summaries_gets_one(
     assert first == again == {"job": by_records(client, "job")}
     assert requests.made[:3] == ["ListObjectsV2"] * 3
     assert "GetObject" not in requests.made[:3]
-    assert objects.exists(summary_key.to_key(first["job"], life=0))
+    assert objects.exists(summary.to_key(first["job"], life=0))
 
 
 def test_resumed_job_is_listed_by_its_last_life(client: Client, objects: ObjectStore) -> None:
@@ -132,7 +133,7 @@ def test_resumed_job_is_listed_by_its_last_life(client: Client, objects: ObjectS
 
     assert not under_way.state.is_final
     assert (ended.state, ended.reason, ended.spec.epochs) == (State.DONE, "two", 3)
-    assert len(list(objects.list(summary_key.ROOT))) == 1
+    assert len(list(objects.list(summary.ROOT))) == 1
 
 
 def test_late_summary_of_an_earlier_life_changes_nothing(
@@ -140,7 +141,7 @@ def test_late_summary_of_an_earlier_life_changes_nothing(
 ) -> None:
     begin(client, "job")
     finish(client, "job", state=State.FAILED, reason="one")
-    early = [info.key for info in objects.list(summary_key.ROOT)]
+    early = [info.key for info in objects.list(summary.ROOT)]
     client.records.add_life(make_spec("job"), 1)
     finish(client, "job", life=1, reason="two")
 
@@ -166,7 +167,7 @@ def test_crash_between_the_end_and_its_summary_is_made_good_by_whoever_tidies_up
 def test_id_of_a_deleted_job_can_be_used_again(client: Client, objects: ObjectStore) -> None:
     begin(client, "job")
     finish(client, "job", reason="old")
-    left = [info.key for info in objects.list(summary_key.ROOT)]
+    left = [info.key for info in objects.list(summary.ROOT)]
 
     client.delete_history("job")
     gone = listed(client)
@@ -194,7 +195,7 @@ def test_summary_written_while_its_job_is_deleted_does_not_stay(
     monkeypatch.setattr(client.records, "last_row", read_row_and_lose_the_job)
     client.records.summarise("job")
 
-    assert list(objects.list(summary_key.ROOT)) == []
+    assert list(objects.list(summary.ROOT)) == []
 
 
 def test_prune_removes_ended_jobs_alone_and_leaves_nothing_of_them(

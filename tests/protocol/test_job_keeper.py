@@ -7,22 +7,22 @@ from typing import Any
 import pytest
 from redis import Redis
 
-from brokers.answers import Work
-from brokers.connections import state_client
-from brokers.dispatch import Dispatcher
-from brokers.job_index import ENDED_KEY, JOBS_KEY, ended_jobs, live_jobs
-from brokers.objects import ObjectStore
-from brokers.round_store import RoundStore
+from brokers.messages.dispatch import Dispatcher
+from brokers.messages.topology import CONTROL_QUEUE
+from brokers.objects.store import ObjectStore
+from brokers.rounds.answers import Work
+from brokers.rounds.index import ENDED_KEY, JOBS_KEY, ended_jobs, live_jobs
+from brokers.rounds.snapshot import Snapshot
+from brokers.rounds.store import RoundStore
 from brokers.settings import Settings
-from brokers.snapshot import Snapshot
-from brokers.topology import CONTROL_QUEUE
-from kubeml.client import Client
-from kubeml.dispatch_watch import DispatchWatch
+from brokers.state.connections import state_client
+from kubeml.client.client import Client
 from kubeml.errors import Conflict
-from kubeml.job import State
-from kubeml.job_keeper import JobKeeper, Services
+from kubeml.jobs.spec import State
 from kubeml.metrics.job_books import JobBooks
-from kubeml.sharing import Sharing
+from kubeml.server.dispatch_watch import DispatchWatch
+from kubeml.server.keeper import JobKeeper, Services
+from kubeml.server.sharing import Sharing
 from tests.cluster import on_database
 from tests.jobs import make_end, make_spec
 from tests.protocol.test_checkpoints import make

@@ -6,13 +6,13 @@ from uuid import uuid4
 
 import pytest
 
-from brokers.manifest import pointer_key, version_prefix
-from brokers.objects import ObjectStore
+from brokers.objects.store import ObjectStore
 from brokers.settings import Settings
-from kubeml.datasets import Datasets
+from brokers.shards.manifest import pointer_key, version_prefix
+from kubeml.catalog.datasets import Datasets
+from kubeml.catalog.functions import Functions
 from kubeml.errors import BackendUnreachable, NameTaken, ObjectExists, OutcomeUnknown
-from kubeml.functions import Functions
-from kubeml.records import JobRecords
+from kubeml.jobs.records import JobRecords
 from tests.faults.s3_proxy import S3Proxy
 from tests.integration.conftest import FUNCTIONS
 from tests.protocol.test_datasets import keys, make_arrays

@@ -7,11 +7,12 @@ import pytest
 from redis import Redis
 from redis.connection import Connection
 
-from brokers.nodes import announce
-from brokers.pool_reading import QUEUES, PoolReading, read_pool
-from brokers.requests import awaited, take
-from brokers.round_store import RoundStore, new_id
-from brokers.streams import JobStreams
+from brokers.pool.inference_requests import awaited, take
+from brokers.pool.presence import announce
+from brokers.pool.reading import QUEUES, PoolReading, read_pool
+from brokers.rounds.store import RoundStore
+from brokers.rounds.streams import JobStreams
+from brokers.wire import new_id
 from tests.protocol.jobs import ScriptedJob
 
 

@@ -4,9 +4,9 @@ from collections.abc import Iterator
 
 import pytest
 
-from brokers.objects import ObjectStore
-from kubeml.recent_rows import RecentRows
-from kubeml.records import JobRecords
+from brokers.objects.store import ObjectStore
+from kubeml.jobs.records import JobRecords
+from kubeml.scheduling.scheduler import RecentRows
 from tests.jobs import make_row, make_spec
 
 

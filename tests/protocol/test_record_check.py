@@ -6,11 +6,11 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from brokers.objects import ObjectStore
+from brokers.objects.store import ObjectStore
 from brokers.settings import Settings
-from kubeml.client import Client
-from kubeml.functions import bundle_key
-from kubeml.record_check import record_faults
+from kubeml.catalog.functions import bundle_key
+from kubeml.client.client import Client
+from kubeml.ops.record_check import record_faults
 from tests.integration.conftest import FUNCTIONS
 from tests.jobs import make_end, make_spec
 from tests.protocol.test_checkpoints import make

@@ -5,8 +5,8 @@ import json
 import pytest
 from redis import Redis
 
-from brokers.requests import REQUESTS_KEY, Request, awaited, take
-from brokers.workload import read_workload
+from brokers.pool.inference_requests import REQUESTS_KEY, Request, awaited, take
+from brokers.pool.workload import read_workload
 
 
 def requests(client: Redis) -> list[Request]:

@@ -1,9 +1,9 @@
 """ADVANCE: the only way to a new version, and only with everything in place."""
 
-from brokers.answers import Wait, Work
-from brokers.chunks import CHUNK_BYTES
-from brokers.protocol import TensorRef
-from brokers.round_store import new_id
+from brokers.rounds.answers import Wait, Work
+from brokers.tensors.chunks import CHUNK_BYTES
+from brokers.tensors.reference import TensorRef
+from brokers.wire import new_id
 from tests.protocol.jobs import ScriptedJob
 
 

@@ -2,9 +2,9 @@
 
 import pytest
 
-from brokers.answers import Work
-from brokers.round_store import new_id
-from brokers.scripts import script_sources
+from brokers.rounds.answers import Work
+from brokers.state.scripts import script_sources
+from brokers.wire import new_id
 from tests.protocol.jobs import LEASE_MS, ScriptedJob
 from tests.protocol.script_variants import clocked
 

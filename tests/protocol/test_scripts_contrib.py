@@ -4,9 +4,9 @@ import time
 
 import pytest
 
-from brokers.answers import Leave, Wait, Work
-from brokers.knock import Knock
-from brokers.round_store import new_id
+from brokers.rounds.answers import Leave, Wait, Work
+from brokers.rounds.snapshot import Knock
+from brokers.wire import new_id
 from tests.protocol.jobs import MAX_ERRORS, ScriptedJob, make_contribution
 
 

@@ -1,6 +1,6 @@
 """Copies of slow slots: who may take one, whose work counts, and what becomes of the other."""
 
-from brokers.answers import Wait, Work
+from brokers.rounds.answers import Wait, Work
 from tests.protocol.jobs import LEASE_MS, ScriptedJob
 
 

@@ -2,9 +2,9 @@
 
 import pytest
 
-from brokers.answers import Leave
-from brokers.job_index import JOBS_KEY, live_jobs
-from brokers.round_store import new_id
+from brokers.rounds.answers import Leave
+from brokers.rounds.index import JOBS_KEY, live_jobs
+from brokers.wire import new_id
 from tests.protocol.jobs import LEASE_MS, ScriptedJob
 
 

@@ -1,7 +1,7 @@
 """The hash of local weights: what slots of a job with ``--overlap`` go on from."""
 
-from brokers.answers import Work
-from brokers.round_store import new_id
+from brokers.rounds.answers import Work
+from brokers.wire import new_id
 from tests.protocol.jobs import ScriptedJob
 
 

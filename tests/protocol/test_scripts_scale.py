@@ -1,6 +1,6 @@
 """SCALE: what N and W may be, changed while a job runs; PLAN carries what is expected."""
 
-from brokers.round_store import new_id
+from brokers.wire import new_id
 from tests.protocol.jobs import ScriptedJob
 
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from brokers.answers import Leave, Wait, Work
+from brokers.rounds.answers import Leave, Wait, Work
 from tests.protocol.jobs import LEASE_MS, ScriptedJob
 
 

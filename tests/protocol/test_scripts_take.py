@@ -2,8 +2,8 @@
 
 import pytest
 
-from brokers.answers import Leave, Wait, Work
-from brokers.round_store import new_id
+from brokers.rounds.answers import Leave, Wait, Work
+from brokers.wire import new_id
 from tests.protocol.jobs import MAX_LOST, ScriptedJob
 
 

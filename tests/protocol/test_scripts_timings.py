@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 
-from brokers.answers import Work
-from brokers.round_store import new_id
+from brokers.rounds.answers import Work
+from brokers.wire import new_id
 from tests.protocol.jobs import LEASE_MS, START_MS, ScriptedJob, make_contribution
 
 

@@ -2,7 +2,7 @@
 
 from threading import Thread
 
-from brokers.answers import Leave, Wait, Work
+from brokers.rounds.answers import Leave, Wait, Work
 from tests.protocol.jobs import ScriptedJob, make_contribution
 
 

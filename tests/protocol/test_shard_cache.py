@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from brokers.errors import Corrupted
-from brokers.shard_cache import ShardCache
+from brokers.shards.cache import ShardCache
 
 #: A process that gets one file, says so in a line, and notes each download in a log.
 CLIENT = """

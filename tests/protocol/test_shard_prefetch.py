@@ -9,20 +9,20 @@ import numpy as np
 import pytest
 
 from brokers.errors import BackendUnreachable
-from brokers.manifest import DatasetManifest
-from brokers.objects import ObjectStore
-from brokers.shard_cache import ShardCache
-from brokers.shard_prefetch import Shard, ShardPrefetcher
-from brokers.shards import ShardReader
-from kubeml import dataset_upload
-from kubeml.datasets import Datasets
+from brokers.objects.store import ObjectStore
+from brokers.shards.cache import ShardCache
+from brokers.shards.manifest import DatasetManifest
+from brokers.shards.prefetch import Shard, ShardPrefetcher
+from brokers.shards.reader import ShardReader
+from kubeml.catalog import upload
+from kubeml.catalog.datasets import Datasets
 from tests.eventually import eventually
 
 
 @pytest.fixture
 def manifest(objects: ObjectStore, monkeypatch: pytest.MonkeyPatch) -> DatasetManifest:
     """A dataset of 20 shards of 10 rows, and one of tests."""
-    monkeypatch.setattr(dataset_upload, "SHARD_BYTES", 160)
+    monkeypatch.setattr(upload, "SHARD_BYTES", 160)
     rows = np.arange(200, dtype=np.int64)
     return Datasets(objects).create(
         f"set-{uuid4().hex[:12]}", train_data=rows, train_labels=rows, test_data=rows[:10],

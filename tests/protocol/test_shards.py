@@ -10,13 +10,13 @@ import safetensors.numpy
 from numpy.typing import NDArray
 
 from brokers.errors import Corrupted, InvalidSetting, ObjectMissing
-from brokers.manifest import DatasetManifest
-from brokers.objects import ObjectStore
-from brokers.shard_cache import ShardCache
-from brokers.shard_format import SHARD_DTYPES, map_shard, pack_shard
-from brokers.shards import ShardReader
-from kubeml import dataset_upload
-from kubeml.datasets import Datasets
+from brokers.objects.store import ObjectStore
+from brokers.shards.cache import ShardCache
+from brokers.shards.format import SHARD_DTYPES, map_shard, pack_shard
+from brokers.shards.manifest import DatasetManifest
+from brokers.shards.reader import ShardReader
+from kubeml.catalog import upload
+from kubeml.catalog.datasets import Datasets
 
 Array = NDArray[Any]
 NUM_ROWS = 1000
@@ -30,7 +30,7 @@ def make_arrays(dtype: str = "float32", *, num_rows: int = NUM_ROWS) -> tuple[Ar
 @pytest.fixture
 def stored(objects: ObjectStore, monkeypatch: pytest.MonkeyPatch) -> DatasetManifest:
     """A dataset of 1000 rows in shards of 4 KiB."""
-    monkeypatch.setattr(dataset_upload, "SHARD_BYTES", 4096)
+    monkeypatch.setattr(upload, "SHARD_BYTES", 4096)
     data, labels = make_arrays()
     return Datasets(objects).create(
         f"set-{uuid4().hex[:12]}",
@@ -231,7 +231,7 @@ def test_open_files_are_bounded_over_many_shards(
     cache: ShardCache,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("brokers.shards._MAX_MAPS", 3)
+    monkeypatch.setattr("brokers.shards.reader._MAX_MAPS", 3)
     reader = ShardReader(stored, objects=objects, cache=cache)
     before = len(list(Path("/proc/self/fd").iterdir()))
 

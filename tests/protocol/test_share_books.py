@@ -3,10 +3,10 @@
 import pytest
 from redis import Redis
 
-from brokers.job_index import JOBS_KEY
-from brokers.nodes import announce
-from brokers.round_store import new_id
-from kubeml.sharing import Sharing
+from brokers.pool.presence import announce
+from brokers.rounds.index import JOBS_KEY
+from brokers.wire import new_id
+from kubeml.server.sharing import Sharing
 from tests.protocol.jobs import ScriptedJob
 
 

@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 from redis import Redis
 
-from brokers import streams
-from brokers.streams import Event, JobStreams, LogLine
+from brokers.rounds import streams
+from brokers.rounds.streams import Event, JobStreams, LogLine
 
 
 @pytest.fixture

@@ -9,10 +9,10 @@ from redis import Redis
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
-from brokers.chunks import CHUNK_BYTES, TTL_S, checksum
 from brokers.errors import BackendUnreachable, ChunksMissing, Corrupted
-from brokers.protocol import TensorRef
-from brokers.tensor_channel import TensorChannel
+from brokers.tensors.channel import TensorChannel
+from brokers.tensors.chunks import CHUNK_BYTES, TTL_S, checksum
+from brokers.tensors.reference import TensorRef
 
 
 @pytest.fixture

@@ -6,10 +6,10 @@ from dataclasses import replace
 import pytest
 from redis import Redis
 
-from brokers.job_index import JOBS_KEY
-from brokers.nodes import NODES_KEY, announce, server_time
-from brokers.queues import infer_queue
-from brokers.workload import LiveJob, busy_workers, read_waiting, read_workload
+from brokers.messages.queues import infer_queue
+from brokers.pool.presence import NODES_KEY, announce, server_time
+from brokers.pool.workload import LiveJob, busy_workers, read_waiting, read_workload
+from brokers.rounds.index import JOBS_KEY
 from tests.protocol.jobs import ScriptedJob
 
 

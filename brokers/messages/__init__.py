@@ -1,0 +1,1 @@
+"""Messages: hints through Celery's and kombu's queues."""

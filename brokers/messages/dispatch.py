@@ -1,0 +1,132 @@
+"""Sending: Celery tasks by name, and hints to the parameter servers. Messages may be lost."""
+
+from typing import Any
+
+from brokers.errors import redis_errors
+from brokers.messages.hint import Hint
+from brokers.messages.queues import first_queue, infer_queue, train_queue, worker_queues
+from brokers.messages.topology import (
+    CONTROL_QUEUE,
+    INFER,
+    PS_QUEUE,
+    SCHEDULE,
+    STAGE_TASKS,
+    make_app,
+)
+from brokers.settings import Settings
+from brokers.urls import mask_url
+from brokers.wire import new_id
+
+
+def stage_queue(stage: str, device: str) -> str:
+    """The queue for the dispatches of a stage."""
+    return first_queue(device) if stage == "init" else train_queue(device)
+
+
+def dispatch_id(label: str, hint: Hint) -> str:
+    """A readable Celery task id, new for every sending: a revoked id would swallow a repetition.
+
+    No message expires, for the same reason and because that would compare clocks; a stale one is
+    known by its ticket.
+    """
+    return f"{label}-{hint.ticket[:8]}-{new_id()[:4]}"
+
+
+def dispatch_repr(label: str, hint: Hint) -> str:
+    """How a dispatch's arguments are shown: ``(job=mnist-1a2b, epoch=3, stage=train)``."""
+    epoch, _, stage = label.removeprefix(f"{hint.job_id}-e").partition("-")
+    return f"(job={hint.job_id}, epoch={epoch}, stage={stage})"
+
+
+class Dispatcher:
+    """Publishes messages. Safe to share between threads; make a new one after a fork."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.app = make_app(settings)
+        self._where = mask_url(settings.broker_url)
+
+    def stage(self, stage: str, hint: Hint, *, device: str, label: str) -> None:
+        """Send one participant's dispatch.
+
+        Args:
+            stage: ``init``, ``train`` or ``validate``.
+            hint: The job and ticket.
+            device: Which kind of worker is wanted.
+            label: Readable front part of the Celery task id, e.g. ``mnist-1a2b-e3-train``.
+        """
+        self._send(
+            STAGE_TASKS[stage],
+            hint,
+            queue=stage_queue(stage, device),
+            task_id=dispatch_id(label, hint),
+            argsrepr=dispatch_repr(label, hint),
+            ignore_result=True,
+            extra=[] if stage == "validate" else [stage],
+        )
+
+    def schedule(self, hint: Hint, *, label: str) -> None:
+        """Ask the scheduler to plan the job's next epoch."""
+        self._send(
+            SCHEDULE, hint, queue=CONTROL_QUEUE, task_id=label, ignore_result=True,
+            argsrepr=dispatch_repr(label, hint),
+        )  # fmt: skip
+
+    def infer(self, hint: Hint, data: list[Any], *, device: str, timeout_s: float) -> Any:
+        """Run an inference on a worker and return what the user's ``infer`` returned.
+
+        Raises:
+            TimeoutError: No worker answered in time.
+        """
+        from celery.exceptions import TimeoutError as CeleryTimeout
+
+        result = self._send(
+            INFER,
+            hint,
+            queue=infer_queue(device),
+            task_id=f"{hint.job_id}-infer-{hint.ticket[:8]}",
+            # Not the data: a task's arguments are for everybody to see.
+            argsrepr=f"(job={hint.job_id}, {len(data)} inputs)",
+            extra=[data],
+        )
+        try:
+            with redis_errors(self._where):
+                return result.get(timeout=timeout_s)
+        except CeleryTimeout as err:
+            raise TimeoutError from err
+        finally:
+            with redis_errors(self._where):
+                result.forget()
+
+    def hint(self, job_id: str) -> None:
+        """Tell the parameter servers to look at a job now rather than at the next tick."""
+        with redis_errors(self._where), self.app.producer_or_acquire() as producer:
+            # By the anonymous exchange: it needs no binding, which a flush of Redis would lose.
+            producer.publish(
+                Hint(job_id=job_id).to_wire(), serializer="json", exchange="", routing_key=PS_QUEUE
+            )
+
+    def close(self) -> None:
+        """Close the connections."""
+        self.app.close()
+
+    def queue_lengths(self, client: Any, device: str) -> tuple[int, int]:
+        """Messages waiting for workers of a kind, and those of them for jobs that are new.
+
+        Args:
+            client: One of the broker's server.
+            device: Which kind.
+        """
+        with redis_errors(self._where):
+            pipe = client.pipeline(transaction=False)
+            for name in worker_queues(device):
+                pipe.llen(name)
+            requests, first, others = map(int, pipe.execute())
+            return requests + first + others, first
+
+    def _send(
+        self, task: str, hint: Hint, *, queue: str, extra: list[Any] | None = None, **options: Any
+    ) -> Any:
+        with redis_errors(self._where):
+            return self.app.send_task(
+                task, args=[hint.to_wire(), *(extra or [])], queue=queue, retry=False, **options
+            )

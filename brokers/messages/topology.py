@@ -1,0 +1,141 @@
+"""Queues, task names and Celery's configuration; the one place that builds a Celery app.
+
+Every setting that is not a default was seen to bite; the reason stands beside it.
+"""
+
+from typing import Any
+from urllib.parse import parse_qsl, urlsplit
+
+from celery import Celery
+from celery.app.amqp import AMQP
+from kombu.connection import Connection
+from kombu.entity import Exchange, Queue
+
+from brokers.alive_files import progress
+from brokers.messages.queues import DEVICES, worker_queues
+from brokers.settings import Settings
+
+CONTROL_QUEUE = "kubeml.control"
+PS_QUEUE = "kubeml.ps"
+
+TRAIN = "kubeml.train"
+VALIDATE = "kubeml.validate"
+INFER = "kubeml.infer"
+SCHEDULE = "kubeml.schedule"
+
+#: A stage of a job and the task that serves it (an INIT is served by a training task).
+STAGE_TASKS = {"init": TRAIN, "train": TRAIN, "validate": VALIDATE}
+
+_VISIBILITY_TIMEOUT_S = 3600
+
+_TRANSPORT = {
+    # Queues in the order they are given, so that inference goes before training.
+    "queue_order_strategy": "priority",
+    "visibility_timeout": _VISIBILITY_TIMEOUT_S,
+    "unacked_restore_interval": 5,
+    "unacked_restore_throttle": 1,
+    # Without a socket time-out a worker hangs for ever on a half-open link.
+    "socket_timeout": 10,
+    "socket_connect_timeout": 5,
+    "socket_keepalive": True,
+    "health_check_interval": 10,
+}
+
+
+def _queue(name: str) -> Queue:
+    return Queue(name, Exchange("kubeml", type="direct"), routing_key=name)
+
+
+def ps_queue() -> Queue:
+    """The parameter servers' hints."""
+    return _queue(PS_QUEUE)
+
+
+def celery_config(settings: Settings) -> dict[str, Any]:
+    """Celery's configuration for workers, control workers and senders alike."""
+    url = verified(settings.broker_url)
+    names = [CONTROL_QUEUE, *(name for device in DEVICES for name in worker_queues(device))]
+    return {
+        "broker_url": url,
+        # Said twice: Flower does not look into the URL when it asks for the queues' lengths.
+        "broker_use_ssl": _tls_options(url) or False,
+        "result_backend": url,
+        "task_serializer": "json",
+        "result_serializer": "json",
+        "accept_content": ["json"],
+        "result_accept_content": ["json"],
+        "event_serializer": "json",
+        "task_queues": [_queue(name) for name in names],
+        "task_default_queue": CONTROL_QUEUE,
+        "task_default_exchange": "kubeml",
+        # A misspelt queue would swallow messages silently.
+        "task_create_missing_queues": False,
+        "broker_transport_options": _TRANSPORT,
+        "result_backend_transport_options": _TRANSPORT,
+        "visibility_timeout": _VISIBILITY_TIMEOUT_S,
+        "redis_socket_timeout": 10,
+        "redis_socket_connect_timeout": 5,
+        "redis_socket_keepalive": True,
+        "redis_backend_health_check_interval": 10,
+        "redis_retry_on_timeout": True,
+        "result_backend_always_retry": True,
+        "result_backend_max_retries": 10,
+        "result_expires": 3600,
+        "broker_connection_retry_on_startup": True,
+        "broker_connection_max_retries": None,
+        # Else a full Redis kills the workers.
+        "broker_channel_error_retry": True,
+        "broker_pool_limit": 4,
+        # A poison task that is redelivered loops for ever; lost work is the round store's matter.
+        "task_reject_on_worker_lost": False,
+        "worker_cancel_long_running_tasks_on_connection_loss": False,
+        "worker_prefetch_multiplier": 1,
+        # Else a message parks behind a busy worker and hides from autoscalers.
+        "worker_disable_prefetch": True,
+        "worker_proc_alive_timeout": 60,
+        "worker_send_task_events": True,
+        "task_send_sent_event": True,
+        "task_track_started": False,
+        "worker_hijack_root_logger": False,
+        "worker_redirect_stdouts": False,
+        "enable_utc": True,
+        "timezone": "UTC",
+    }
+
+
+def verified(url: str) -> str:
+    """The URL, saying what others leave to a default: that a server's certificate is checked."""
+    if not url.startswith("rediss:") or "ssl_cert_reqs=" in url:
+        return str(url)
+    return f"{url}{'&' if '?' in url else '?'}ssl_cert_reqs=required"
+
+
+def _tls_options(url: str) -> dict[str, str]:
+    query = parse_qsl(urlsplit(url).query)
+    return {name: value for name, value in query if name.startswith("ssl_")}
+
+
+class BrokerConnection(Connection):
+    """A connection that is tried again every second or two: kombu's pause grows to 30 s."""
+
+    def ensure_connection(self, errback: Any = None, *args: Any, **options: Any) -> Any:
+        """Connect, whatever it takes; see kombu."""
+
+        def failed(error: Any, interval: float) -> None:
+            progress.note()
+            if errback is not None:
+                errback(error, interval)
+
+        pauses = {"interval_start": 0.5, "interval_step": 0.5, "interval_max": 2}
+        return super().ensure_connection(failed, *args, **pauses, **options)  # type: ignore[no-untyped-call]
+
+
+class _Amqp(AMQP):
+    Connection = BrokerConnection
+
+
+def make_app(settings: Settings, *, name: str = "kubeml") -> Celery:
+    """A Celery app on the settings' broker; tasks are registered by ``tasks`` alone."""
+    app = Celery(name, set_as_current=False, amqp=_Amqp)
+    app.conf.update(celery_config(settings))
+    return app

@@ -1,0 +1,1 @@
+"""Whole objects on S3."""

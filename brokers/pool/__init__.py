@@ -1,0 +1,1 @@
+"""The pool on Redis: who is there, and what waits for them."""

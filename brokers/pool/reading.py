@@ -1,0 +1,190 @@
+"""What the servers say of a whole pool at one moment: processes, live jobs, queues.
+
+However many jobs there are, it takes the same few round trips.
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from brokers.errors import redis_errors
+from brokers.messages.queues import DEVICES, worker_queues
+from brokers.messages.topology import CONTROL_QUEUE, PS_QUEUE
+from brokers.pool.inference_requests import REQUESTS_KEY, Request, awaited_among
+from brokers.pool.presence import Node, alive_nodes
+from brokers.rounds.index import live_jobs
+from brokers.rounds.store import RoundStore
+from brokers.rounds.streams import Event
+from brokers.wire import as_fields, as_text
+
+if TYPE_CHECKING:
+    from redis import Redis
+
+#: So many of a job's last events are read: enough rounds to measure a pace.
+_NUM_EVENTS = 40
+
+QUEUES = (
+    *(name for device in DEVICES for name in worker_queues(device)),
+    CONTROL_QUEUE,
+    PS_QUEUE,
+)
+
+Record = Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JobReading:
+    """A live job, as its keys on the state server have it.
+
+    Attributes:
+        id: Job id.
+        head: Field to value, as text; empty if there is no head.
+        leases: Slot to its record, as in ``lua/_prelude.lua``.
+        contributions: Slot to what it handed in for the round under way.
+        participants: Token to when it was last seen, server ms.
+        tickets: When each unanswered dispatch was sent, server ms.
+        events: The last events, oldest first.
+        merged: What the round before merged, as in the ledger; empty if that was another epoch's.
+        timing: That round's entry in the ledger's timings; None if there is none.
+    """
+
+    id: str
+    head: Mapping[str, str]
+    leases: Mapping[int, Record] = field(default_factory=dict)
+    contributions: Mapping[int, Record] = field(default_factory=dict)
+    participants: Mapping[str, float] = field(default_factory=dict)
+    tickets: Sequence[float] = ()
+    events: Sequence[Event] = ()
+    merged: Sequence[Record] = ()
+    timing: Any = None
+
+    @property
+    def state(self) -> str:
+        """The job's state; "" if there is no head."""
+        return self.head.get("state", "")
+
+    @property
+    def device(self) -> str:
+        """Which workers it is for: ``cpu`` or ``gpu``."""
+        return self.head.get("device", "")
+
+    def number(self, name: str) -> int:
+        """A field of the head as a whole number; 0 if it is missing."""
+        return int(self.ms(name))
+
+    def ms(self, name: str) -> float:
+        """A field of the head that is a time of the server's, ms; 0 if it is missing."""
+        return float(self.head.get(name) or 0)
+
+    @property
+    def num_samples(self) -> int:
+        """Rows handed in for the round under way."""
+        return sum(count(entry.get("num_samples")) for entry in self.contributions.values())
+
+    def live_tokens(self, now_ms: float) -> list[str]:
+        """Tokens of the participants that were seen within a lease."""
+        oldest = now_ms - self.number("lease_ms")
+        return [token for token, seen in self.participants.items() if seen >= oldest]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PoolReading:
+    """The pool at one moment.
+
+    Attributes:
+        now_ms: The state server's clock.
+        nodes: Processes that announced themselves lately.
+        jobs: Live jobs, by id.
+        queues: Queue to the number of messages that wait in it.
+        requests: The inference requests that somebody waits for.
+    """
+
+    now_ms: float
+    nodes: Sequence[Node]
+    jobs: Sequence[JobReading]
+    queues: Mapping[str, int]
+    requests: Sequence[Request] = ()
+
+
+def count(value: object) -> int:
+    """A number of rows that a worker wrote; what is none counts nothing."""
+    return value if isinstance(value, int) and value > 0 else 0
+
+
+def read_pool(
+    state: "Redis", broker: "Redis | None", *, where: str, broker_where: str
+) -> PoolReading:
+    """Read the pool, in six round trips whatever the number of jobs; without queues if no broker.
+
+    Raises:
+        BackendUnreachable: A server does not answer.
+    """
+    stores = [RoundStore(state, job_id) for job_id in live_jobs(state, where=where)]
+    nodes = alive_nodes(state)
+    with redis_errors(where):
+        pipe = state.pipeline(transaction=False)
+        pipe.time()
+        pipe.hgetall(REQUESTS_KEY)
+        for store in stores:
+            pipe.hgetall(store.key("h"))
+            pipe.hgetall(store.key("s"))
+            pipe.hgetall(store.key("c"))
+            pipe.zrange(store.key("p"), 0, -1, withscores=True)
+            pipe.zrange(store.key("d"), 0, -1, withscores=True)
+            pipe.xrevrange(store.key("ev"), count=_NUM_EVENTS)
+        clock, requests, *answers = pipe.execute()
+        each = [answers[first : first + 6] for first in range(0, len(answers), 6)]
+        ledgers = _last_rounds(state, stores, [as_fields(answer[0]) for answer in each])
+    now_ms = clock[0] * 1000 + clock[1] / 1000
+    return PoolReading(
+        now_ms=now_ms,
+        nodes=nodes,
+        jobs=[
+            _job(store.job_id, answer, ledger)
+            for store, answer, ledger in zip(stores, each, ledgers, strict=True)
+        ],
+        queues=queue_lengths(broker, where=broker_where) if broker is not None else {},
+        requests=awaited_among(requests, now_ms / 1000),
+    )
+
+
+def _last_rounds(
+    state: "Redis", stores: Sequence[RoundStore], heads: Sequence[Mapping[str, str]]
+) -> list[list[bytes | None]]:
+    """What each job's last merged round is in its ledger, and the round's timing."""
+    pipe = state.pipeline(transaction=False)
+    for store, head in zip(stores, heads, strict=True):
+        last = int(head.get("round") or 0) - 1
+        pipe.hmget(store.key("g"), [str(last), f"t{last}"])
+    ledgers: list[list[bytes | None]] = pipe.execute()
+    return ledgers
+
+
+def queue_lengths(broker: "Redis", *, where: str) -> dict[str, int]:
+    """Queue to the number of messages that wait in it."""
+    with redis_errors(where):
+        pipe = broker.pipeline(transaction=False)
+        for queue in QUEUES:
+            pipe.llen(queue)
+        return dict(zip(QUEUES, map(int, pipe.execute()), strict=True))
+
+
+def _job(job_id: str, answer: Sequence[Any], ledger: Sequence[bytes | None]) -> JobReading:
+    head, leases, contributions, participants, tickets, events = answer
+    merged, timing = (None if text is None else json.loads(as_text(text)) for text in ledger)
+    return JobReading(
+        id=job_id,
+        head=as_fields(head),
+        leases=_records(leases),
+        contributions=_records(contributions),
+        participants={as_text(token): at for token, at in participants},
+        tickets=[at for _, at in tickets],
+        events=[Event.from_entry(as_text(entry), fields) for entry, fields in reversed(events)],
+        merged=merged or [],
+        timing=timing,
+    )
+
+
+def _records(raw: Mapping[bytes, bytes]) -> dict[int, Record]:
+    return {int(slot): json.loads(as_text(text)) for slot, text in raw.items()}

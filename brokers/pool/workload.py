@@ -1,0 +1,176 @@
+"""What a pool has to do and who is there for it, read in two round trips; one while it is idle."""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from brokers.errors import redis_errors
+from brokers.messages.queues import DEVICES, infer_queue
+from brokers.pool.inference_requests import REQUESTS_KEY, Request, awaited_among
+from brokers.pool.presence import NODES_KEY, Node, alive_among, server_time, silent_among
+from brokers.rounds.index import JOBS_KEY
+from brokers.wire import as_text
+
+if TYPE_CHECKING:
+    from redis import Redis
+
+_HEAD = (
+    "state", "device", "want", "slots", "stop", "lease_ms", "max_workers", "weight", "allot",
+    "credit", "lean", "books_at", "books_used_ms", "used_at", "used_ms",
+)  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LiveJob:
+    """A job that has not ended, as far as its demand for workers goes.
+
+    Attributes:
+        id: Job id.
+        state: Its state; "" while its live state is lost.
+        device: What its workers must have.
+        want: Slots of the round under way.
+        slots: Slots N of the epoch.
+        contributed: Slots of the round that are in.
+        num_live: Participants seen within a lease.
+        tickets: Dispatches that nobody has answered yet.
+        max_workers: No more workers than these at a time; None for no such cap.
+        is_stopping: Whether it was asked to end.
+        weight: Its weight among the jobs of the pool.
+        allot: How many workers it is to have for now; None for any number.
+        credit_ms, lean: The books of that; see ``kubeml.pool.fair_share``.
+        used_ms: Worker-milliseconds that it had so far: while it took part, a worker was its own.
+        unbooked_ms: Time since these books were made.
+        unbooked_used_ms: What it had since, in worker-milliseconds.
+    """
+
+    id: str
+    state: str
+    device: str = "cpu"
+    want: int = 0
+    slots: int = 0
+    contributed: int = 0
+    num_live: int = 0
+    tickets: int = 0
+    max_workers: int | None = None
+    is_stopping: bool = False
+    weight: int = 1
+    allot: int | None = None
+    credit_ms: float = 0.0
+    lean: int = 0
+    used_ms: int = 0
+    unbooked_ms: float = 0.0
+    unbooked_used_ms: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Workload:
+    """What there is to do, and who is there.
+
+    Attributes:
+        jobs: The live jobs.
+        nodes: The processes heard of lately.
+        silent: Those that went without a goodbye.
+        requests: The inference requests that somebody waits for.
+        at_ms: When that was, by the server's clock.
+    """
+
+    jobs: Sequence[LiveJob]
+    nodes: Sequence[Node]
+    silent: Sequence[Node] = ()
+    requests: Sequence[Request] = ()
+    at_ms: float = 0.0
+
+
+def read_workload(client: "Redis", *, where: str = "the state server") -> Workload:
+    """Read jobs, processes and requests; ``client`` is one of the state server."""
+    with redis_errors(where):
+        pipe = client.pipeline(transaction=False)
+        pipe.smembers(JOBS_KEY)
+        pipe.hgetall(NODES_KEY)
+        pipe.hgetall(REQUESTS_KEY)
+        pipe.time()
+        members, rows, requests, clock = pipe.execute()
+        ids = sorted(as_text(member) for member in members)
+        for job_id in ids:
+            prefix = f"kml:{{{job_id}}}"
+            pipe.hmget(f"{prefix}:h", _HEAD)
+            pipe.hlen(f"{prefix}:c")
+            pipe.zrange(f"{prefix}:p", 0, -1, withscores=True)
+            pipe.zcard(f"{prefix}:d")
+        answers = pipe.execute() if ids else []
+    now_s = server_time(clock)
+    jobs = [
+        _live_job(job_id, answers[4 * at : 4 * at + 4], now_s * 1000)
+        for at, job_id in enumerate(ids)
+    ]
+    return Workload(
+        jobs=jobs, nodes=alive_among(rows, now_s), silent=silent_among(rows, now_s),
+        requests=awaited_among(requests, now_s), at_ms=now_s * 1000,
+    )  # fmt: skip
+
+
+def read_waiting(client: "Redis", *, where: str = "the broker") -> dict[str, int]:
+    """Inference requests in the queues, by device; ``client`` is one of the broker's server."""
+    with redis_errors(where):
+        pipe = client.pipeline(transaction=False)
+        for device in DEVICES:
+            pipe.llen(infer_queue(device))
+        return dict(zip(DEVICES, map(int, pipe.execute()), strict=True))
+
+
+def busy_workers(
+    client: "Redis", job_ids: Sequence[str], *, where: str = "the state server"
+) -> set[str]:
+    """Names of the workers that hold a slot of these jobs, or have handed one in this round."""
+    busy: set[str] = set()
+    with redis_errors(where):
+        pipe = client.pipeline(transaction=False)
+        for job_id in job_ids:
+            prefix = f"kml:{{{job_id}}}"
+            pipe.hvals(f"{prefix}:s")
+            pipe.hvals(f"{prefix}:c")
+        for records in pipe.execute() if job_ids else []:
+            busy |= {name for record in records if (name := _worker(record))}
+    return busy
+
+
+def _worker(record: bytes) -> str:
+    """Whose lease or contribution it is; "" for a lease given back, or what nobody can read."""
+    try:
+        value = json.loads(as_text(record))
+    except ValueError:
+        return ""
+    if not isinstance(value, dict) or not value.get("t", value.get("token")):
+        return ""
+    return str(value.get("w") or value.get("worker") or "")
+
+
+def _live_job(job_id: str, answers: Sequence[Any], now_ms: float) -> LiveJob:
+    fields, contributed, seen, tickets = answers
+    head = {name: as_text(value) for name, value in zip(_HEAD, fields, strict=True) if value}
+    oldest = now_ms - _whole(head, "lease_ms")
+    used_ms = _whole(head, "used_ms")
+    if head.get("used_at"):
+        used_ms += len(seen) * max(0, int(now_ms) - _whole(head, "used_at"))
+    return LiveJob(
+        id=job_id, state=head.get("state", ""), device=head.get("device", "cpu"),
+        want=_whole(head, "want"), slots=_whole(head, "slots"), contributed=int(contributed),
+        num_live=sum(1 for _, at in seen if at >= oldest), tickets=int(tickets),
+        # 0, as a head that knows no cap may say it, is none.
+        max_workers=_whole(head, "max_workers") or None, is_stopping=head.get("stop") == "1",
+        weight=_whole(head, "weight") or 1,
+        allot=_whole(head, "allot") if head.get("allot") else None,
+        credit_ms=float(_whole(head, "credit")), lean=_whole(head, "lean"),
+        used_ms=used_ms,
+        unbooked_ms=now_ms - _whole(head, "books_at") if head.get("books_at") else 0.0,
+        unbooked_used_ms=used_ms - _whole(head, "books_used_ms"),
+    )  # fmt: skip
+
+
+def _whole(head: Mapping[str, str], field: str) -> int:
+    """A field as a whole number; 0 if it is missing, or nobody can read it."""
+    try:
+        return int(float(head.get(field) or 0))
+    except (ValueError, OverflowError):
+        return 0

@@ -1,0 +1,57 @@
+"""What TAKE answers a participant."""
+
+from dataclasses import dataclass
+
+from brokers.tensors.reference import TensorRef
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Work:
+    """TAKE's answer: train (or validate, or initialise) this slot of this round.
+
+    Attributes:
+        slot, rid, epoch, round_index: What, and the round's uuid.
+        version: Number of the weights to start from.
+        weights: Where they lie; None before the first version.
+        num_slots: N.
+        attempt: How often the slot was begun in this round, from 1.
+        is_copy: Whether somebody else trains the slot, too, and for long: the first one counts.
+        optimizer: Reference to the slot's optimizer state; "" if there is none.
+        local: Reference to what the slot contributed to the last merge, if it is to train on from
+            that (``--overlap``) rather than from the merged weights; "" otherwise.
+    """
+
+    slot: int
+    rid: str
+    epoch: int
+    round_index: int
+    version: int
+    weights: TensorRef | None
+    num_slots: int
+    attempt: int
+    optimizer: str
+    local: str = ""
+    is_copy: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Wait:
+    """TAKE's answer: nothing to do until the bell rings after this id.
+
+    Attributes:
+        bell: The id.
+        is_complete: Whether every slot has contributed: a parameter server is to merge them.
+        due_ms: Ask again after so long, bell or not: a slot may count as slow then, and be
+            copied. 0: no slot may soon.
+    """
+
+    bell: str
+    is_complete: bool = False
+    due_ms: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Leave:
+    """TAKE's answer: give the worker back (``why``: doubled, surplus, yield, end, gone)."""
+
+    why: str

@@ -1,0 +1,1 @@
+"""Redis itself: connections, scripts, and many commands in one trip."""

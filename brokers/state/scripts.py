@@ -1,0 +1,63 @@
+"""The Lua scripts of the round protocol: their texts, and how a client calls them."""
+
+from collections.abc import Sequence
+from functools import lru_cache
+from importlib import resources
+from typing import TYPE_CHECKING, Any
+
+from brokers.state import exchange
+from brokers.wire import as_text
+
+if TYPE_CHECKING:
+    from redis import Redis
+
+
+@lru_cache(maxsize=1)
+def script_sources() -> dict[str, str]:
+    """Name to full text of every script, its prelude included."""
+    folder = resources.files("brokers.rounds") / "lua"
+    prelude = (folder / "_prelude.lua").read_text("utf-8")
+    return {
+        file.name.removesuffix(".lua"): prelude + file.read_text("utf-8")
+        for file in folder.iterdir()
+        if file.name.endswith(".lua") and not file.name.startswith("_")
+    }
+
+
+def registered(client: "Redis", name: str) -> Any:
+    """The script of this name, to be called through ``client``."""
+    scripts = client.__dict__.setdefault("_kubeml_scripts", {})
+    if name not in scripts:
+        scripts[name] = client.register_script(script_sources()[name])
+    return scripts[name]
+
+
+def command(client: "Redis", name: str, keys: Sequence[str], args: Sequence[object]) -> list[Any]:
+    """The call of a script, as a command for ``run_together`` or ``exchange.Sender``."""
+    texts = [arg if isinstance(arg, bytes) else str(arg) for arg in args]
+    return ["EVALSHA", registered(client, name).sha, len(keys), *keys, *texts]
+
+
+def run_together(client: "Redis", *commands: Sequence[Any]) -> list[Any]:
+    """``exchange.exchange`` for commands of which some call scripts.
+
+    Raises:
+        redis.exceptions.RedisError: The server does not answer, or refuses one.
+    """
+    from redis.exceptions import NoScriptError, ResponseError
+
+    answers = exchange.exchange(client, commands)
+    if any(isinstance(answer, NoScriptError) for answer in answers):
+        # It was started anew. All are repeated: that is safe, and the order stays.
+        for script in client.__dict__.get("_kubeml_scripts", {}).values():
+            client.script_load(script.script)
+        answers = exchange.exchange(client, commands)
+    for answer in answers:
+        if isinstance(answer, ResponseError):
+            raise answer
+    return answers
+
+
+def as_texts(answer: Sequence[Any]) -> list[str]:
+    """A script's answer, decoded."""
+    return [as_text(part) if isinstance(part, bytes) else str(part) for part in answer]

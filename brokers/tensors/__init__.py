@@ -1,0 +1,1 @@
+"""Blobs of tensors on Redis, in chunks."""

@@ -1,0 +1,1 @@
+"""What a job did, worked out afterwards: audit and explain. Pure."""

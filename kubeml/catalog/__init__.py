@@ -1,0 +1,1 @@
+"""What users upload: functions and datasets."""

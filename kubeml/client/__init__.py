@@ -1,0 +1,1 @@
+"""The Python API: submit jobs, watch them, read what they came to."""

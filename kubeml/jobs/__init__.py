@@ -1,0 +1,1 @@
+"""A job's description, plan and durable records."""

@@ -1,0 +1,132 @@
+"""How a job's live state comes to be: from its spec, or from its last checkpoint after a loss.
+
+One recovery path for everything unexpected: whatever is wrong with a job's live state, a new
+*generation* is built from S3. Its number is claimed by a create-only object, so one rebuilder wins;
+participants and parameter servers of the old generation are answered GONE.
+"""
+
+import logging
+from typing import TYPE_CHECKING, Any
+
+from brokers.objects.store import ObjectStore
+from brokers.rounds.store import RoundStore
+from brokers.rounds.streams import JobStreams
+from brokers.settings import Settings
+from brokers.tensors.channel import TensorChannel
+from brokers.wire import new_id
+from kubeml.jobs.checkpoint import Checkpoint, Checkpoints
+from kubeml.jobs.records import JobRecords
+from kubeml.jobs.scale import Scale
+from kubeml.jobs.spec import JobSpec, State
+
+if TYPE_CHECKING:
+    from redis import Redis
+
+logger = logging.getLogger(__name__)
+
+#: How often one slot may be lost in one round before the job is called poisonous.
+MAX_LOST = 10
+
+
+class Generations:
+    """Builds the live state of jobs."""
+
+    def __init__(self, settings: Settings, client: "Redis", objects: ObjectStore) -> None:
+        self._settings = settings
+        self._client = client
+        self._records = JobRecords(objects)
+        self._checkpoints = Checkpoints(objects)
+        self._channel = TensorChannel(client)
+
+    def begin(self, spec: JobSpec) -> None:
+        """Build the first generation of a job that was just recorded."""
+        self._records.next_generation(spec.id, why="submitted")
+        self._store(spec.id).init(
+            1, birth=new_id(), fields=self._fields(spec, Scale.of(spec), life=0)
+        )
+
+    def rebuild(self, job_id: str, *, why: str, seen: str = "") -> bool:
+        """Build the next generation from the last checkpoint, if this process wins the claim.
+
+        Args:
+            job_id: The job.
+            why: For its events and the log.
+            seen: The generation that was found damaged, "" if there was no head: if there is
+                another one by now, somebody else was faster, and it stays.
+
+        Returns:
+            Whether it did. Work since that checkpoint is trained again, by other tokens.
+
+        Raises:
+            JobNotFound: There is no spec (a submission that died half-way).
+        """
+        life = self._records.life(job_id)
+        spec = self._records.spec(job_id, life)
+        # Whoever took its last life off the list may have died before it looked for this one.
+        self._records.put_back(job_id)
+        number = self._records.next_generation(job_id, why=why)
+        if number is None:
+            return False
+        checkpoint = self._checkpoints.latest(job_id)
+        fields = self._fields(spec, self._records.scale(spec), life=life)
+        if checkpoint is not None:
+            fields |= self._restored(checkpoint)
+        built = self._store(job_id).init(number, birth=new_id(), fields=fields, seen=seen)
+        if built:
+            epoch = checkpoint.epoch if checkpoint else 0
+            JobStreams(self._client, job_id).emit("rebuilt", gen=number, epoch=epoch, why=why)
+            logger.warning(
+                "job %s: rebuilt as generation %d from epoch %d: %s", job_id, number, epoch, why
+            )
+        return built
+
+    def _store(self, job_id: str) -> RoundStore:
+        return RoundStore(self._client, job_id)
+
+    def _fields(self, spec: JobSpec, scale: Scale, *, life: int) -> dict[str, Any]:
+        return {
+            "life": life,
+            "state": State.INIT,
+            "rid": new_id(),
+            "epoch": 0,
+            "round": 0,
+            "rounds": 1,
+            "ver": 0,
+            "w": "",
+            "slots": 1,
+            "want": 1,
+            "lease_ms": int(self._settings.lease_s * 1000),
+            "max_errors": spec.max_errors,
+            "max_lost": MAX_LOST,
+            "device": spec.device,
+            "overlap": int(spec.overlap),
+            "layout": "",
+            "scale": scale.number,
+            "floor": scale.floor,
+            "ceiling": scale.ceiling,
+            "max_workers": scale.max_workers,
+            "weight": spec.priority,
+            # A copy would begin without what `local` keeps in the other process.
+            "hedge": int(spec.hedge and spec.optimizer_state != "local"),
+        }
+
+    def _restored(self, checkpoint: Checkpoint) -> dict[str, Any]:
+        store = self._store(checkpoint.job_id)
+        blob = self._checkpoints.tensors(checkpoint.weights)
+        weights = self._channel.push(store.key("w", new_id()), blob)
+        fields: dict[str, Any] = {
+            # As if its epoch had just been trained: that may have been the last one, or have
+            # reached the goal. Its history row is there: it is written before the checkpoint.
+            "state": State.END if checkpoint.epoch else State.PLAN,
+            "epoch": checkpoint.epoch,
+            "ver": checkpoint.version,
+            "w": weights.to_json(),
+            "layout": checkpoint.layout.hash,
+        }
+        if checkpoint.outer_state:
+            outer = self._checkpoints.blob(checkpoint.outer_state)
+            fields["m"] = self._channel.push(store.key("w", new_id()), outer).to_json()
+        for slot, stored in checkpoint.optimizer.items():
+            state = self._checkpoints.blob(stored)
+            fields[f"o:{slot}"] = self._channel.push(store.key("o", new_id()), state).to_json()
+        return fields

@@ -1,0 +1,1 @@
+"""Looking after a pool: checks, access, Flower, chaos."""

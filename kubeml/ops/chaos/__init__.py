@@ -1,0 +1,1 @@
+"""Training while processes are killed at random."""

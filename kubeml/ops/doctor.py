@@ -1,0 +1,241 @@
+"""``kubeml doctor``: is everything that kubeml needs there, and set as it must be?"""
+
+import platform
+import shutil
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import asdict, dataclass
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any
+
+from brokers.errors import redis_errors
+from brokers.objects.store import ObjectStore
+from brokers.pool.presence import Node, alive_nodes
+from brokers.pool.refusals import refusals
+from brokers.settings import Settings
+from brokers.state.connections import broker_client, state_client
+from brokers.urls import mask_url
+from brokers.wire import new_id
+from kubeml.errors import BackendUnreachable, KubemlError, ObjectExists
+from kubeml.ops.probe import silent_servers
+from kubeml.ops.record_check import record_faults
+
+_PACKAGES = ("torch", "celery", "kombu", "redis", "boto3", "numpy", "safetensors")
+_MIN_REDIS = (7, 0)
+_LOW_DISK_BYTES = 2 * 2**30
+_MOST_FAULTS = 10
+
+
+@dataclass(frozen=True, kw_only=True)
+class Finding:
+    """One thing that was checked: level ``ok``, ``warning`` or ``bad``, and what to do."""
+
+    check: str
+    level: str
+    found: str
+    hint: str = ""
+
+    def to_wire(self) -> dict[str, Any]:
+        """The finding as JSON-able values."""
+        return asdict(self)
+
+
+def examine(settings: Settings) -> list[Finding]:
+    """Check everything; what cannot be reached is a finding rather than an error."""
+    findings = [_packages()]
+    silent = silent_servers(settings)
+    for server, why in silent.items():
+        findings.append(Finding(check=server, level="bad", found=why, hint=BackendUnreachable.hint))
+    for server, check, look in (
+        ("redis", "redis", _redis),
+        ("broker", "broker", _broker),
+        ("s3", "s3", _s3),
+        ("s3", "records", _records),
+        ("redis", "pool", _pool),
+        ("redis", "refused", _refused),
+        ("", "disk", _disk),
+    ):
+        # Who does not answer was told of, and would keep each of these waiting.
+        if server not in silent:
+            findings += _guarded(check, look, settings)
+    return findings
+
+
+def _guarded(
+    check: str, look: Callable[[Settings], Iterator[Finding]], settings: Settings
+) -> list[Finding]:
+    found: list[Finding] = []
+    try:
+        found.extend(look(settings))
+    except KubemlError as err:
+        found.append(Finding(check=check, level="bad", found=str(err), hint=err.hint))
+    return found
+
+
+def _packages() -> Finding:
+    known = [f"Python {platform.python_version()}"]
+    for name in _PACKAGES:
+        try:
+            known.append(f"{name} {version(name)}")
+        except PackageNotFoundError:
+            return Finding(
+                check="packages", level="bad", found=f"{name} is missing", hint="pip install kubeml"
+            )
+    return Finding(check="packages", level="ok", found=", ".join(known))
+
+
+def _redis(settings: Settings) -> Iterator[Finding]:
+    where = mask_url(settings.state_url)
+    client = state_client(settings)
+    with redis_errors(where):
+        started = time.perf_counter()
+        # Not PING, which a server that cannot write its file refuses.
+        clock: Any = client.time()
+        took_ms = (time.perf_counter() - started) * 1000
+        info: Any = client.info()
+    server = str(info.get("valkey_version") or info["redis_version"])
+    compatible = tuple(int(part) for part in str(info["redis_version"]).split(".")[:2])
+    yield Finding(
+        check="redis",
+        level="ok" if compatible >= _MIN_REDIS else "bad",
+        found=f"{where}, version {server}, answers in {took_ms:.1f} ms",
+        hint="kubeml needs Redis 7 or Valkey 7.2 at least",
+    )
+    # From INFO, since servers in a cloud refuse CONFIG.
+    evicts = str(info.get("maxmemory_policy", "?"))
+    yield Finding(
+        check="redis eviction",
+        level="ok" if evicts == "noeviction" else "bad",
+        found=evicts,
+        hint="set maxmemory-policy noeviction: evicted state is lost work",
+    )
+    yield _persistence(info)
+    used, limit = int(info["used_memory"]), int(info.get("maxmemory", 0))
+    yield Finding(
+        check="redis memory",
+        level="bad" if limit and used > 0.9 * limit else "ok",
+        found=f"{used >> 20} MiB of {f'{limit >> 20} MiB' if limit else 'no limit'}",
+        hint="give it more memory, or fewer jobs at once",
+    )
+    apart = abs(time.time() - (clock[0] + clock[1] / 1e6))
+    yield Finding(
+        check="clock",
+        level="ok" if apart < 60 else "warning",
+        found=f"{apart:.1f} s apart from the state server's",
+        hint="harmless for training (the server's clock decides), confusing in logs",
+    )
+
+
+def _persistence(info: Mapping[str, Any]) -> Finding:
+    check = "redis persistence"
+    if not int(info.get("aof_enabled", 0)):
+        return Finding(
+            check=check, level="warning", found="none",
+            hint="set appendonly yes: without it a restart costs the current epoch",
+        )  # fmt: skip
+    if info.get("aof_last_write_status", "ok") != "ok":
+        return Finding(
+            check=check, level="bad", found="its append-only file cannot be written",
+            hint="is its disk full? jobs wait until it can write again",
+        )  # fmt: skip
+    return Finding(check=check, level="ok", found="append-only file")
+
+
+def _broker(settings: Settings) -> Iterator[Finding]:
+    if settings.broker_url == settings.state_url:
+        return
+    where = mask_url(settings.broker_url)
+    client = broker_client(settings)
+    with redis_errors(where):
+        client.ping()
+        info: Any = client.info("memory")
+    evicts = str(info.get("maxmemory_policy", "?"))
+    yield Finding(
+        check="broker",
+        level="ok" if evicts == "noeviction" else "bad",
+        found=f"{where}, {evicts}",
+        hint="set maxmemory-policy noeviction: evicted messages are lost",
+    )
+
+
+def _s3(settings: Settings) -> Iterator[Finding]:
+    objects = ObjectStore(settings)
+    objects.require_bucket()
+    key = f"health/{new_id()}"
+    started = time.perf_counter()
+    objects.put(key, b"ok")
+    objects.get(key)
+    took_ms = (time.perf_counter() - started) * 1000
+    try:
+        objects.create(key, b"again")
+        creates = "bad"
+    except ObjectExists:
+        creates = "ok"
+    objects.delete([key])
+    yield Finding(
+        check="s3", level="ok",
+        found=f"{objects.where}, bucket {objects.bucket}, put and get in {took_ms:.0f} ms",
+    )  # fmt: skip
+    yield Finding(
+        check="s3 create-only",
+        level=creates,
+        found="refused to replace" if creates == "ok" else "replaces what is there",
+        hint="the server must honour If-None-Match on PUT",
+    )
+
+
+def _records(settings: Settings) -> Iterator[Finding]:
+    faults = list(record_faults(ObjectStore(settings)))
+    yield Finding(
+        check="records", level="bad" if faults else "ok",
+        found="; ".join(faults[:_MOST_FAULTS]) or "whole",
+        hint="was the bucket copied while the pool was training? see docs/team.md",
+    )  # fmt: skip
+
+
+def _pool(settings: Settings) -> Iterator[Finding]:
+    client = state_client(settings)
+    nodes = alive_nodes(client)
+    for role, needed_for in (
+        ("ps", "merging"),
+        ("control", "planning epochs"),
+        ("worker", "training"),
+    ):
+        there = [node for node in nodes if node.role == role]
+        count = len(there)
+        # Workers that would be started are as good as there.
+        room = sum(node.room for node in nodes) if role == "worker" else 0
+        details = [_devices(there)] if count and role == "worker" else []
+        details += [f"{room} more on demand"] if room else []
+        yield Finding(
+            check=f"{role} processes",
+            level="ok" if count or room else "bad",
+            found=f"{count} ({', '.join(details)})" if details else str(count),
+            hint=f"needed for {needed_for}: kubeml up, or kubeml {role}",
+        )
+
+
+def _devices(nodes: list[Node]) -> str:
+    """What the workers have, e.g. ``1 on cpu, 2 on gpu 0``."""
+    counts = Counter(f"{node.device} {node.gpu}".rstrip() for node in nodes)
+    return ", ".join(f"{count} on {device}" for device, count in sorted(counts.items()))
+
+
+def _refused(settings: Settings) -> Iterator[Finding]:
+    counts = refusals(state_client(settings))
+    yield Finding(
+        check="refused",
+        level="warning" if counts else "ok",
+        found=", ".join(f"{count} x {door}" for door, count in counts.items()) or "nothing",
+        hint="see the logs of workers and parameter servers for who sent what",
+    )
+
+
+def _disk(settings: Settings) -> Iterator[Finding]:
+    folder = settings.home if settings.home.exists() else settings.home.anchor
+    free = shutil.disk_usage(folder).free
+    yield Finding(
+        check="disk", level="ok" if free > _LOW_DISK_BYTES else "warning",
+        found=f"{free / 2**30:.1f} GiB free at {folder}", hint="make room",
+    )  # fmt: skip

@@ -1,0 +1,79 @@
+"""Whether what S3 holds is whole: names without content, jobs that nobody would find.
+
+None of it happens by itself, whatever dies: what points is written after what it points to. It
+does where a bucket was copied in another order, or somebody deleted objects (docs/team.md).
+"""
+
+from collections.abc import Iterator
+from contextlib import suppress
+
+from brokers.objects.store import ObjectStore
+from brokers.shards.manifest import SPLITS, DatasetManifest, version_prefix
+from kubeml.catalog.datasets import Datasets
+from kubeml.catalog.functions import BUNDLES, Functions, bundle_key
+from kubeml.errors import KubemlError, NotFound
+from kubeml.jobs.checkpoint import Checkpoints
+from kubeml.jobs.records import JobRecords
+
+
+def record_faults(objects: ObjectStore) -> Iterator[str]:
+    """What is missing, for people. Of an ended job ``task audit --verify`` knows all.
+
+    Raises:
+        BackendUnreachable, BackendRefused: From S3.
+    """
+    bundles = {info.key for info in objects.list(BUNDLES)}
+    for function in Functions(objects).list():
+        if bundle_key(function.sha256) not in bundles:
+            yield f"function {function.name} has no code: kubeml function update"
+    for manifest in Datasets(objects).list():
+        if count := _missing_shards(objects, manifest):
+            yield f"dataset {manifest.name} lacks {count} shards: delete it and create it again"
+    records = JobRecords(objects)
+    ids, finished = records.all_ids(), records.finished()
+    # After the jobs: whatever a job ended with was there before its end.
+    there = {info.key for info in objects.list("checkpoints/")}
+    for job_id in ids:
+        status = finished.get(job_id)
+        end = status.end if status else records.end(job_id)
+        if end is not None:
+            lacks = end.checkpoint and end.checkpoint not in there
+            if lacks and records.end(job_id):  # else it was deleted meanwhile
+                yield f"job {job_id} has ended, and its {end.checkpoint} is gone"
+        elif job_id not in finished:
+            yield f"job {job_id} has not ended and is on no list: kubeml history list puts it back"
+        else:
+            with suppress(NotFound):  # ended, and deleted, in this moment
+                yield from _job_faults(objects, job_id, bundles, there)
+
+
+def _missing_shards(objects: ObjectStore, manifest: DatasetManifest) -> int:
+    prefix = version_prefix(manifest.name, manifest.version)
+    there = {info.key: info.size for info in objects.list(prefix)}
+    shards = [shard for split in SPLITS for shard in manifest.split(split).shards]
+    return sum(there.get(shard.key) != shard.num_bytes for shard in shards)
+
+
+def _job_faults(
+    objects: ObjectStore, job_id: str, bundles: set[str], there: set[str]
+) -> Iterator[str]:
+    """What a job that is to go on would miss."""
+    spec = JobRecords(objects).spec(job_id)
+    if bundle_key(spec.function_sha256) not in bundles:
+        yield f"job {job_id} lacks the code of its function {spec.function}"
+    try:
+        manifest = Datasets(objects).at(spec.dataset, spec.dataset_version)
+        if count := _missing_shards(objects, manifest):
+            yield f"job {job_id} lacks {count} shards of its dataset {spec.dataset}"
+    except NotFound:
+        yield f"job {job_id} lacks its dataset {spec.dataset}"
+    try:
+        checkpoint = Checkpoints(objects).latest(job_id)
+    except KubemlError as err:
+        yield f"job {job_id}: its last checkpoint cannot be read: {err}"
+        return
+    # One that was written since the objects were listed has nothing to do with what they lack.
+    if checkpoint and Checkpoints(objects).key(job_id, checkpoint.epoch) in there:
+        lost = sorted(checkpoint.keys - there)
+        if lost:
+            yield f"job {job_id}: its last checkpoint lacks {', '.join(lost)}"

@@ -1,0 +1,1 @@
+"""Who works for whom: demand, shares and the picture of the pool."""

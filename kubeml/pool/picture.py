@@ -1,0 +1,151 @@
+"""Makes the picture of a pool from what the servers say of it. Pure.
+
+All times are the state server's.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from brokers.pool.presence import Node
+from brokers.pool.reading import JobReading, PoolReading
+from brokers.pool.workload import LiveJob
+from kubeml.jobs.plan import EpochPlan
+from kubeml.jobs.spec import State
+from kubeml.pool.pending import Staffing, why_pending
+from kubeml.pool.speed import pause_s, samples_per_s, time_left_s
+from kubeml.pool.view import PoolJob, PoolQueue, PoolView, PoolWorker
+from kubeml.pool.workers import pool_workers
+
+#: Between two rounds of training a job keeps its speed for so long; then it does not train.
+_PAUSE_S = 5.0
+
+_FINAL = {str(state) for state in State if state.is_final}
+
+
+@dataclass(frozen=True, kw_only=True)
+class JobFacts:
+    """What was asked of a job, and the size of its training set."""
+
+    function: str
+    epochs: int
+    batch_size: int
+    k: int
+    num_rows: int
+    created_at: float
+
+
+def view_pool(
+    reading: PoolReading, facts: Mapping[str, JobFacts], *, earlier: PoolView | None = None
+) -> PoolView:
+    """Make the picture.
+
+    Args:
+        reading: What the servers said.
+        facts: What is known of the jobs, by id.
+        earlier: The view before this one, for the speeds of workers that handed in nothing since.
+    """
+    workers = pool_workers(reading, earlier)
+    jobs = sorted(
+        reading.jobs, key=lambda job: (facts[job.id].created_at if job.id in facts else 0, job.id)
+    )
+    live = {job.id: _live_job(job, reading.now_ms) for job in jobs}
+    staffing = Staffing.of(list(live.values()), reading.nodes)
+    return PoolView(
+        at=reading.now_ms / 1000,
+        jobs=[
+            replace(
+                _job(job, facts.get(job.id), workers, reading.now_ms),
+                reason=why_pending(live[job.id], lambda: staffing),
+            )
+            for job in jobs
+        ],
+        workers=workers,
+        queues=[
+            PoolQueue(name=name, messages=messages, workers=_servers_of(name, reading.nodes))
+            for name, messages in reading.queues.items()
+        ],
+    )
+
+
+def _live_job(job: JobReading, now_ms: float) -> LiveJob:
+    return LiveJob(
+        id=job.id, state=job.state, device=job.device, want=job.number("want"),
+        contributed=len(job.contributions), num_live=len(job.live_tokens(now_ms)),
+        is_stopping=job.head.get("stop") == "1",
+    )  # fmt: skip
+
+
+def _job(
+    job: JobReading, facts: JobFacts | None, workers: Sequence[PoolWorker], now_ms: float
+) -> PoolJob:
+    is_training = job.state == State.RUN
+    pace = samples_per_s(
+        job.events,
+        open_s=_seconds_since(job, "opened", now_ms) if is_training else 0.0,
+        handed_in=job.num_samples if is_training else 0,
+    )
+    is_paused = not is_training and _seconds_since(job, "since", now_ms) > _PAUSE_S
+    left = _samples_left(job, facts) if facts else None
+    num_participants = len(job.live_tokens(now_ms))
+    capacity = sum(1 for worker in workers if worker.device == job.device)
+    return PoolJob(
+        id=job.id,
+        state=job.state,
+        function=facts.function if facts else "",
+        device=job.device,
+        epoch=job.number("epoch"),
+        epochs=facts.epochs if facts else 0,
+        round=job.number("round"),
+        rounds=job.number("rounds"),
+        progress=_progress(job, left, facts),
+        slots=job.number("slots"),
+        workers=num_participants,
+        share=num_participants / capacity if capacity else None,
+        samples_per_s=None if is_paused else pace,
+        epoch_left_s=time_left_s(left, pace) if is_training and left is not None else None,
+        left_s=_job_left_s(job, facts, left, pace),
+        waiting=len(job.tickets),
+        oldest_wait_s=max(0.0, now_ms - min(job.tickets)) / 1000 if job.tickets else None,
+    )
+
+
+def _samples_left(job: JobReading, facts: JobFacts) -> int:
+    """Rows of the epoch under way that are still to be handed in."""
+    if job.state != State.RUN:
+        return 0
+    plan = EpochPlan(
+        seed=0, epoch=1, shard_rows=(facts.num_rows,), num_slots=max(1, job.number("slots")),
+        k=facts.k, batch_size=facts.batch_size,
+    )  # fmt: skip
+    done = plan.num_samples_before(job.number("round")) + job.num_samples
+    return max(0, facts.num_rows - done)
+
+
+def _job_left_s(
+    job: JobReading, facts: JobFacts | None, left: int | None, pace: float | None
+) -> float | None:
+    if facts is None or left is None:
+        return None
+    epochs = 0 if job.state in _FINAL else max(0, facts.epochs - job.number("epoch"))
+    return time_left_s(
+        left + epochs * facts.num_rows, pace, pauses=epochs, pause_s=pause_s(job.events)
+    )
+
+
+def _progress(job: JobReading, left: int | None, facts: JobFacts | None) -> float | None:
+    if facts is None or left is None:
+        return None
+    return 1 - left / facts.num_rows if job.number("epoch") else 0.0
+
+
+def _seconds_since(job: JobReading, name: str, now_ms: float) -> float:
+    """Seconds since a time that stands in the head; 0 if it does not."""
+    at = job.ms(name)
+    return max(0.0, now_ms - at) / 1000 if at else 0.0
+
+
+def _servers_of(queue: str, nodes: Sequence[Node]) -> int:
+    """Live processes that take messages from a queue, by its name: ``kubeml.KIND[.DEVICE]``."""
+    _, kind, *device = queue.split(".")
+    role = kind if kind in {"ps", "control"} else "worker"
+    return sum(1 for node in nodes if node.role == role and (not device or [node.device] == device))

@@ -1,0 +1,1 @@
+"""What runs a user's function: the only room that imports torch."""

@@ -1,0 +1,1 @@
+"""The scheduler: how many slots an epoch has."""

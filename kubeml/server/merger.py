@@ -1,0 +1,350 @@
+"""From a round's contributions to merged weights: read them, check them, kick the bad one, fold."""
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from brokers import fail_points
+from brokers.pool.refusals import note_refused
+from brokers.rounds.contribution import Contribution
+from brokers.rounds.snapshot import Snapshot
+from brokers.rounds.store import RoundStore
+from brokers.rounds.streams import JobStreams
+from brokers.tensors.channel import TensorChannel
+from brokers.tensors.chunks import CHUNK_BYTES, is_whole
+from brokers.tensors.parcel import Parcel
+from brokers.tensors.reference import TensorRef
+from brokers.wire import new_id
+from kubeml.errors import (
+    ChunksMissing,
+    Conflict,
+    Corrupted,
+    KubemlError,
+    MalformedMessage,
+    MergeRefused,
+    NonFinite,
+)
+from kubeml.jobs.checkpoint import Checkpoint, Checkpoints
+from kubeml.jobs.spec import JobSpec
+from kubeml.server.contributions import require_layout
+from kubeml.weights.layout import Layout, unpack_initial
+from kubeml.weights.merge import Feed, Merger, NotFinite
+from kubeml.weights.outer_optimizer import Outer
+from kubeml.weights.wire_format import Wire
+
+if TYPE_CHECKING:
+    from redis import Redis
+
+
+@dataclass(frozen=True, kw_only=True)
+class Staged:
+    """New weights on the state server, to be committed: where they and the outer state lie.
+
+    Attributes:
+        weights: The weights blob.
+        blob: The same, in memory.
+        outer_state: The outer optimizer's state; None if it has none.
+        parcel: What they were sent with, if they are on their way still.
+    """
+
+    weights: TensorRef
+    blob: bytearray
+    outer_state: TensorRef | None
+    parcel: Parcel | None = None
+
+    def close(self) -> None:
+        """Wait for nothing any more."""
+        if self.parcel is not None:
+            self.parcel.close()
+
+
+#: Weights up to this size are kept in memory until new ones are committed: a state server that
+#: forgets them in the middle of a merge can be given them back. Of larger ones there is only room
+#: for one copy beside the sums; the merge is written over the old ones.
+_KEPT_BYTES = 64 * 2**20
+
+
+class RoundMerger:
+    """Merges the rounds of one job. It keeps the last weights, and the job's origin, in memory."""
+
+    def __init__(
+        self,
+        store: RoundStore,
+        channel: TensorChannel,
+        streams: JobStreams,
+        checkpoints: Checkpoints,
+        client: "Redis",
+    ) -> None:
+        self._store, self._channel, self._streams = store, channel, streams
+        self._checkpoints, self._client = checkpoints, client
+        self._cached: tuple[TensorRef, bytearray] | None = None
+        #: Memory for new weights: that of weights which are out of date.
+        self._spare: bytearray | None = None
+        self._merger: tuple[str, Merger] | None = None
+        #: What is in the merger's sums: the round, and slot to contribution.
+        self._folded: tuple[str, dict[int, str]] = ("", {})
+        #: The checkpoint of epoch 0, once it was read or written.
+        self.origin: Checkpoint | None = None
+
+    def contributions(self, snap: Snapshot) -> list[Contribution] | None:
+        """The round's contributions in slot order; None if one was bad and is kicked."""
+        read = []
+        for slot in range(snap.number("want")):
+            contribution = self._contribution(snap, slot)
+            if contribution is None:
+                return None
+            read.append(contribution)
+        return read
+
+    def _contribution(self, snap: Snapshot, slot: int) -> Contribution | None:
+        text = snap.contributions.get(slot, "")
+        try:
+            return Contribution.from_json(text)
+        except MalformedMessage as err:
+            try:
+                who = str(json.loads(text).get("cid", ""))
+            except ValueError:
+                who = ""
+            self._refuse(snap, slot, who, err)
+            return None
+
+    def initial(self, snap: Snapshot, contribution: Contribution) -> Staged | None:
+        """Take over the initial weights, and record them as the checkpoint of epoch 0."""
+        try:
+            blob = self._channel.pull(contribution.ref)
+            layout, weights, frozen = unpack_initial(blob)
+        except (ChunksMissing, Corrupted, MalformedMessage) as err:
+            self._refuse(snap, 0, contribution.cid, err)
+            return None
+        checkpoint = Checkpoint(
+            job_id=self._store.job_id,
+            epoch=0,
+            version=1,
+            layout=layout,
+            weights=self._checkpoints.put_weights(self._store.job_id, layout, weights),
+            frozen=self._checkpoints.put_frozen(self._store.job_id, layout, frozen),
+            outer_state=None,
+            optimizer={},
+        )
+        self.origin = self._checkpoints.publish(checkpoint, 0)
+        if self.origin.weights != checkpoint.weights:
+            # Another parameter server was first: its weights are the initial ones.
+            weights = self._checkpoints.tensors(self.origin.weights)
+        first = bytearray(weights)
+        del blob, weights, frozen  # a large model is not to be held twice
+        ref = self._channel.push(self._store.key("w", new_id()), first)
+        return Staged(weights=ref, blob=first, outer_state=None)
+
+    @property
+    def folds_early(self) -> bool:
+        """Whether contributions are large enough to be folded before the round is complete."""
+        return self.origin is not None and self.layout().weights_bytes > CHUNK_BYTES
+
+    def fold_early(self, snap: Snapshot, spec: JobSpec) -> None:
+        """Fold what is in of a round that is not complete, as far as its order allows.
+
+        The last one is left to ``merge``.
+        """
+        merger, folded = self._of(spec), self._folded_of(snap)
+        while len(folded) < snap.number("want") - 1:
+            slot = next((s for s in sorted(snap.contributions) if merger.may_fold(s)), None)
+            if slot is None:
+                return
+            contribution = self._contribution(snap, slot)
+            if contribution is None or not self._fold(snap, contribution, spec):
+                return
+
+    def merge(
+        self, snap: Snapshot, contributions: Sequence[Contribution], spec: JobSpec
+    ) -> Staged | None:
+        """Merge a round and stage new weights; None if a contribution was bad and is kicked."""
+        folded = self._folded_of(snap)
+        if any(folded[c.slot] != c.cid for c in contributions if c.slot in folded):
+            self._begin(snap)  # one of them was kicked, and there is another now
+        left = [c for c in contributions if c.slot not in self._folded_of(snap)]
+        for contribution in left[:-1]:
+            if not self._fold(snap, contribution, spec):
+                return None
+        return self._finish(snap, contributions, left[-1], spec)
+
+    def _folded_of(self, snap: Snapshot) -> dict[int, str]:
+        """What is folded of this round."""
+        if self._folded[0] != snap.rid:
+            self._begin(snap)
+        return self._folded[1]
+
+    def _begin(self, snap: Snapshot) -> None:
+        self._folded = (snap.rid, {})
+        if self._merger is not None:
+            self._merger[1].begin()
+
+    def _fold(self, snap: Snapshot, contribution: Contribution, spec: JobSpec) -> bool:
+        """Fold one contribution; False if it was bad and is kicked."""
+        merger = self._of(spec)
+        feed = merger.fold(contribution.slot, contribution.num_samples)
+        if not self._read(snap, contribution, spec, feed, feed):
+            return False
+        self._folded[1][contribution.slot] = contribution.cid
+        return True
+
+    def _finish(
+        self,
+        snap: Snapshot,
+        contributions: Sequence[Contribution],
+        last: Contribution,
+        spec: JobSpec,
+    ) -> Staged | None:
+        """Fold the last contribution and stage new weights, piece by piece."""
+        merger = self._of(spec)
+        outer = Outer(name=spec.outer, lr=spec.outer_lr, momentum=spec.outer_momentum)
+        state = merger.new_outer_state(outer)
+        if state is not None and snap.outer_state:
+            state = self._channel.pull(snap.outer_state, into=state)
+        into = self._memory(snap, merger, outer)
+        feed = merger.finish(last.slot, last.num_samples, into=into, outer=outer, outer_state=state)
+        parcel = self._channel.parcel()
+        staging = parcel.stage(self._store.key("w", new_id()), into, is_passing=True)
+
+        def take(piece: memoryview) -> None:
+            feed(piece)
+            staging.send(feed.num_ready)
+
+        try:
+            is_good = self._read(snap, last, spec, feed, take)
+        except NotFinite:
+            self._begin(snap)
+            is_good = False
+            self._blame(snap, contributions, spec)
+        except BaseException:
+            parcel.close()
+            raise
+        if not is_good:
+            parcel.abandon()
+            self._spare = into
+            return None
+        # Its sums are those of a round that is over, whatever becomes of the new weights.
+        self._folded = ("", {})
+        weights = staging.send()
+        staged = None
+        if state is not None:
+            staged = parcel.add(self._store.key("w", new_id()), state)
+        return Staged(weights=weights, blob=into, outer_state=staged, parcel=parcel)
+
+    def _read(
+        self,
+        snap: Snapshot,
+        contribution: Contribution,
+        spec: JobSpec,
+        feed: Feed,
+        take: Callable[[memoryview], None],
+    ) -> bool:
+        """Read a contribution's pieces; False if it was bad and is kicked."""
+        try:
+            layout = self.layout()
+            require_layout(contribution, layout, Wire(spec.wire).num_bytes(layout))
+            ref = contribution.ref
+            small = snap.blobs.get(ref.chunk_keys()[0])
+            if small is not None and is_whole(small, ref):
+                take(memoryview(small))
+            else:
+                self._channel.read(ref, take)
+            feed.close()
+            fail_points.reach("aggregating", slot=contribution.slot)
+        except (ChunksMissing, Corrupted, MalformedMessage, MergeRefused) as err:
+            self._begin(snap)
+            self._refuse(snap, contribution.slot, contribution.cid, err)
+            return False
+        except BaseException:
+            self._begin(snap)
+            raise
+        return True
+
+    def _blame(self, snap: Snapshot, contributions: Sequence[Contribution], spec: JobSpec) -> None:
+        """Kick the first contribution that is not finite."""
+        merger = self._of(spec)
+        for contribution in contributions:
+            feed = merger.require_finite(contribution.slot)
+            if not self._read(snap, contribution, spec, feed, feed):
+                return
+        # Each is finite, and their sum is not: only float64 weights beyond all measure do that.
+        last = contributions[-1]
+        err = NonFinite(slot=last.slot, tensor="(the sum of all slots)")
+        self._refuse(snap, last.slot, last.cid, err)
+
+    def _of(self, spec: JobSpec) -> Merger:
+        layout = self.layout()
+        key = f"{layout.hash} {spec.wire}"
+        if self._merger is None or self._merger[0] != key:
+            self._merger = (key, Merger(layout, Wire(spec.wire)))
+        return self._merger[1]
+
+    def _memory(self, snap: Snapshot, merger: Merger, outer: Outer) -> bytearray:
+        """Where new weights are to lie, the old ones in it if they are needed."""
+        size = self.layout().weights_bytes
+        old = self.weights(snap) if merger.needs_weights(outer) else None
+        if size <= _KEPT_BYTES:
+            spare = self._spare if self._spare is not None else bytearray(size)
+            if old is not None:
+                spare[:] = old
+            self._spare = None
+            return spare
+        if old is None:
+            old = self._cached[1] if self._cached is not None else self._spare
+        self._cached = self._spare = None
+        return old if old is not None else bytearray(size)
+
+    def _refuse(self, snap: Snapshot, slot: int, cid: str, err: KubemlError) -> None:
+        why = f"{err}" + (f"\nhint: {err.hint}" if err.hint else "")
+        answer = self._store.kick(snap.gen, snap.rid, slot=slot, who=cid, kind="bad", why=why)
+        note_refused(
+            self._client, "contribution", f"job {self._store.job_id}: slot {slot} ({answer}): {err}"
+        )
+        self._streams.emit(
+            "retry", epoch=snap.number("epoch"), round=snap.number("round"), slot=slot, why=str(err)
+        )
+
+    def remember(self, ref: TensorRef, blob: bytearray) -> None:
+        """Keep the weights that were just committed, which the next round begins with."""
+        if self._cached is not None and len(self._cached[1]) == len(blob):
+            self._spare = self._cached[1]
+        self._cached = (ref, blob)
+
+    def give_back(self, ref: TensorRef) -> bool:
+        """Store weights again that the state server has forgotten; whether they were in memory."""
+        if self._cached is None or self._cached[0] != ref:
+            return False
+        self._channel.push(ref.key, self._cached[1], is_passing=True)
+        return True
+
+    def forget(self) -> None:
+        """Drop them: the job begins a new generation."""
+        self._cached = None
+        self._folded = ("", {})
+
+    def rest(self) -> None:
+        """Give the memory back that only merging needs: no round is under way."""
+        self._merger = self._spare = None
+        self._folded = ("", {})
+
+    def layout(self) -> Layout:
+        """The layout that the job began with.
+
+        Raises:
+            Conflict: It has not begun.
+        """
+        if self.origin is None:
+            self.origin = self._checkpoints.at(self._store.job_id, 0)
+        if self.origin is None:
+            raise Conflict(what=f"job {self._store.job_id} has no initial checkpoint")
+        return self.origin.layout
+
+    def weights(self, snap: Snapshot) -> bytearray:
+        """The current weights blob, from memory if this process merged it."""
+        ref = snap.weights
+        if ref is None:
+            raise Conflict(what=f"job {self._store.job_id} has no weights yet")
+        if self._cached is None or self._cached[0] != ref:
+            self._cached = (ref, self._channel.pull(ref, into=self._spare))
+            self._spare = None
+        return self._cached[1]

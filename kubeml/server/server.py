@@ -1,0 +1,179 @@
+"""The parameter server: a kombu consumer of hints, and one keeper thread per live job.
+
+Any number of them may run. Hints save time; every keeper also looks by itself, tick by tick.
+"""
+
+import logging
+import os
+import signal
+import socket
+import time
+from collections.abc import Callable
+from typing import Any
+
+from kombu.messaging import Consumer
+from kombu.mixins import ConsumerMixin
+
+from brokers import fail_points
+from brokers.alive_files import progress
+from brokers.messages.dispatch import Dispatcher
+from brokers.messages.hint import Hint
+from brokers.messages.topology import BrokerConnection, ps_queue, verified
+from brokers.objects.store import ObjectStore
+from brokers.pool.presence import Heart
+from brokers.pool.refusals import note_refused
+from brokers.rounds.index import live_jobs
+from brokers.settings import Settings
+from brokers.state.connections import broker_client, state_client
+from brokers.wire import new_id
+from kubeml.errors import (
+    KubemlError,
+    MalformedMessage,
+)
+from kubeml.jobs.records import JobRecords
+from kubeml.metrics.job_books import JobBooks
+from kubeml.server.keeper import JobKeeper, Services
+from kubeml.server.keeper_thread import KeeperThread
+from kubeml.server.sharing import Sharing
+
+logger = logging.getLogger(__name__)
+
+#: How often S3 is asked for jobs whose live state was lost altogether.
+_RECOVERY_EVERY_S = 15.0
+
+#: A live state without a record (its job was deleted, say) is looked at again after so long.
+_STRAY_EVERY_S = 60.0
+
+
+class ParameterServer(ConsumerMixin):
+    """Takes hints from the queue and gives each live job a keeper."""
+
+    def __init__(self, settings: Settings) -> None:
+        #: ConsumerMixin clones it on every reconnect.
+        self.connection = BrokerConnection(  # type: ignore[no-untyped-call]
+            verified(settings.broker_url),
+            transport_options={
+                "socket_timeout": 10,
+                "socket_connect_timeout": 5,
+                "socket_keepalive": True,
+                "health_check_interval": 10,
+            },
+        )
+        self.name = f"ps-{socket.gethostname()}-{os.getpid()}"
+        self._settings = settings
+        self._client = state_client(settings)
+        self._objects = ObjectStore(settings)
+        self.services = Services(
+            settings=settings,
+            client=self._client,
+            broker=broker_client(settings),
+            objects=self._objects,
+            dispatcher=Dispatcher(settings),
+            sharing=Sharing(self._client),
+            name=f"{self.name}-{new_id()[:8]}",
+            books=JobBooks(settings.metrics_keep_s),
+        )
+        self._keepers: dict[str, KeeperThread] = {}
+        self._looked_at = 0.0
+        self._recovered_at = 0.0
+
+    def get_consumers(self, consumer: Callable[..., Consumer], channel: Any) -> list[Consumer]:
+        """Accept JSON alone; what cannot be decoded is logged and dropped by the mixin."""
+        return [
+            consumer([ps_queue()], callbacks=[self._on_hint], accept=["json"], prefetch_count=64)
+        ]
+
+    def on_iteration(self) -> None:
+        """Look for jobs without a keeper; kombu calls this before every wait."""
+        now = time.monotonic()
+        if not any(thread.is_stuck(now) for thread in self._keepers.values()):
+            progress.note()
+        if self.should_stop or now - self._looked_at < self._settings.tick_s:
+            return
+        self._looked_at = now
+        try:
+            for job_id in live_jobs(self._client):
+                if not self._is_stray(job_id, now):
+                    self._keeper(job_id)
+            if now - self._recovered_at >= _RECOVERY_EVERY_S:
+                self._recovered_at = now
+                for job_id in JobRecords(self._objects).active():
+                    self._keeper(job_id)
+        except KubemlError as err:
+            logger.warning("cannot look for jobs: %s", err)
+        self._keepers = {
+            job_id: thread
+            for job_id, thread in self._keepers.items()
+            if thread.is_alive() or self._is_stray(job_id, now)
+        }
+
+    def on_connection_error(self, exc: Exception, interval: float) -> None:
+        """Go on connecting, unless this process is to end."""
+        if self.should_stop:
+            raise SystemExit(0)
+        logger.warning("the broker does not answer (%s), again in %.0f s", exc, interval)
+
+    def join(self, timeout_s: float) -> None:
+        """Let the keepers end what they have in hand."""
+        for thread in self._keepers.values():
+            thread.stop()
+        deadline = time.monotonic() + timeout_s
+        for thread in self._keepers.values():
+            thread.join(max(0.0, deadline - time.monotonic()))
+
+    def _is_stray(self, job_id: str, now: float) -> bool:
+        """Whether the job was found to have no record a short while ago."""
+        thread = self._keepers.get(job_id)
+        since = thread.stray_since if thread is not None else None
+        return since is not None and now - since < _STRAY_EVERY_S
+
+    def _keeper(self, job_id: str) -> KeeperThread:
+        thread = self._keepers.get(job_id)
+        if thread is None or thread.is_over or not thread.is_alive():
+            keeper = JobKeeper(job_id, self.services)
+            thread = self._keepers[job_id] = KeeperThread(keeper, tick_s=self._settings.tick_s)
+            thread.start()
+        return thread
+
+    def _on_hint(self, body: Any, message: Any) -> None:
+        message.ack()  # first: a lost hint costs one tick, a poisonous one must not come back
+        try:
+            job_id = Hint.from_wire(body).job_id
+            if not self._keeper(job_id).hint():
+                self._keeper(job_id)  # another one, whose first look is at once
+        except MalformedMessage as err:
+            note_refused(self._client, "hint", err)
+
+    def on_decode_error(self, message: Any, exc: Exception) -> None:
+        """Drop what is not JSON (a pickle, say), and count it."""
+        message.ack()
+        note_refused(self._client, "message", exc)
+
+
+def main(settings: Settings) -> None:
+    """Run a parameter server until SIGTERM or SIGINT."""
+    fail_points.install(settings.fail, "ps")
+    server = ParameterServer(settings)
+    heart = Heart(state_client(settings), server.name, "ps")
+    if settings.metrics_port:
+        # Here: prometheus_client takes memory, and most processes serve no metrics.
+        from kubeml.metrics.exporter import serve_parameter_server
+
+        serve_parameter_server(settings, server.services)
+
+    def stop(_signal: int, _frame: object) -> None:
+        # Nothing else here: a handler that takes a lock may wait for the code it interrupted.
+        server.should_stop = True
+
+    signal.signal(signal.SIGTERM, stop)
+    signal.signal(signal.SIGINT, stop)
+    heart.start()
+    progress.begin(settings.home, "ps", server.name)
+    logger.info("parameter server %s is up", server.name)
+    # The mixin reconnects by itself; its wait ends every tick, so that a signal is heard.
+    try:
+        server.run(safety_interval=1)  # type: ignore[no-untyped-call]
+    finally:
+        server.join(10.0)
+        heart.stop()
+        progress.end()

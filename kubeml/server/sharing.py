@@ -1,0 +1,62 @@
+"""Sharing a pool among jobs: each job's parameter server lays down what its job is to have.
+
+All of them read the same and compute the same (``kubeml.pool.fair_share``), so nobody is in charge.
+"""
+
+import threading
+import time
+from typing import TYPE_CHECKING
+
+from brokers.pool.workload import LiveJob, Workload, read_workload
+from brokers.rounds.store import RoundStore
+from kubeml.pool.demand import capacity, wanted_by
+from kubeml.pool.fair_share import Allotment, Claim, allotment
+
+if TYPE_CHECKING:
+    from redis import Redis
+
+#: The pool is read so often, for all jobs of a process together.
+_LOOK_EVERY_S = 0.4
+
+
+class Sharing:
+    """Knows all jobs of the pool, for the keepers of one process. Thread-safe."""
+
+    def __init__(self, client: "Redis") -> None:
+        self._client = client
+        self._lock = threading.Lock()
+        self._read_at = -_LOOK_EVERY_S
+        self._workload = Workload(jobs=(), nodes=())
+
+    def update(self, store: RoundStore, gen: str) -> None:
+        """Work out what a job is to have, and lay it down if it is something else than before."""
+        workload = self._look()
+        job = next((job for job in workload.jobs if job.id == store.job_id), None)
+        if job is None:
+            return
+        peers = [peer for peer in workload.jobs if peer.device == job.device]
+        there = capacity(workload.nodes, job.device)
+        if not there:
+            return  # nobody to be shared
+        given = allotment(_claim(job), [_claim(peer) for peer in peers], there)
+        if given != Allotment(most=job.allot, credit_ms=job.credit_ms, lean=job.lean):
+            # As of when it was read: what is laid down later would leave out the time between.
+            store.share(
+                gen, most=given.most, credit_ms=given.credit_ms, lean=given.lean,
+                at_ms=workload.at_ms, used_ms=job.used_ms,
+            )  # fmt: skip
+
+    def _look(self) -> Workload:
+        with self._lock:
+            if time.monotonic() - self._read_at >= _LOOK_EVERY_S:
+                self._workload = read_workload(self._client)
+                self._read_at = time.monotonic()
+            return self._workload
+
+
+def _claim(job: LiveJob) -> Claim:
+    return Claim(
+        id=job.id, weight=job.weight, demand=wanted_by(job), live=job.num_live,
+        tickets=job.tickets, credit_ms=job.credit_ms, lean=job.lean,
+        elapsed_ms=job.unbooked_ms, used_ms=job.unbooked_used_ms,
+    )  # fmt: skip

@@ -1,0 +1,1 @@
+"""Weights as bytes: layout, merging, the outer step. numpy alone, pure."""

@@ -1,0 +1,1 @@
+"""The worker: takes slots, trains them, hands their work in."""

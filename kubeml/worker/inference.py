@@ -1,0 +1,54 @@
+"""Inference on a worker with a job's last weights."""
+
+import logging
+from typing import Any
+
+from brokers.messages.hint import Hint
+from brokers.pool.inference_requests import take
+from kubeml.errors import Conflict, KubemlError, UserCodeError
+from kubeml.worker.warm import Worker
+
+logger = logging.getLogger(__name__)
+
+
+def infer_with(worker: Worker, hint: Hint, data: list[Any]) -> dict[str, Any]:
+    """Run the user's ``infer`` with the weights a job ended with (or its last checkpoint).
+
+    Args:
+        worker: This process's.
+        hint: The job, and the request's ticket.
+        data: What ``infer`` gets.
+
+    Returns:
+        ``{"predictions": ...}``, or ``{"error", "traceback", "hint"}`` for the caller to show.
+    """
+    job_id = hint.job_id
+    _take(worker, hint)
+    try:
+        end = worker.records.end(job_id)
+        if end is not None and end.checkpoint:
+            checkpoint = worker.checkpoints.read(end.checkpoint)
+        else:
+            latest = worker.checkpoints.latest(job_id)
+            if latest is None:
+                raise Conflict(what=f"job {job_id} has no weights yet")
+            checkpoint = latest
+        # A model of its own: what a training of the same job keeps warm stays untouched.
+        warm = worker.job(job_id, "infer")
+        if warm.sha256 != checkpoint.weights.sha256:
+            worker.load_weights(warm, worker.checkpoints.tensors(checkpoint.weights))
+            warm.sha256 = checkpoint.weights.sha256
+        return {"predictions": warm.runtime.infer(data)}
+    except UserCodeError as err:
+        return {"error": str(err), "traceback": err.user_traceback, "hint": err.hint}
+    except KubemlError as err:
+        return {"error": str(err), "traceback": "", "hint": err.hint}
+
+
+def _take(worker: Worker, hint: Hint) -> None:
+    """Let the pool know, so that this worker is not sent away meanwhile."""
+    try:
+        take(worker.client, hint.ticket, worker=worker.name)
+    except KubemlError as err:
+        # The answer needs no state server; nor the right to write there, of an older access file.
+        logger.warning("request %s is not known to be in hand: %s", hint.ticket, err)

@@ -1,0 +1,239 @@
+"""What a worker process keeps warm from task to task: connections, caches, loaded functions."""
+
+import logging
+import os
+import socket
+import time
+from collections import OrderedDict
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+from brokers.messages.dispatch import Dispatcher
+from brokers.objects.store import ObjectStore
+from brokers.settings import Settings
+from brokers.shards.cache import ShardCache
+from brokers.shards.prefetch import ShardPrefetcher
+from brokers.shards.reader import DatasetManifest, ShardReader
+from brokers.state.connections import broker_client, state_client
+from brokers.tensors.channel import TensorChannel
+from brokers.tensors.chunks import Buffer
+from brokers.tensors.reference import TensorRef
+from kubeml.catalog.datasets import Datasets
+from kubeml.catalog.functions import Functions
+from kubeml.errors import BackendUnreachable
+from kubeml.jobs.checkpoint import Checkpoints
+from kubeml.jobs.plan import stream_seed
+from kubeml.jobs.records import JobRecords
+from kubeml.jobs.spec import JobSpec
+from kubeml.machine import memory_limit
+from kubeml.metrics.worker_book import WorkerBook
+from kubeml.sdk.context import JobArgs
+from kubeml.worker.function_log import FunctionLog, function_logger
+
+if TYPE_CHECKING:
+    from kubeml.runtime.function import FunctionRuntime
+
+#: Blobs kept in memory: those of the last slots served.
+_KEPT = 2
+
+
+class SlotBlobs:
+    """Slot to (reference, blob) of what was pushed last: optimizer states, or local weights."""
+
+    def __init__(self) -> None:
+        self._blobs: dict[int, tuple[str, bytes | bytearray]] = {}
+
+    def keep(self, slot: int, reference: str, blob: bytes | bytearray) -> None:
+        """Remember a blob that was just pushed; it may not be changed any more."""
+        self._blobs.pop(slot, None)
+        self._blobs[slot] = (reference, blob)
+        while len(self._blobs) > _KEPT:
+            del self._blobs[next(iter(self._blobs))]
+
+    def get(self, slot: int, reference: str, channel: TensorChannel) -> bytes | bytearray:
+        """The blob: from memory if this process made it, else from the state server.
+
+        Raises:
+            ChunksMissing, Corrupted: It is not there, or not what the reference says.
+        """
+        made = self._blobs.get(slot)
+        if made is not None and made[0] == reference:
+            return made[1]
+        return channel.pull(TensorRef.from_json(reference))
+
+
+logger = logging.getLogger(__name__)
+
+#: Loaded functions kept warm; the least recently used goes first.
+_WARM_JOBS = 3
+
+#: A broker that did not answer is left alone for so long.
+_BROKER_PAUSE_S = 5.0
+
+#: An answer is good for so long: rounds may be shorter than the question takes.
+_ASK_BROKER_EVERY_S = 0.2
+
+
+@dataclass
+class WarmJob:
+    """A job as this process knows it.
+
+    Attributes:
+        spec: Its spec.
+        manifest: Its dataset.
+        runtime: Its loaded function.
+        log: Where ``self.logger`` writes.
+        prefetcher: Fetches the shards that it will train on soon.
+        weights: Reference of the weights that the network holds or that were fetched last.
+        blob: That weights blob.
+        contribution: Memory of the last contribution, for the next one.
+        optimizer: The optimizer states this process made last.
+        local: The local weights (``--overlap``) it made last.
+        has_frozen: Whether the frozen tensors were loaded.
+        sha256: Hash of the weights loaded for inference.
+    """
+
+    spec: JobSpec
+    manifest: DatasetManifest
+    runtime: "FunctionRuntime"
+    log: FunctionLog
+    prefetcher: ShardPrefetcher
+    weights: TensorRef | None = None
+    blob: bytearray | None = None
+    contribution: bytearray | None = None
+    optimizer: SlotBlobs = field(default_factory=SlotBlobs)
+    local: SlotBlobs = field(default_factory=SlotBlobs)
+    has_frozen: bool = False
+    sha256: str = ""
+
+    def close(self) -> None:
+        """Forget the function and what was to be fetched."""
+        self.prefetcher.close()
+        self.runtime.close()
+
+
+class Worker:
+    """Connections and caches of one worker process. Make it after the fork."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self.name = settings.worker_name or f"{socket.gethostname()}-{os.getpid()}"
+        self.client = state_client(settings)
+        self.broker = broker_client(settings)
+        self.channel = TensorChannel(self.client)
+        self.book = WorkerBook()
+        self._ask_broker_at = 0.0
+        self._queue_lengths = (0, 0)
+        self._jobs: OrderedDict[tuple[str, str], WarmJob] = OrderedDict()
+
+    @cached_property
+    def memory_limit(self) -> int:
+        """Bytes that this process may hold before it is replaced; asked for after every slot."""
+        return memory_limit(self.settings)
+
+    @cached_property
+    def objects(self) -> ObjectStore:
+        """The bucket."""
+        return ObjectStore(self.settings)
+
+    @cached_property
+    def dispatcher(self) -> Dispatcher:
+        """Where hints are sent."""
+        return Dispatcher(self.settings)
+
+    @cached_property
+    def records(self) -> JobRecords:
+        """The jobs' records."""
+        return JobRecords(self.objects)
+
+    @cached_property
+    def checkpoints(self) -> Checkpoints:
+        """The jobs' checkpoints."""
+        return Checkpoints(self.objects)
+
+    def job(self, job_id: str, gen: str) -> WarmJob:
+        """The job, loaded: from memory if this process served it before.
+
+        Raises:
+            JobNotFound: There is no such job.
+            UserCodeError: The user's ``main`` raised.
+        """
+        key = (job_id, gen)
+        if key not in self._jobs:
+            self._jobs[key] = self._load(job_id)
+            while len(self._jobs) > _WARM_JOBS:
+                _, oldest = self._jobs.popitem(last=False)
+                oldest.close()
+        self._jobs.move_to_end(key)
+        return self._jobs[key]
+
+    def forget(self, job_id: str) -> None:
+        """Drop a job's loaded function, so that the next use starts afresh."""
+        for key in [key for key in self._jobs if key[0] == job_id]:
+            self._jobs.pop(key).close()
+
+    def queue_lengths(self) -> tuple[int, int]:
+        """Messages waiting for workers of this kind, and those of them for jobs that are new.
+
+        None while the broker does not answer.
+        """
+        if time.monotonic() < self._ask_broker_at:
+            return self._queue_lengths
+        try:
+            self._queue_lengths = self.dispatcher.queue_lengths(self.broker, self.settings.device)
+            self._ask_broker_at = time.monotonic() + _ASK_BROKER_EVERY_S
+        except BackendUnreachable as err:
+            # Only fairness between jobs needs it: training goes on without the broker.
+            logger.warning("who waits is not known: %s", err)
+            self._queue_lengths = (0, 0)
+            self._ask_broker_at = time.monotonic() + _BROKER_PAUSE_S
+        return self._queue_lengths
+
+    def load_weights(self, warm: WarmJob, blob: Buffer) -> None:
+        """Put a weights blob into the network, and the frozen tensors the first time."""
+        frozen = None
+        if not warm.has_frozen and warm.runtime.layout.frozen:
+            origin = self.checkpoints.at(warm.spec.id, 0)
+            if origin is not None and origin.frozen is not None:
+                frozen = self.checkpoints.tensors(origin.frozen)
+        warm.runtime.load_weights(memoryview(blob), frozen)
+        warm.has_frozen = True
+
+    def _load(self, job_id: str) -> WarmJob:
+        # Imported here: torch takes seconds, and the Celery parent imports this module too.
+        import torch
+
+        from kubeml.runtime.function import FunctionRuntime
+
+        spec = self.records.spec(job_id)
+        torch.set_num_threads(self.settings.torch_threads)
+        manifest = Datasets(self.objects).at(spec.dataset, spec.dataset_version)
+        cache = ShardCache(self.settings.cache_dir / "shards", self.settings.cache_bytes)
+        code = Functions(self.objects).fetch(
+            spec.function_sha256, self.settings.cache_dir / "functions"
+        )
+        log = FunctionLog(self.name)
+        reader = ShardReader(manifest, objects=self.objects, cache=cache)
+        runtime = FunctionRuntime.load(
+            code,
+            entry=spec.entry,
+            args=JobArgs(
+                job_id=spec.id,
+                lr=spec.lr,
+                batch_size=spec.batch_size,
+                num_slots=spec.parallelism,
+                k=spec.k,
+            ),
+            reader=reader,
+            device="cuda" if spec.device == "gpu" else "cpu",
+            logger=function_logger(job_id, log),
+            init_seed=stream_seed(spec.seed, "init"),
+        )
+        # Everywhere, not only where the job begins: init() may freeze or tie tensors.
+        runtime.init()
+        logger.info("job %s: function %s loaded", job_id, spec.function)
+        return WarmJob(
+            spec=spec, manifest=manifest, runtime=runtime, log=log,
+            prefetcher=ShardPrefetcher(reader),
+        )  # fmt: skip

@@ -1,0 +1,108 @@
+"""What Celery's processes do at their start, while they run, and at their end."""
+
+import ctypes
+import os
+import signal
+import socket
+from typing import Any
+
+from celery.bootsteps import StartStopStep
+from celery.signals import (
+    celeryd_init,
+    setup_logging,
+    worker_process_init,
+    worker_ready,
+    worker_shutdown,
+    worker_shutting_down,
+)
+
+from brokers import fail_points
+from brokers.alive_files import progress
+from brokers.pool.presence import Heart
+from brokers.state.connections import state_client
+from kubeml import logs
+from kubeml.machine import gpu_name, share
+from tasks.app import app, drain, settings
+
+_hearts: list[Heart] = []
+
+_PR_SET_PDEATHSIG = 1
+
+_NOTE_EVERY_S = 2.0
+
+
+# Before the first warning, too: that of a worker which runs as root comes at once.
+@celeryd_init.connect
+@setup_logging.connect
+def _log_to_stderr(**_: Any) -> None:
+    logs.set_up(settings)
+
+
+@worker_ready.connect
+def _announce(sender: Any, **_: Any) -> None:
+    role = os.environ.get("KUBEML_ROLE", "worker")
+    name = settings.worker_name or f"{role}-{socket.gethostname()}-{os.getpid()}"
+    gpu = os.environ.get("CUDA_VISIBLE_DEVICES", "") if settings.device == "gpu" else ""
+    facts = {**share(), **({"gpu_name": gpu_name(gpu)} if gpu else {})}
+    heart = Heart(state_client(settings), name, role, device=settings.device, gpu=gpu, facts=facts)
+    heart.start()
+    progress.begin(settings.home, role, name)
+    _hearts.append(heart)
+
+
+@worker_shutting_down.connect
+def _drain(**_: Any) -> None:
+    # SIGTERM is Celery's warm shutdown: it waits for the tasks, which look here.
+    drain()
+
+
+@worker_shutdown.connect
+def _withdraw(**_: Any) -> None:
+    for heart in _hearts:
+        heart.stop()
+    progress.end()
+
+
+# In a control worker, which has no children, this is the process itself.
+@worker_process_init.connect
+def _warm_up(**_: Any) -> None:
+    role = os.environ.get("KUBEML_ROLE", "worker")
+    fail_points.install(settings.fail, "scheduler" if role == "control" else role)
+    if role == "worker":
+        # A child whose parent was killed would train on as an orphan.
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+        # In the child alone: torch's threads do not survive a fork.
+        from tasks.worker import warm_up
+
+        warm_up()
+    if settings.metrics_port:
+        _serve_metrics(role)
+
+
+def _serve_metrics(role: str) -> None:
+    """Serve this process's metrics from now on: it is the one that does the work."""
+    # Here: prometheus_client takes memory, and most processes serve no metrics.
+    from kubeml.metrics.exporter import serve_control, serve_worker
+
+    if role == "worker":
+        from tasks.worker import this_worker
+
+        serve_worker(settings, this_worker().book)
+    else:
+        from tasks.schedule import this_scheduler
+
+        serve_control(settings, this_scheduler().book)
+
+
+class GoesRound(StartStopStep):
+    """Celery's event loop notes that it goes round, for probes.
+
+    A timer of the consumer's, set anew with every connection to the broker.
+    """
+
+    def start(self, consumer: Any) -> None:
+        """Begin noting. The loop drops its timers when it loses the broker."""
+        consumer.timer.call_repeatedly(_NOTE_EVERY_S, progress.note)
+
+
+app.steps["consumer"].add(GoesRound)
