@@ -156,9 +156,9 @@ class Client:
                 2 and 8.
             max_parallelism: Ceiling of N; 16, or the parallelism if that is larger.
             deadline: In what time the job should end, counted from now: ``"30m"``, or seconds.
-            options: Further fields of ``JobSpec``: ``static``, ``policy``, ``max_workers``, ``hedge``,
-                ``priority``, ``k``, ``validate_every``, ``goal_accuracy``, ``shuffle``, ``outer``,
-                ``optimizer_state``, ``outer_lr``, ``outer_momentum``, ``wire``, ``overlap``, …
+            options: Further fields of ``JobSpec``: ``static``, ``policy``, ``max_workers``,
+                ``hedge``, ``priority``, ``k``, ``validate_every``, ``goal_accuracy``, ``shuffle``,
+                ``outer``, ``optimizer_state``, ``outer_lr``, ``outer_momentum``, ``wire``, …
 
         Raises:
             FunctionNotFound, DatasetNotFound: There is none of that name.
