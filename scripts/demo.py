@@ -86,7 +86,7 @@ def parse() -> argparse.Namespace:
 def train_and_infer(data: Path, recipe: Recipe) -> int:
     """Upload, create, train, infer, compare."""
     put_dataset(data)
-    put_function(ROOT / "scripts/examples/lenet.py")
+    put_function(ROOT / "scripts/examples/lenet/lenet.py")
     job_id = kubeml(
         "train", "--function", "lenet", "--dataset", "mnist", "--epochs", str(recipe.epochs),
         "--batch", str(recipe.batch), "--lr", "0.01", "--K", str(recipe.k),

@@ -144,7 +144,7 @@ def put_work(client: Client) -> None:
             train_data=arrays["x_train"], train_labels=arrays["y_train"],
             test_data=arrays["x_test"], test_labels=arrays["y_test"],
         )  # fmt: skip
-    client.functions.create("lenet", ROOT / "scripts/examples/lenet.py", check=False)
+    client.functions.create("lenet", ROOT / "scripts/examples/lenet/lenet.py", check=False)
 
 
 def main() -> int:

@@ -13,7 +13,7 @@ from tests.cluster import Cluster
 from tests.integration.conftest import FUNCTIONS
 
 MNIST = Path(__file__).parents[2] / "scripts" / "data" / "mnist_subset.npz"
-LENET = Path(__file__).parents[2] / "scripts" / "examples" / "lenet.py"
+LENET = Path(__file__).parents[2] / "scripts" / "examples" / "lenet" / "lenet.py"
 
 
 @pytest.fixture(scope="module")
