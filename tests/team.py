@@ -1,4 +1,4 @@
-"""The pool of docs/team.md on this machine, set up by that document's own blocks."""
+"""The pool of docs/how-to/team.md on this machine, set up by that document's own blocks."""
 
 import os
 import re
@@ -25,12 +25,14 @@ from tests.eventually import eventually
 from tests.faults.tcp_proxy import TcpProxy
 from tests.manifests import ROOT
 
-DOCUMENT = ROOT / "docs" / "team.md"
+#: Whose blocks are run.
+DOCUMENTS = [ROOT / "docs" / "how-to" / name for name in ("team.md", "back-up.md")]
 
 
 def block(name: str) -> str:
-    """A block of the document, by the words that its first line begins with."""
-    found = re.findall(rf"^```\w*\n# {re.escape(name)}.*\n([^`]*)^```", DOCUMENT.read_text(), re.M)
+    """A block of the documents, by the words that its first line begins with."""
+    text = "\n".join(document.read_text() for document in DOCUMENTS)
+    found = re.findall(rf"^```\w*\n# {re.escape(name)}.*\n([^`]*)^```", text, re.M)
     assert len(found) == 1, name
     return str(found[0])
 

@@ -190,7 +190,7 @@ def _records(settings: Settings) -> Iterator[Finding]:
     yield Finding(
         check="records", level="bad" if faults else "ok",
         found="; ".join(faults[:_MOST_FAULTS]) or "whole",
-        hint="was the bucket copied while the pool was training? see docs/team.md",
+        hint="was the bucket copied while the pool was training? see docs/how-to/back-up.md",
     )  # fmt: skip
 
 

@@ -92,6 +92,14 @@ def test_no_style_sheet_asks_another_host_for_anything(site: Path) -> None:
     assert {(name, u) for name, u in loaded if elsewhere(u)} == set()
 
 
+def test_no_picture_asks_another_host_for_anything(site: Path) -> None:
+    pictures = [p for p in site.rglob("*.svg") if "assets" not in p.relative_to(site).parts]
+
+    assert pictures
+    loaded = {(p.name, u) for p in pictures for u in urls_of_style(p.read_text()) + loads_of(p)}
+    assert {(name, u) for name, u in loaded if elsewhere(u)} == set()
+
+
 def test_every_page_brings_what_draws_diagrams_itself(site: Path) -> None:
     # The theme's own script would fetch it from another host where a page does not have it.
     for page in site.rglob("*.html"):

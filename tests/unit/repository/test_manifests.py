@@ -314,7 +314,7 @@ def test_alert_rules_are_prometheus_own(rendered: dict[str, list[Manifest]]) -> 
 
 
 def test_deploy_document_names_every_overlay() -> None:
-    text = (ROOT / "docs" / "deploy.md").read_text()
+    text = (ROOT / "docs" / "how-to" / "deploy.md").read_text()
 
     assert {f.name for f in (ROOT / "k8s" / "overlays").iterdir()} == set(OVERLAYS)
     assert all(f"k8s/overlays/{name}" in text for name in OVERLAYS)
