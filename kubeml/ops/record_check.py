@@ -1,7 +1,8 @@
 """Whether what S3 holds is whole: names without content, jobs that nobody would find.
 
 None of it happens by itself, whatever dies: what points is written after what it points to. It
-does where a bucket was copied in another order, or somebody deleted objects (docs/how-to/back-up.md).
+does where a bucket was copied in another order (docs/how-to/back-up.md), or somebody deleted
+objects.
 """
 
 from collections.abc import Iterator

@@ -1,4 +1,7 @@
-"""docs/how-to/team.md and back-up.md, tried: TLS, ACLs, two Redis servers, two parameter servers, backup and restore."""
+"""docs/how-to/team.md and back-up.md, tried.
+
+TLS, ACLs, two Redis servers, two parameter servers, backup and restore.
+"""
 
 import base64
 import json
