@@ -1,4 +1,7 @@
-"""Errors of the broker layer, and the one place that maps the libraries' errors to them.
+"""Errors of the broker layer.
+
+The libraries' own errors are mapped to these in one place for each kind of server:
+``brokers.state.error_mapping`` and ``brokers.objects.error_mapping``.
 
     KubemlError                 everything kubeml raises on purpose
     ├── BackendUnreachable      Redis or S3 does not answer (exit 5)
@@ -15,8 +18,6 @@
 ``kubeml.errors`` holds the rest of the tree.
 """
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, fields
 from functools import partial
 from typing import Any, ClassVar
@@ -161,50 +162,7 @@ class MalformedMessage(KubemlError):
         return f"malformed {self.what}: {self.fault}"
 
 
-@contextmanager
-def redis_errors(where: str) -> Iterator[None]:
-    """Map redis-py's and kombu's errors to kubeml's, naming the server at ``where``."""
-    # Imported here: `kubeml --help` must not pay for the client libraries.
-    import kombu.exceptions
-    import redis.exceptions as rexc
-
-    try:
-        yield
-    except (rexc.ConnectionError, rexc.TimeoutError, kombu.exceptions.OperationalError) as err:
-        if isinstance(err, rexc.AuthenticationError):
-            raise BackendRefused(backend="redis", where=where, detail=str(err)) from err
-        raise BackendUnreachable(backend="redis", where=where, detail=_brief(err)) from err
-    except rexc.RedisError as err:
-        raise BackendRefused(backend="redis", where=where, detail=_brief(err)) from err
-
-
-@contextmanager
-def s3_errors(where: str, *, bucket: str = "", key: str = "") -> Iterator[None]:
-    """Map botocore's errors to kubeml's, naming the endpoint at ``where``, bucket and key."""
-    import botocore.exceptions as bexc
-    import urllib3.exceptions as uexc
-
-    try:
-        yield
-    except bexc.ClientError as err:
-        code = str(err.response.get("Error", {}).get("Code", ""))
-        status = int(err.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0))
-        if code == "NoSuchBucket":
-            raise BucketMissing(where=where, bucket=bucket) from err
-        if code in {"NoSuchKey", "404", "NotFound"} or status == 404:
-            raise ObjectMissing(key=key or code) from err
-        if code in {"PreconditionFailed", "ConditionalRequestConflict"} or status == 412:
-            raise ObjectExists(key=key) from err
-        if status >= 500:
-            raise BackendUnreachable(backend="s3", where=where, detail=_brief(err)) from err
-        raise BackendRefused(backend="s3", where=where, detail=_brief(err)) from err
-    except (bexc.NoCredentialsError, bexc.PartialCredentialsError) as err:
-        raise BackendRefused(backend="s3", where=where, detail=_brief(err)) from err
-    except (bexc.BotoCoreError, uexc.HTTPError) as err:
-        raise BackendUnreachable(backend="s3", where=where, detail=_brief(err)) from err
-
-
-def _brief(err: BaseException) -> str:
-    """First line of an error, short enough for a terminal; libraries put no secrets there."""
+def brief(err: BaseException) -> str:
+    """The first line of an error, short enough for a terminal; libraries put no secrets there."""
     text = str(err).strip().splitlines()
     return (text[0] if text else type(err).__name__)[:200]

@@ -8,6 +8,7 @@ import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
+import hypothesis
 import pytest
 
 from brokers.objects.store import ObjectStore
@@ -21,6 +22,12 @@ from kubeml.stack.servers import (
     wait_for_s3,
     wait_for_valkey,
 )
+
+# How long an example takes says how busy the machine is, and nothing of the code.
+hypothesis.settings.register_profile(
+    "kubeml", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
+)
+hypothesis.settings.load_profile("kubeml")
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -2,7 +2,6 @@
 
 from typing import Any
 
-from brokers.errors import redis_errors
 from brokers.messages.hint import Hint
 from brokers.messages.queues import first_queue, infer_queue, train_queue, worker_queues
 from brokers.messages.topology import (
@@ -14,6 +13,7 @@ from brokers.messages.topology import (
     make_app,
 )
 from brokers.settings import Settings
+from brokers.state.error_mapping import redis_errors
 from brokers.urls import mask_url
 from brokers.wire import new_id
 

@@ -17,8 +17,8 @@ from brokers.errors import (
     ObjectExists,
     ObjectMissing,
     OutcomeUnknown,
-    s3_errors,
 )
+from brokers.objects.error_mapping import s3_errors
 from brokers.settings import Settings
 from brokers.urls import mask_url
 

@@ -6,13 +6,15 @@ does not say whether anybody is needed: a pool that went by it would send that v
 
 import json
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any
 
-from brokers.errors import KubemlError, redis_errors
-from brokers.pool.presence import server_time
+from brokers.errors import KubemlError
+from brokers.pool.node import server_time
+from brokers.pool.request import Request, if_awaited, read_request
+from brokers.state.error_mapping import redis_errors
 
 if TYPE_CHECKING:
     from redis import Redis
@@ -20,21 +22,6 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 REQUESTS_KEY = "kubeml:requests"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Request:
-    """One inference request.
-
-    Attributes:
-        device: What its worker must have.
-        until: When who asked gives up, in the state server's Unix seconds.
-        worker: Who has it in hand; "" while it waits.
-    """
-
-    device: str
-    until: float
-    worker: str = ""
 
 
 @contextmanager
@@ -59,7 +46,7 @@ def awaited(
         clock: Any = client.time()
         now = server_time(clock)
         rows: Any = client.hgetall(REQUESTS_KEY)
-        left = [key for key, text in rows.items() if not _if_awaited(text, now)]
+        left = [key for key, text in rows.items() if not if_awaited(text, now)]
         if left:
             client.hdel(REQUESTS_KEY, *left)
         _write(client, ticket, Request(device=device, until=now + within_s))
@@ -84,32 +71,11 @@ def take(client: "Redis", ticket: str, *, worker: str) -> None:
     """
     with redis_errors("the state server"):
         text: Any = client.hget(REQUESTS_KEY, ticket)
-        request = _request(text) if text else None
+        request = read_request(text) if text else None
         if request is not None:
             # Should it be withdrawn in this moment, its time ends it.
             _write(client, ticket, replace(request, worker=worker))
 
 
-def awaited_among(rows: Mapping[bytes, bytes], now: float) -> list[Request]:
-    """Those in the table's rows that are waited for; ``now`` in the server's Unix seconds."""
-    return [request for text in rows.values() if (request := _if_awaited(text, now))]
-
-
 def _write(client: "Redis", ticket: str, request: Request) -> None:
     client.hset(REQUESTS_KEY, ticket, json.dumps(asdict(request)))
-
-
-def _if_awaited(text: bytes, now: float) -> Request | None:
-    request = _request(text)
-    return request if request is not None and now < request.until else None
-
-
-def _request(text: bytes) -> Request | None:
-    """A row of the table, without what a newer version added; None if nobody can read it."""
-    try:
-        row = json.loads(text)
-        return Request(
-            device=str(row["device"]), until=float(row["until"]), worker=str(row["worker"])
-        )
-    except (TypeError, ValueError, KeyError):
-        return None

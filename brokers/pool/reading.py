@@ -8,14 +8,16 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from brokers.errors import redis_errors
 from brokers.messages.queues import DEVICES, worker_queues
 from brokers.messages.topology import CONTROL_QUEUE, PS_QUEUE
-from brokers.pool.inference_requests import REQUESTS_KEY, Request, awaited_among
-from brokers.pool.presence import Node, alive_nodes
+from brokers.pool.inference_requests import REQUESTS_KEY
+from brokers.pool.node import Node
+from brokers.pool.presence import alive_nodes
+from brokers.pool.request import Request, awaited_among
+from brokers.rounds.events import Event
 from brokers.rounds.index import live_jobs
 from brokers.rounds.store import RoundStore
-from brokers.rounds.streams import Event
+from brokers.state.error_mapping import redis_errors
 from brokers.wire import as_fields, as_text
 
 if TYPE_CHECKING:

@@ -3,7 +3,8 @@
 import logging
 from typing import TYPE_CHECKING, Any
 
-from brokers.errors import KubemlError, redis_errors
+from brokers.errors import KubemlError
+from brokers.state.error_mapping import redis_errors
 
 if TYPE_CHECKING:
     from redis import Redis

@@ -5,11 +5,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from brokers.errors import redis_errors
 from brokers.messages.queues import DEVICES, infer_queue
-from brokers.pool.inference_requests import REQUESTS_KEY, Request, awaited_among
-from brokers.pool.presence import NODES_KEY, Node, alive_among, server_time, silent_among
+from brokers.pool.inference_requests import REQUESTS_KEY
+from brokers.pool.node import Node, alive_among, server_time, silent_among
+from brokers.pool.presence import NODES_KEY
+from brokers.pool.request import Request, awaited_among
 from brokers.rounds.index import JOBS_KEY
+from brokers.state.error_mapping import redis_errors
 from brokers.wire import as_text
 
 if TYPE_CHECKING:

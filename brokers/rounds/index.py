@@ -3,7 +3,7 @@
 import time
 from typing import TYPE_CHECKING, Any
 
-from brokers.errors import redis_errors
+from brokers.state.error_mapping import redis_errors
 
 if TYPE_CHECKING:
     from redis import Redis

@@ -9,11 +9,11 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from brokers.errors import redis_errors
 from brokers.rounds.answers import Leave, Wait, Work
 from brokers.rounds.contribution import Contribution
 from brokers.rounds.index import ENDED_KEY, ENDED_TTL_S, JOBS_KEY
 from brokers.rounds.snapshot import Knock, Ledger, Snapshot
+from brokers.state.error_mapping import redis_errors
 from brokers.state.scripts import as_texts, command, run_together
 from brokers.tensors.reference import TensorRef
 from brokers.wire import as_fields, as_text, to_bytes

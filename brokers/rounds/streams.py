@@ -5,11 +5,11 @@ Both are short Redis streams for followers; what must last is written to S3 when
 
 import json
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any
 
-from brokers.errors import redis_errors
+from brokers.rounds.events import Event, LogLine
 from brokers.state.connections import MAX_BLOCK_MS, stream_entries
+from brokers.state.error_mapping import redis_errors
 from brokers.state.scripts import run_together
 from brokers.wire import as_text
 
@@ -22,50 +22,6 @@ MAX_LINE_CHARS = 8_000
 
 #: A stream that a late worker makes anew after its job was forgotten goes away by itself.
 STREAM_TTL_S = 30 * 86400
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Event:
-    """One thing that happened to a job.
-
-    Attributes:
-        id: Stream id; ``since`` of a later read.
-        kind: init, epoch, round, validated, checkpoint, retry, end.
-        at: Unix seconds, the server's clock.
-        fields: What is known of it, by kind.
-    """
-
-    id: str
-    kind: str
-    at: float
-    fields: Mapping[str, Any]
-
-    @classmethod
-    def from_entry(cls, entry_id: str, fields: Mapping[bytes, bytes]) -> Self:
-        """Read an entry of the stream."""
-        return cls(
-            id=entry_id,
-            kind=as_text(fields[b"kind"]),
-            at=int(entry_id.partition("-")[0]) / 1000,
-            fields=json.loads(as_text(fields[b"fields"])),
-        )
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class LogLine:
-    """One line that a user's function logged, with where it came from."""
-
-    at: float
-    level: str
-    worker: str
-    epoch: int
-    round: int
-    slot: int
-    text: str
-
-    def to_wire(self) -> dict[str, Any]:
-        """The line as JSON-able values."""
-        return {name: getattr(self, name) for name in self.__slots__}
 
 
 class JobStreams:

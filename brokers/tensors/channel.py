@@ -11,8 +11,9 @@ from collections.abc import Callable
 from queue import SimpleQueue
 from typing import TYPE_CHECKING, Any
 
-from brokers.errors import ChunksMissing, Corrupted, redis_errors
+from brokers.errors import ChunksMissing, Corrupted
 from brokers.state import exchange
+from brokers.state.error_mapping import redis_errors
 from brokers.state.scripts import run_together
 from brokers.tensors.chunks import CHUNK_BYTES, TTL_S, Buffer, checksum
 from brokers.tensors.parcel import Parcel

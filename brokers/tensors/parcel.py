@@ -5,8 +5,8 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Self
 
 from brokers import fail_points
-from brokers.errors import redis_errors
 from brokers.state import exchange
+from brokers.state.error_mapping import redis_errors
 from brokers.state.scripts import run_together
 from brokers.tensors.chunks import CHUNK_BYTES, TTL_S, Buffer, checksum
 from brokers.tensors.reference import TensorRef

@@ -9,7 +9,7 @@ from kubeml.cli import output
 from kubeml.cli.options import AsJson, JobIdArgument, JobIdOption, connect
 
 if TYPE_CHECKING:
-    from brokers.rounds.streams import LogLine
+    from brokers.rounds.events import LogLine
 
 
 def logs(

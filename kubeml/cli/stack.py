@@ -15,7 +15,7 @@ from kubeml.cli.views.follow import many
 from kubeml.errors import InvalidOption
 
 if TYPE_CHECKING:
-    from brokers.pool.presence import Node
+    from brokers.pool.node import Node
     from brokers.settings import Settings
     from kubeml.pool.demand import QueueDemand
     from kubeml.stack.stack import StackStatus

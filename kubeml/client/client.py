@@ -16,7 +16,6 @@ from functools import cache, cached_property, partial
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
-from brokers.errors import redis_errors
 from brokers.messages.hint import Hint
 from brokers.objects.store import ObjectStore
 from brokers.pool.inference_requests import awaited
@@ -24,6 +23,7 @@ from brokers.rounds.index import ended_jobs, live_jobs
 from brokers.rounds.store import RoundStore
 from brokers.settings import Settings
 from brokers.state.connections import state_client
+from brokers.state.error_mapping import redis_errors
 from brokers.urls import mask_url
 from brokers.wire import is_job_id, new_id
 from kubeml.client.job import Job

@@ -7,9 +7,10 @@ from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any
 
 from brokers.pool.workload import LiveJob
+from brokers.rounds.events import Event, LogLine
 from brokers.rounds.snapshot import Snapshot
 from brokers.rounds.store import RoundStore
-from brokers.rounds.streams import Event, JobStreams, LogLine
+from brokers.rounds.streams import JobStreams
 from kubeml.errors import (
     BackendUnreachable,
     Conflict,
@@ -214,7 +215,7 @@ class Job:
             InvalidOption: The job has no such epoch (yet).
         """
         from kubeml.analysis.explain import explain_job
-        from kubeml.analysis.timed_epochs import timed_epochs
+        from kubeml.client.timed_epochs import timed_epochs
 
         spec = self.spec
         return explain_job(spec, timed_epochs(self._records, self._store, only=epoch), only=epoch)

@@ -13,12 +13,12 @@ from typing import TYPE_CHECKING, Any
 from prometheus_client.core import Metric
 from prometheus_client.registry import Collector
 
-from brokers.errors import redis_errors
 from brokers.messages.queues import DEVICES
 from brokers.pool.reading import queue_lengths
 from brokers.pool.refusals import refusals
 from brokers.pool.workload import LiveJob, Workload, read_waiting, read_workload
 from brokers.state.connections import broker_client, watch_client
+from brokers.state.error_mapping import redis_errors
 from brokers.urls import mask_url
 from kubeml.metrics.background import Probe
 from kubeml.metrics.families import counter, gauge

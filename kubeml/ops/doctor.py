@@ -9,12 +9,13 @@ from dataclasses import asdict, dataclass
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
-from brokers.errors import redis_errors
 from brokers.objects.store import ObjectStore
-from brokers.pool.presence import Node, alive_nodes
+from brokers.pool.node import Node
+from brokers.pool.presence import alive_nodes
 from brokers.pool.refusals import refusals
 from brokers.settings import Settings
 from brokers.state.connections import broker_client, state_client
+from brokers.state.error_mapping import redis_errors
 from brokers.urls import mask_url
 from brokers.wire import new_id
 from kubeml.errors import BackendUnreachable, KubemlError, ObjectExists

@@ -17,10 +17,12 @@ from urllib.error import HTTPError
 from urllib.request import urlopen
 
 from brokers.alive_files import Sign, excuse, signs
-from brokers.errors import BackendUnreachable, redis_errors
-from brokers.pool.presence import ALIVE_FOR_S, NODES_KEY, server_time
+from brokers.errors import BackendUnreachable
+from brokers.pool.node import ALIVE_FOR_S, server_time
+from brokers.pool.presence import NODES_KEY
 from brokers.settings import Settings
 from brokers.state.connections import quick_client, watch_client
+from brokers.state.error_mapping import redis_errors
 from brokers.urls import mask_url
 from kubeml.errors import KubemlError
 

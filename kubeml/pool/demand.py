@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from brokers.messages.queues import DEVICES, train_queue
-from brokers.pool.presence import Node
+from brokers.pool.node import Node
 from brokers.pool.workload import LiveJob, Workload
 from kubeml.jobs.spec import State
 

@@ -6,7 +6,7 @@ All times are the state server's.
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from brokers.pool.presence import Node
+from brokers.pool.node import Node
 from brokers.pool.reading import JobReading, PoolReading
 from brokers.pool.workload import LiveJob
 from kubeml.jobs.plan import EpochPlan

@@ -4,7 +4,7 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from brokers.rounds.streams import Event
+    from brokers.rounds.events import Event
 
 #: The speed is that of the last rounds that together took so long (of one round, at the least).
 WINDOW_S = 10.0

@@ -18,10 +18,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from urllib.parse import quote
 
-from brokers.errors import redis_errors
 from brokers.objects.store import ObjectStore
 from brokers.settings import Secret, Settings, child_environment
 from brokers.state.connections import state_client
+from brokers.state.error_mapping import redis_errors
 from brokers.urls import mask_url
 from kubeml.errors import BackendUnreachable, Conflict, KubemlError, TimedOut
 from kubeml.stack.home import STACK_NAME, write_private

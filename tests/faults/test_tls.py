@@ -7,9 +7,10 @@ from pathlib import Path
 import pytest
 import trustme
 
-from brokers.errors import BackendUnreachable, redis_errors
+from brokers.errors import BackendUnreachable
 from brokers.settings import Secret, Settings
 from brokers.state.connections import state_client
+from brokers.state.error_mapping import redis_errors
 from tests.cluster import Cluster
 from tests.faults.tcp_proxy import TcpProxy
 from tests.integration.conftest import put_function, put_points

@@ -11,7 +11,8 @@ from pathlib import Path
 import psutil
 import pytest
 
-from brokers.pool.presence import Node, alive_nodes
+from brokers.pool.node import Node
+from brokers.pool.presence import alive_nodes
 from brokers.settings import Settings, child_environment
 from brokers.state.connections import state_client
 from kubeml.machine import VISIBLE

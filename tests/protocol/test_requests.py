@@ -5,7 +5,8 @@ import json
 import pytest
 from redis import Redis
 
-from brokers.pool.inference_requests import REQUESTS_KEY, Request, awaited, take
+from brokers.pool.inference_requests import REQUESTS_KEY, awaited, take
+from brokers.pool.request import Request
 from brokers.pool.workload import read_workload
 
 

@@ -8,7 +8,8 @@ import pytest
 from redis import Redis
 
 from brokers.rounds import streams
-from brokers.rounds.streams import Event, JobStreams, LogLine
+from brokers.rounds.events import Event, LogLine
+from brokers.rounds.streams import JobStreams
 
 
 @pytest.fixture

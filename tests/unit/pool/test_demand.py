@@ -4,8 +4,8 @@ from dataclasses import replace
 
 import pytest
 
-from brokers.pool.inference_requests import Request
-from brokers.pool.presence import Node
+from brokers.pool.node import Node
+from brokers.pool.request import Request
 from brokers.pool.workload import LiveJob, Workload
 from kubeml.pool.demand import capacity, queue_demands, wanted_by, wanted_workers
 

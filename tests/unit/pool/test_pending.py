@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import pytest
 
-from brokers.pool.presence import Node
+from brokers.pool.node import Node
 from brokers.pool.workload import LiveJob
 from kubeml.pool.pending import Staffing, why_pending
 

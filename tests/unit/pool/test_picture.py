@@ -6,10 +6,10 @@ from typing import Any
 
 import pytest
 
-from brokers.pool.inference_requests import Request
-from brokers.pool.presence import Node
+from brokers.pool.node import Node
 from brokers.pool.reading import JobReading, PoolReading
-from brokers.rounds.streams import Event
+from brokers.pool.request import Request
+from brokers.rounds.events import Event
 from kubeml.pool.picture import JobFacts, view_pool
 from kubeml.pool.view import PoolJob, PoolWorker
 

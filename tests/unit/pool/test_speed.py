@@ -1,6 +1,6 @@
 """How fast a job trains, and for how long yet: from its events alone."""
 
-from brokers.rounds.streams import Event
+from brokers.rounds.events import Event
 from kubeml.pool.speed import WINDOW_S, pause_s, samples_per_s, time_left_s
 
 
