@@ -4,6 +4,7 @@ import re
 from dataclasses import MISSING, fields
 from pathlib import Path
 
+import kubeml
 from brokers import errors as broker_errors
 from brokers.settings import Settings, find_home
 from kubeml import errors
@@ -93,3 +94,9 @@ def test_live_state_page_has_every_script_and_every_key_of_the_pool() -> None:
     assert len(scripts) > 10
     assert told == scripts
     assert keys == set(re.findall(r'"(kubeml:[a-z]+)"', code))
+
+
+def test_python_page_has_every_public_name() -> None:
+    told = re.findall(r"^::: kubeml\.(\w+)$", (REFERENCE / "python.md").read_text(), re.M)
+
+    assert sorted(told) == sorted(kubeml.__all__)
