@@ -13,6 +13,7 @@ from brokers.rounds.answers import Leave, Wait, Work
 from brokers.rounds.contribution import Contribution
 from brokers.rounds.index import ENDED_KEY, ENDED_TTL_S, JOBS_KEY
 from brokers.rounds.snapshot import Knock, Ledger, Snapshot
+from brokers.state.batch import Batch
 from brokers.state.error_mapping import redis_errors
 from brokers.state.scripts import as_texts, command, run_together
 from brokers.tensors.reference import TensorRef
@@ -175,7 +176,7 @@ class RoundStore:
             "take",
             gen, token, ticket, stage, ",".join(map(str, preferred)), queue_length, held_ms,
             idle_ms, worker, num_first,
-            first=[_wait(self.bell_key, after, block_ms)] if after else (),
+            first=Batch().add(*_wait(self.bell_key, after, block_ms)) if after else None,
         )  # fmt: skip
         if answer[0] == "SLOT":
             return Work(
@@ -236,9 +237,7 @@ class RoundStore:
 
     # -- parameter server --------------------------------------------------------------------
 
-    def wait_for_knock(
-        self, after: str, *, block_ms: int, first: Sequence[Sequence[Any]] = ()
-    ) -> Knock:
+    def wait_for_knock(self, after: str, *, block_ms: int, first: Batch | None = None) -> Knock:
         """Wait until something was handed in after the given id.
 
         Args:
@@ -248,7 +247,7 @@ class RoundStore:
         """
         wait = _wait(self._knock_key, after, block_ms, count=64)
         with redis_errors(self._where):
-            answer = run_together(self._client, *first, wait)[-1]
+            [answer] = run_together(self._client, wait, first=first)
         return Knock.from_answer(answer, after)
 
     def knock(self) -> None:
@@ -326,9 +325,7 @@ class RoundStore:
             raw: Mapping[bytes, bytes] = self._client.hgetall(self._keys[0])  # type: ignore[assignment]
         return as_fields(raw)
 
-    def snapshot(
-        self, *, first: Sequence[Sequence[Any]] = (), chunks: Sequence[str] = ()
-    ) -> Snapshot:
+    def snapshot(self, *, first: Batch | None = None, chunks: Sequence[str] = ()) -> Snapshot:
         """Head, contributions, participants and tickets, read together.
 
         Args:
@@ -338,8 +335,8 @@ class RoundStore:
         look = command(self._client, "look", self._keys, ("",))
         gets = [["GET", key] for key in chunks]
         with redis_errors(self._where):
-            answers = run_together(self._client, *first, look, *gets)[len(first) :]
-        return Snapshot.from_answer(answers[0], dict(zip(chunks, answers[1:], strict=True)))
+            answer, *values = run_together(self._client, look, *gets, first=first)
+        return Snapshot.from_answer(answer, dict(zip(chunks, values, strict=True)))
 
     def ledger(self) -> Ledger:
         """The ledger of the epoch that was planned last."""
@@ -364,7 +361,7 @@ class RoundStore:
         script: str,
         *args: object,
         keys: Sequence[str] = (),
-        first: Sequence[Sequence[Any]] = (),
+        first: Batch | None = None,
         parcel: "Parcel | None" = None,
     ) -> list[str]:
         """Run a script, behind other commands or behind the blobs that it refers to."""
@@ -372,7 +369,7 @@ class RoundStore:
         if parcel is not None:
             return as_texts(parcel.deliver(call))
         with redis_errors(self._where):
-            return as_texts(run_together(self._client, *first, call)[-1])
+            return as_texts(run_together(self._client, call, first=first)[0])
 
 
 def _wait(stream: str, after: str, block_ms: int, *, count: int = 1) -> list[Any]:

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from brokers.rounds.events import Event, LogLine
+from brokers.state.batch import Batch
 from brokers.state.connections import MAX_BLOCK_MS, stream_entries
 from brokers.state.error_mapping import redis_errors
 from brokers.state.scripts import run_together
@@ -36,17 +37,16 @@ class JobStreams:
     def emit(self, kind: str, **fields: Any) -> None:
         """Add a progress event."""
         with redis_errors(self._where):
-            run_together(self._client, *self.event(kind, **fields))
+            run_together(self._client, first=self.event(kind, **fields))
 
-    def event(self, kind: str, **fields: Any) -> list[list[Any]]:
-        """The commands that add a progress event."""
-        return [
-            [
-                "XADD", self._events, "MAXLEN", "~", MAX_EVENTS, "*",
-                "kind", kind, "fields", json.dumps(fields),
-            ],
-            ["EXPIRE", self._events, STREAM_TTL_S, "NX"],
-        ]  # fmt: skip
+    def event(self, kind: str, **fields: Any) -> Batch:
+        """What ``emit`` does, to be done along with something else."""
+        facts = ("kind", kind, "fields", json.dumps(fields))
+        return (
+            Batch()
+            .add("XADD", self._events, "MAXLEN", "~", MAX_EVENTS, "*", *facts)
+            .add("EXPIRE", self._events, STREAM_TTL_S, "NX")
+        )
 
     def log(self, lines: list[dict[str, Any]]) -> None:
         """Add log lines (``LogLine.to_wire`` form) in one round trip."""

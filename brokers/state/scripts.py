@@ -6,6 +6,7 @@ from importlib import resources
 from typing import TYPE_CHECKING, Any
 
 from brokers.state import exchange
+from brokers.state.batch import Batch
 from brokers.wire import as_text
 
 if TYPE_CHECKING:
@@ -38,24 +39,35 @@ def command(client: "Redis", name: str, keys: Sequence[str], args: Sequence[obje
     return ["EVALSHA", registered(client, name).sha, len(keys), *keys, *texts]
 
 
-def run_together(client: "Redis", *commands: Sequence[Any]) -> list[Any]:
+def run_together(
+    client: "Redis", *commands: Sequence[Any], first: Batch | None = None
+) -> list[Any]:
     """``exchange.exchange`` for commands of which some call scripts.
+
+    Args:
+        client: Whose connections to use.
+        commands: The commands whose answers are awaited.
+        first: Commands to be carried out before them, in the same trip.
+
+    Returns:
+        The answers to ``commands``, without those to ``first``.
 
     Raises:
         redis.exceptions.RedisError: The server does not answer, or refuses one.
     """
     from redis.exceptions import NoScriptError, ResponseError
 
-    answers = exchange.exchange(client, commands)
+    together = [*(first or ()), *commands]
+    answers = exchange.exchange(client, together)
     if any(isinstance(answer, NoScriptError) for answer in answers):
         # It was started anew. All are repeated: that is safe, and the order stays.
         for script in client.__dict__.get("_kubeml_scripts", {}).values():
             client.script_load(script.script)
-        answers = exchange.exchange(client, commands)
+        answers = exchange.exchange(client, together)
     for answer in answers:
         if isinstance(answer, ResponseError):
             raise answer
-    return answers
+    return answers[len(together) - len(commands) :]
 
 
 def as_texts(answer: Sequence[Any]) -> list[str]:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from brokers.errors import ChunksMissing, Corrupted
 from brokers.state import exchange
+from brokers.state.batch import Batch
 from brokers.state.error_mapping import redis_errors
 from brokers.state.scripts import run_together
 from brokers.tensors.chunks import CHUNK_BYTES, TTL_S, Buffer, checksum
@@ -197,11 +198,14 @@ class TensorChannel:
         """Forget blobs at once (their TTL would do it later)."""
         if refs:
             with redis_errors(self._where):
-                run_together(self._client, *self.dropping(*refs))
+                run_together(self._client, first=self.dropping(*refs))
 
-    def dropping(self, *refs: TensorRef) -> list[list[Any]]:
-        """The commands that ``drop`` sends."""
-        return [["UNLINK", *ref.chunk_keys()] for ref in refs]
+    def dropping(self, *refs: TensorRef) -> Batch:
+        """What ``drop`` does, to be done along with something else."""
+        batch = Batch()
+        for ref in refs:
+            batch.add("UNLINK", *ref.chunk_keys())
+        return batch
 
 
 def _wrong_length(ref: TensorRef, got: int) -> Corrupted:

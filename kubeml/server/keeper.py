@@ -8,7 +8,7 @@ import logging
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from brokers import fail_points
 from brokers.messages.dispatch import Dispatcher
@@ -19,6 +19,7 @@ from brokers.rounds.snapshot import Snapshot
 from brokers.rounds.store import RoundStore
 from brokers.rounds.streams import JobStreams
 from brokers.settings import Settings
+from brokers.state.batch import Batch
 from brokers.tensors.channel import TensorChannel
 from brokers.tensors.reference import TensorRef
 from brokers.wire import new_id
@@ -94,7 +95,7 @@ class JobKeeper:
         #: Chunks that were handed in since the last merge.
         self._handed_in: list[str] = []
         #: Commands that nobody waits for: they go along with the next ones.
-        self._later: list[list[Any]] = []
+        self._later = Batch()
 
     @property
     def spec(self) -> JobSpec:
@@ -113,7 +114,7 @@ class JobKeeper:
         deadline = time.monotonic() + timeout_s
         while True:
             block_ms = int((deadline - time.monotonic()) * 1000)
-            later, self._later = self._later, []
+            later = self._later.take()
             knock = self._store.wait_for_knock(self._knock, block_ms=max(1, block_ms), first=later)
             self._knock = knock.id
             if self._merger.folds_early:
@@ -269,7 +270,7 @@ class JobKeeper:
         if not (self.spec.overlap and state == State.RUN):  # else slots go on from them
             stale += [c.ref for c in contributions]
         stale += [ref for ref in (snap.weights, snap.outer_state) if ref]
-        self._later += [*self._channel.dropping(*stale), *self._news(snap, contributions)]
+        self._later.extend(self._channel.dropping(*stale)).extend(self._news(snap, contributions))
         if state == State.RUN:
             # A tick is not over. Else there is nothing to do before the next news, which the owner
             # waits for: what is left goes along with that.
@@ -280,8 +281,7 @@ class JobKeeper:
 
     def _look(self) -> Snapshot:
         """The job's state, when what was left for later is done."""
-        later, self._later = self._later, []
-        return self._store.snapshot(first=later)
+        return self._store.snapshot(first=self._later.take())
 
     def _ask_for_plan(self, epoch: int) -> None:
         try:
@@ -292,8 +292,8 @@ class JobKeeper:
             # A hint: the tick asks again.
             logger.warning("job %s: %s", self.job_id, err)
 
-    def _news(self, snap: Snapshot, contributions: Sequence[Contribution]) -> list[list[Any]]:
-        """The commands that tell of a merge."""
+    def _news(self, snap: Snapshot, contributions: Sequence[Contribution]) -> Batch:
+        """The event that tells of a merge."""
         if snap.state == State.INIT:
             return self._streams.event("init", layout=self._merger.layout().hash)
         samples = sum(c.num_samples for c in contributions)

@@ -1,8 +1,12 @@
 """What goes in one trip: a look with the news, blobs with CONTRIB, TAKE with the bell."""
 
 from threading import Thread
+from unittest.mock import patch
 
 from brokers.rounds.answers import Leave, Wait, Work
+from brokers.rounds.streams import JobStreams
+from brokers.state import exchange
+from brokers.state.batch import Batch
 from tests.protocol.jobs import ScriptedJob, make_contribution
 
 
@@ -33,11 +37,38 @@ def test_a_snapshot_reads_chunks_along_as_far_as_they_are_there(job: ScriptedJob
     there = job.stage(b"bytes").chunk_keys()[0]
     job.client.set("kml:old", "1")
 
-    snap = job.store.snapshot(chunks=[there, "kml:gone"], first=[["UNLINK", "kml:old"]])
+    snap = job.store.snapshot(chunks=[there, "kml:gone"], first=Batch().add("UNLINK", "kml:old"))
 
     assert snap.blobs == {there: b"bytes"}
     assert snap.state == "RUN"
     assert not job.client.exists("kml:old")
+
+
+def test_a_batch_is_carried_out_in_order_in_the_trip_that_it_precedes(job: ScriptedJob) -> None:
+    job.begin_planned(slots=1)
+    told = job.store.key("told")
+    batch = Batch().add("RPUSH", told, "one").extend(Batch().add("RPUSH", told, "two"))
+
+    with patch.object(exchange, "exchange", wraps=exchange.exchange) as trips:
+        knock = job.store.wait_for_knock("0-0", block_ms=20, first=batch.take())
+        snap = job.store.snapshot(first=batch.take().add("RPUSH", told, "three"))
+
+    assert (knock.left, snap.state) == (-1, "RUN")
+    assert job.client.lrange(told, 0, -1) == [b"one", b"two", b"three"]
+    assert trips.call_count == 2
+
+
+def test_an_event_and_what_is_to_be_dropped_cost_no_trip_of_their_own(job: ScriptedJob) -> None:
+    job.begin_planned(slots=1)
+    streams, old = JobStreams(job.client, job.store.job_id), job.stage(b"old")
+    batch = job.channel.dropping(old).extend(streams.event("round", loss=0.5))
+
+    with patch.object(exchange, "exchange", wraps=exchange.exchange) as trips:
+        job.store.snapshot(first=batch)
+
+    assert trips.call_count == 1
+    assert not job.channel.has(old)
+    assert [(event.kind, event.fields) for event in streams.events()] == [("round", {"loss": 0.5})]
 
 
 def test_contrib_whose_chunks_are_not_there_changes_nothing(job: ScriptedJob) -> None:

@@ -1,0 +1,44 @@
+"""Commands that wait for the next trip to the state server.
+
+A trip costs more than most commands do. What nobody needs an answer to (an event, say, or old
+chunks that are to be dropped) is therefore put into a batch, and carried out right before
+something that has to be asked anyway; see ``brokers.state.scripts.run_together``.
+"""
+
+from collections.abc import Iterator, Sequence
+from typing import Any, Self
+
+
+class Batch:
+    """Commands to be carried out in order, in one trip, before another one.
+
+    Only ``brokers`` looks inside. Whoever is handed a batch hands it on, or adds it to its own.
+    Every command must be safe to repeat: a batch is sent again when its connection breaks.
+    """
+
+    __slots__ = ("_commands",)
+
+    def __init__(self) -> None:
+        self._commands: list[Sequence[Any]] = []
+
+    def add(self, *command: Any) -> Self:
+        """Add a command: its name, then its arguments."""
+        self._commands.append(command)
+        return self
+
+    def extend(self, other: "Batch") -> Self:
+        """Add the commands of another batch, which keeps them."""
+        self._commands.extend(other)
+        return self
+
+    def take(self) -> "Batch":
+        """Return a batch of all commands, and be empty: they are sent once."""
+        taken = Batch().extend(self)
+        self._commands = []
+        return taken
+
+    def __len__(self) -> int:
+        return len(self._commands)
+
+    def __iter__(self) -> Iterator[Sequence[Any]]:
+        return iter(self._commands)
