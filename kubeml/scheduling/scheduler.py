@@ -9,7 +9,7 @@ from brokers import fail_points
 from brokers.messages.hint import Hint
 from brokers.objects.store import ObjectStore
 from brokers.pool.presence import alive_nodes
-from brokers.rounds.store import RoundStore
+from brokers.rounds.keeping import Keeping
 from brokers.rounds.streams import JobStreams
 from brokers.settings import Settings
 from brokers.state.connections import state_client
@@ -50,14 +50,14 @@ class Scheduler:
             hint: The job.
             send_stage: Sends a group of dispatches.
         """
-        store = RoundStore(self._client, hint.job_id)
+        store = Keeping(self._client, hint.job_id)
         work_on(hint.job_id)
         try:
             self._step(store, send_stage)
         finally:
             work_on()
 
-    def _step(self, store: RoundStore, send_stage: SendStage) -> None:
+    def _step(self, store: Keeping, send_stage: SendStage) -> None:
         head = store.head()
         if not head or head.get("stop") == "1":
             return
@@ -76,7 +76,7 @@ class Scheduler:
         if stage is not None:
             self._dispatch(store, head, spec, stage, send_stage)
 
-    def _plan(self, store: RoundStore, head: dict[str, str], spec: JobSpec) -> None:
+    def _plan(self, store: Keeping, head: dict[str, str], spec: JobSpec) -> None:
         started = time.monotonic()
         epoch = int(head["epoch"]) + 1
         work_on(spec.id, epoch=epoch)
@@ -121,7 +121,7 @@ class Scheduler:
                 decision=decision.why,
             )
 
-    def _scale(self, store: RoundStore, head: dict[str, str], spec: JobSpec) -> Scale:
+    def _scale(self, store: Keeping, head: dict[str, str], spec: JobSpec) -> Scale:
         """What N and W may be, by the records: a client may have died before it told the head."""
         scale = self._records.scale(spec)
         if scale.number > int(head.get("scale") or 0):
@@ -162,7 +162,7 @@ class Scheduler:
 
     def _dispatch(
         self,
-        store: RoundStore,
+        store: Keeping,
         head: dict[str, str],
         spec: JobSpec,
         stage: str,

@@ -5,8 +5,8 @@ import math
 from brokers import fail_points
 from brokers.messages.dispatch import Dispatcher
 from brokers.messages.hint import Hint
+from brokers.rounds.keeping import Keeping
 from brokers.rounds.snapshot import Snapshot
-from brokers.rounds.store import RoundStore
 from brokers.wire import new_id
 from kubeml.jobs.spec import STAGE, JobSpec, State
 
@@ -25,7 +25,7 @@ _MAX_WAIT_MS = 60_000
 class DispatchWatch:
     """Repairs one job's dispatches, tick by tick. Its memory only spaces out repetitions."""
 
-    def __init__(self, dispatcher: Dispatcher, store: RoundStore, job_id: str) -> None:
+    def __init__(self, dispatcher: Dispatcher, store: Keeping, job_id: str) -> None:
         self._dispatcher = dispatcher
         self._store = store
         self._job_id = job_id

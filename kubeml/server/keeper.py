@@ -15,8 +15,8 @@ from brokers.messages.dispatch import Dispatcher
 from brokers.messages.hint import Hint
 from brokers.objects.store import ObjectStore
 from brokers.rounds.contribution import Contribution
+from brokers.rounds.keeping import Keeping
 from brokers.rounds.snapshot import Snapshot
-from brokers.rounds.store import RoundStore
 from brokers.rounds.streams import JobStreams
 from brokers.settings import Settings
 from brokers.state.batch import Batch
@@ -70,7 +70,7 @@ class JobKeeper:
     def __init__(self, job_id: str, services: Services) -> None:
         self.job_id = job_id
         self._services = services
-        self._store = RoundStore(services.client, job_id)
+        self._store = Keeping(services.client, job_id)
         self._channel = TensorChannel(services.client)
         self._streams = JobStreams(services.client, job_id)
         self._records = JobRecords(services.objects)

@@ -8,7 +8,7 @@ import time
 from typing import TYPE_CHECKING
 
 from brokers.pool.workload import LiveJob, Workload, read_workload
-from brokers.rounds.store import RoundStore
+from brokers.rounds.keeping import Keeping
 from kubeml.pool.demand import capacity, wanted_by
 from kubeml.pool.fair_share import Allotment, Claim, allotment
 
@@ -28,7 +28,7 @@ class Sharing:
         self._read_at = -_LOOK_EVERY_S
         self._workload = Workload(jobs=(), nodes=())
 
-    def update(self, store: RoundStore, gen: str) -> None:
+    def update(self, store: Keeping, gen: str) -> None:
         """Work out what a job is to have, and lay it down if it is something else than before."""
         workload = self._look()
         job = next((job for job in workload.jobs if job.id == store.job_id), None)

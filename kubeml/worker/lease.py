@@ -10,7 +10,7 @@ from collections import deque
 from dataclasses import dataclass, field
 
 from brokers.rounds.answers import Work
-from brokers.rounds.store import RoundStore
+from brokers.rounds.participation import Participation
 from brokers.rounds.streams import JobStreams
 from kubeml.errors import Abandoned, KubemlError
 from kubeml.worker.function_log import FunctionLog
@@ -49,7 +49,7 @@ class LeaseKeeper(threading.Thread):
     """Beats for the work in hand and forwards the function's log lines, once a second."""
 
     def __init__(
-        self, store: RoundStore, streams: JobStreams, *, gen: str, token: str, stall_s: float
+        self, store: Participation, streams: JobStreams, *, gen: str, token: str, stall_s: float
     ) -> None:
         super().__init__(name=f"lease-{store.job_id}", daemon=True)
         self._store, self._streams, self._gen, self._token = store, streams, gen, token

@@ -15,7 +15,7 @@ from brokers import fail_points
 from brokers.messages.hint import Hint
 from brokers.rounds.answers import Leave, Wait, Work
 from brokers.rounds.contribution import Contribution
-from brokers.rounds.store import RoundStore
+from brokers.rounds.participation import Participation
 from brokers.rounds.streams import JobStreams
 from brokers.tensors.reference import TensorRef
 from brokers.wire import new_id
@@ -101,7 +101,7 @@ def participate(
     Returns:
         Which slots of which rounds it handed in, for people.
     """
-    store = RoundStore(worker.client, hint.job_id)
+    store = Participation(worker.client, hint.job_id)
     work_on(hint.job_id, everywhere=True)
     served = Served()
     try:
@@ -122,7 +122,7 @@ class Participant:
     def __init__(
         self,
         worker: Worker,
-        store: RoundStore,
+        store: Participation,
         ticket: str,
         gen: str,
         is_draining: Callable[[], bool],

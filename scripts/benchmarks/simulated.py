@@ -12,7 +12,7 @@ from contextlib import contextmanager
 
 from brokers.rounds.answers import Leave, Wait, Work
 from brokers.rounds.contribution import Contribution
-from brokers.rounds.store import RoundStore
+from brokers.rounds.participation import Participation
 from brokers.tensors.channel import TensorChannel
 from brokers.wire import new_id
 from kubeml.client.client import Client
@@ -31,7 +31,7 @@ class Participant(threading.Thread):
     def __init__(self, client: Client, job_id: str, layout: Layout, stage: str) -> None:
         super().__init__(daemon=True)
         self._client, self._layout, self._stage = client, layout, stage
-        self._store = RoundStore(client.redis, job_id)
+        self._store = Participation(client.redis, job_id)
         self._channel = TensorChannel(client.redis)
         self._token = new_id()
         self._blob: bytearray | None = None
@@ -117,7 +117,7 @@ def _initialised(
     ]  # fmt: skip
     for job in started:
         Participant(client, job.id, layout, "init").run()
-        _wait(lambda job=job: RoundStore(client.redis, job.id).head().get("state") == "RUN")
+        _wait(lambda job=job: Participation(client.redis, job.id).head().get("state") == "RUN")
     try:
         yield started
     finally:

@@ -8,7 +8,7 @@ import pytest
 
 from brokers.rounds.answers import Work
 from brokers.rounds.contribution import Contribution
-from brokers.rounds.store import RoundStore
+from brokers.rounds.participation import Participation
 from brokers.state.connections import state_client
 from brokers.tensors.channel import TensorChannel
 from brokers.tensors.reference import TensorRef
@@ -110,7 +110,7 @@ def at_plan(job: Job) -> bool:
 def forge_slot_0(pool: FaultPool, job: Job, forgery: Forgery) -> None:
     """Take slot 0 of the first round as a worker would, and hand in something else."""
     client = state_client(pool.direct)
-    store, channel = RoundStore(client, job.id), TensorChannel(client)
+    store, channel = Participation(client, job.id), TensorChannel(client)
     eventually(lambda: store.head().get("state") == "RUN", within_s=20, what="first epoch")
     origin = pool.client.checkpoints.at(job.id, 0)
     assert origin is not None

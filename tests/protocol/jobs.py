@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 from brokers.rounds.answers import Leave, Wait, Work
 from brokers.rounds.contribution import Contribution
-from brokers.rounds.store import RoundStore
+from brokers.rounds.keeping import Keeping
+from brokers.rounds.participation import Participation
 from brokers.state.scripts import script_sources
 from brokers.tensors.channel import TensorChannel
 from brokers.wire import new_id
@@ -23,6 +24,10 @@ MAX_LOST = 4
 START_MS = 1_800_000_000_000
 
 
+class WholeStore(Participation, Keeping):
+    """Everything that can be done with a job's live state, by whomever."""
+
+
 class ScriptedJob:
     """One job's round store, and shortcuts to bring it into a state."""
 
@@ -36,7 +41,7 @@ class ScriptedJob:
     ) -> None:
         scripts = script_sources() if sources is None else sources
         self.client = install(client, clocked(scripts) if has_set_clock else scripts)
-        self.store = RoundStore(client, job_id)
+        self.store = WholeStore(client, job_id)
         self.channel = TensorChannel(client)
         self.gen = "1"
         if has_set_clock:

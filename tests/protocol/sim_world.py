@@ -14,11 +14,11 @@ from redis import Redis
 
 from brokers.errors import KubemlError
 from brokers.rounds.snapshot import Snapshot
-from brokers.rounds.store import RoundStore
 from brokers.tensors.channel import TensorChannel
 from kubeml.jobs.spec import JobSpec
 from kubeml.server import dispatch_watch
 from tests.protocol import sim_actors
+from tests.protocol.jobs import WholeStore
 from tests.protocol.script_variants import clocked, install
 from tests.protocol.sim_chances import CHANCES, COUNTING, DELAYS_MS, HOUR_MS, PAUSES_MS, PER_TURN
 from tests.protocol.sim_referee import COMMITS, Books, Referee, Store, Violation, require_whole
@@ -44,7 +44,7 @@ class Seat:
     call: Callable[[], Any] | None = None
 
 
-class SimulatedStore(RoundStore):
+class SimulatedStore(WholeStore):
     """The round store, with every call shown to the referee and the time of the simulation."""
 
     def __init__(self, world: "World", client: Redis, job_id: str) -> None:

@@ -12,8 +12,8 @@ from brokers.messages.topology import CONTROL_QUEUE
 from brokers.objects.store import ObjectStore
 from brokers.rounds.answers import Work
 from brokers.rounds.index import ENDED_KEY, JOBS_KEY, ended_jobs, live_jobs
+from brokers.rounds.participation import Participation
 from brokers.rounds.snapshot import Snapshot
-from brokers.rounds.store import RoundStore
 from brokers.settings import Settings
 from brokers.state.connections import state_client
 from kubeml.client.client import Client
@@ -217,10 +217,10 @@ def test_books_that_cannot_be_kept_stop_no_job_and_are_told_of_once(
     assert caplog.text.count("its metrics are incomplete") == 1
 
 
-def fail_with(keeper: JobKeeper, pool_client: Redis, job_id: str, why: str) -> RoundStore:
+def fail_with(keeper: JobKeeper, pool_client: Redis, job_id: str, why: str) -> Participation:
     """Let the job's function raise as often as it may; nobody has looked after it since."""
     keeper.reconcile(is_tick=False)
-    store = RoundStore(pool_client, job_id)
+    store = Participation(pool_client, job_id)
     gen, answer = store.head()["gen"], "OK"
     while answer == "OK":
         pool_client.zadd(store.key("d"), {"ticket": 0})
