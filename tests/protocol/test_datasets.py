@@ -37,9 +37,9 @@ CLIENT = """
 import json, resource, sys
 from pathlib import Path
 import numpy as np
-from brokers.objects import ObjectStore
+from brokers.objects.store import ObjectStore
 from brokers.settings import Settings
-from kubeml.datasets import Datasets
+from kubeml.catalog.datasets import Datasets
 
 settings, name, path, stop_at = sys.argv[1:]
 objects = ObjectStore(Settings(home=Path(path).parent, **json.loads(settings)))

@@ -19,7 +19,7 @@ from brokers.shards.cache import ShardCache
 CLIENT = """
 import sys
 from pathlib import Path
-from brokers.shard_cache import ShardCache
+from brokers.shards.cache import ShardCache
 
 directory, sha256, log = sys.argv[1:]
 sys.stdin.readline()

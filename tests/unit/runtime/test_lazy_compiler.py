@@ -13,7 +13,7 @@ import torch
 
 deferred = False
 if {defer}:
-    from kubeml.deferred_compiler import defer_compiler
+    from kubeml.runtime.lazy_compiler import defer_compiler
     deferred = defer_compiler()
 
 torch.manual_seed(0)
