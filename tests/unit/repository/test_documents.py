@@ -120,3 +120,25 @@ def test_no_document_installs_kubeml_from_the_index() -> None:
 
     named = re.compile(r"pip install[^\n`]*?['\" ](kubeml(?:\[[^\]]*\])?)['\"\s`]")
     assert {d.name: found for d in documents if (found := named.findall(d.read_text()))} == {}
+
+
+def test_links_of_the_readme_lead_somewhere() -> None:
+    # mkdocs checks those within docs/.
+    links = re.findall(r"\]\((?!https?:|#)([^)#]+)", (ROOT / "README.md").read_text())
+
+    assert len(links) > 10
+    assert [link for link in links if not (ROOT / link).exists()] == []
+
+
+def test_documents_that_the_code_names_are_there() -> None:
+    folders = ("kubeml", "brokers", "tasks", "tests", "k8s")
+    sources = [file for folder in folders for file in (ROOT / folder).rglob("*")]
+    sources = [ROOT / "docker-compose.yml", *(f for f in sources if f.suffix in {".py", ".yaml"})]
+    named = {
+        (file.name, path)
+        for file in sources
+        for path in re.findall(r"\bdocs/[\w/.-]+\.md\b", file.read_text())
+    }
+
+    assert named
+    assert {(name, path) for name, path in named if not (ROOT / path).is_file()} == set()
