@@ -17,7 +17,7 @@ from kubeml.metrics.role_collectors import ControlCollector, JobCollector, Worke
 if TYPE_CHECKING:
     from kubeml.metrics.scheduler_book import SchedulerBook
     from kubeml.metrics.worker_book import WorkerBook
-    from kubeml.server.keeper import Services
+    from kubeml.server.services import Services
 
 logger = logging.getLogger(__name__)
 

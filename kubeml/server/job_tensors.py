@@ -12,7 +12,7 @@ from brokers.tensors.chunks import TTL_S
 from brokers.tensors.reference import TensorRef
 from kubeml.errors import MalformedMessage
 from kubeml.jobs.spec import State
-from kubeml.server.merger import RoundMerger
+from kubeml.server.kept_weights import KeptWeights
 
 logger = logging.getLogger(__name__)
 
@@ -26,11 +26,11 @@ class JobTensors:
     Args:
         store: The job's round store.
         channel: Where the blobs are.
-        merger: It has the last weights in memory.
+        kept: The last weights, in memory.
     """
 
-    def __init__(self, store: RoundStore, channel: TensorChannel, merger: RoundMerger) -> None:
-        self._store, self._channel, self._merger = store, channel, merger
+    def __init__(self, store: RoundStore, channel: TensorChannel, kept: KeptWeights) -> None:
+        self._store, self._channel, self._kept = store, channel, kept
         self._kept_at = 0.0
 
     def secure(self) -> None:
@@ -42,7 +42,7 @@ class JobTensors:
         snap = self._store.snapshot()
         if State(snap.state or State.DONE).is_final or snap.weights is None:
             return
-        self._channel.push(snap.weights.key, self._merger.weights(snap), ttl_s=_SECURED_S)
+        self._channel.push(snap.weights.key, self._kept.weights(snap), ttl_s=_SECURED_S)
         for text in snap.local.values():
             ref = TensorRef.from_json(text)
             self._channel.push(ref.key, self._channel.pull(ref), ttl_s=_SECURED_S)
@@ -57,7 +57,7 @@ class JobTensors:
     def restore(self, snap: Snapshot) -> bool:
         """Give the state server the weights back that it forgot; whether that is all it needs."""
         ref = snap.weights
-        if ref is None or self._channel.has(ref) or not self._merger.give_back(ref):
+        if ref is None or self._channel.has(ref) or not self._kept.give_back(ref):
             return False
         logger.warning("job %s: its weights were lost, and are restored", self._store.job_id)
         return not self.has_lost(snap)

@@ -18,7 +18,6 @@ from brokers.tensors.reference import TensorRef
 from brokers.wire import new_id
 from kubeml.errors import (
     ChunksMissing,
-    Conflict,
     Corrupted,
     KubemlError,
     MalformedMessage,
@@ -28,7 +27,8 @@ from kubeml.errors import (
 from kubeml.jobs.checkpoint import Checkpoint, Checkpoints
 from kubeml.jobs.spec import JobSpec
 from kubeml.server.contributions import require_layout
-from kubeml.weights.layout import Layout, unpack_initial
+from kubeml.server.kept_weights import KeptWeights
+from kubeml.weights.layout import unpack_initial
 from kubeml.weights.merge import Feed, Merger, NotFinite
 from kubeml.weights.outer_optimizer import Outer
 from kubeml.weights.wire_format import Wire
@@ -59,14 +59,8 @@ class Staged:
             self.parcel.close()
 
 
-#: Weights up to this size are kept in memory until new ones are committed: a state server that
-#: forgets them in the middle of a merge can be given them back. Of larger ones there is only room
-#: for one copy beside the sums; the merge is written over the old ones.
-_KEPT_BYTES = 64 * 2**20
-
-
 class RoundMerger:
-    """Merges the rounds of one job. It keeps the last weights, and the job's origin, in memory."""
+    """Merges the rounds of one job, from the weights that are kept in memory."""
 
     def __init__(
         self,
@@ -75,17 +69,13 @@ class RoundMerger:
         streams: JobStreams,
         checkpoints: Checkpoints,
         client: "Redis",
+        kept: KeptWeights,
     ) -> None:
         self._store, self._channel, self._streams = store, channel, streams
-        self._checkpoints, self._client = checkpoints, client
-        self._cached: tuple[TensorRef, bytearray] | None = None
-        #: Memory for new weights: that of weights which are out of date.
-        self._spare: bytearray | None = None
+        self._checkpoints, self._client, self._kept = checkpoints, client, kept
         self._merger: tuple[str, Merger] | None = None
         #: What is in the merger's sums: the round, and slot to contribution.
         self._folded: tuple[str, dict[int, str]] = ("", {})
-        #: The checkpoint of epoch 0, once it was read or written.
-        self.origin: Checkpoint | None = None
 
     def contributions(self, snap: Snapshot) -> list[Contribution] | None:
         """The round's contributions in slot order; None if one was bad and is kicked."""
@@ -127,10 +117,10 @@ class RoundMerger:
             outer_state=None,
             optimizer={},
         )
-        self.origin = self._checkpoints.publish(checkpoint, 0)
-        if self.origin.weights != checkpoint.weights:
+        self._kept.origin = self._checkpoints.publish(checkpoint, 0)
+        if self._kept.origin.weights != checkpoint.weights:
             # Another parameter server was first: its weights are the initial ones.
-            weights = self._checkpoints.tensors(self.origin.weights)
+            weights = self._checkpoints.tensors(self._kept.origin.weights)
         first = bytearray(weights)
         del blob, weights, frozen  # a large model is not to be held twice
         ref = self._channel.push(self._store.key("w", new_id()), first)
@@ -139,7 +129,7 @@ class RoundMerger:
     @property
     def folds_early(self) -> bool:
         """Whether contributions are large enough to be folded before the round is complete."""
-        return self.origin is not None and self.layout().weights_bytes > CHUNK_BYTES
+        return self._kept.origin is not None and self._kept.layout().weights_bytes > CHUNK_BYTES
 
     def fold_early(self, snap: Snapshot, spec: JobSpec) -> None:
         """Fold what is in of a round that is not complete, as far as its order allows.
@@ -201,7 +191,7 @@ class RoundMerger:
         state = merger.new_outer_state(outer)
         if state is not None and snap.outer_state:
             state = self._channel.pull(snap.outer_state, into=state)
-        into = self._memory(snap, merger, outer)
+        into = self._kept.room(snap, with_old=merger.needs_weights(outer))
         feed = merger.finish(last.slot, last.num_samples, into=into, outer=outer, outer_state=state)
         parcel = self._channel.parcel()
         staging = parcel.stage(self._store.key("w", new_id()), into, is_passing=True)
@@ -221,7 +211,7 @@ class RoundMerger:
             raise
         if not is_good:
             parcel.abandon()
-            self._spare = into
+            self._kept.take_back(into)
             return None
         # Its sums are those of a round that is over, whatever becomes of the new weights.
         self._folded = ("", {})
@@ -241,7 +231,7 @@ class RoundMerger:
     ) -> bool:
         """Read a contribution's pieces; False if it was bad and is kicked."""
         try:
-            layout = self.layout()
+            layout = self._kept.layout()
             require_layout(contribution, layout, Wire(spec.wire).num_bytes(layout))
             ref = contribution.ref
             small = snap.blobs.get(ref.chunk_keys()[0])
@@ -273,26 +263,11 @@ class RoundMerger:
         self._refuse(snap, last.slot, last.cid, err)
 
     def _of(self, spec: JobSpec) -> Merger:
-        layout = self.layout()
+        layout = self._kept.layout()
         key = f"{layout.hash} {spec.wire}"
         if self._merger is None or self._merger[0] != key:
             self._merger = (key, Merger(layout, Wire(spec.wire)))
         return self._merger[1]
-
-    def _memory(self, snap: Snapshot, merger: Merger, outer: Outer) -> bytearray:
-        """Where new weights are to lie, the old ones in it if they are needed."""
-        size = self.layout().weights_bytes
-        old = self.weights(snap) if merger.needs_weights(outer) else None
-        if size <= _KEPT_BYTES:
-            spare = self._spare if self._spare is not None else bytearray(size)
-            if old is not None:
-                spare[:] = old
-            self._spare = None
-            return spare
-        if old is None:
-            old = self._cached[1] if self._cached is not None else self._spare
-        self._cached = self._spare = None
-        return old if old is not None else bytearray(size)
 
     def _refuse(self, snap: Snapshot, slot: int, cid: str, err: KubemlError) -> None:
         why = f"{err}" + (f"\nhint: {err.hint}" if err.hint else "")
@@ -304,47 +279,7 @@ class RoundMerger:
             "retry", epoch=snap.number("epoch"), round=snap.number("round"), slot=slot, why=str(err)
         )
 
-    def remember(self, ref: TensorRef, blob: bytearray) -> None:
-        """Keep the weights that were just committed, which the next round begins with."""
-        if self._cached is not None and len(self._cached[1]) == len(blob):
-            self._spare = self._cached[1]
-        self._cached = (ref, blob)
-
-    def give_back(self, ref: TensorRef) -> bool:
-        """Store weights again that the state server has forgotten; whether they were in memory."""
-        if self._cached is None or self._cached[0] != ref:
-            return False
-        self._channel.push(ref.key, self._cached[1], is_passing=True)
-        return True
-
-    def forget(self) -> None:
-        """Drop them: the job begins a new generation."""
-        self._cached = None
-        self._folded = ("", {})
-
     def rest(self) -> None:
         """Give the memory back that only merging needs: no round is under way."""
-        self._merger = self._spare = None
+        self._merger = None
         self._folded = ("", {})
-
-    def layout(self) -> Layout:
-        """The layout that the job began with.
-
-        Raises:
-            Conflict: It has not begun.
-        """
-        if self.origin is None:
-            self.origin = self._checkpoints.at(self._store.job_id, 0)
-        if self.origin is None:
-            raise Conflict(what=f"job {self._store.job_id} has no initial checkpoint")
-        return self.origin.layout
-
-    def weights(self, snap: Snapshot) -> bytearray:
-        """The current weights blob, from memory if this process merged it."""
-        ref = snap.weights
-        if ref is None:
-            raise Conflict(what=f"job {self._store.job_id} has no weights yet")
-        if self._cached is None or self._cached[0] != ref:
-            self._cached = (ref, self._channel.pull(ref, into=self._spare))
-            self._spare = None
-        return self._cached[1]

@@ -32,8 +32,9 @@ from kubeml.errors import (
 )
 from kubeml.jobs.records import JobRecords
 from kubeml.metrics.job_books import JobBooks
-from kubeml.server.keeper import JobKeeper, Services
+from kubeml.server.keeper import JobKeeper
 from kubeml.server.keeper_thread import KeeperThread
+from kubeml.server.services import Services
 from kubeml.server.sharing import Sharing
 
 logger = logging.getLogger(__name__)

@@ -21,7 +21,8 @@ from kubeml.errors import Conflict
 from kubeml.jobs.spec import State
 from kubeml.metrics.job_books import JobBooks
 from kubeml.server.dispatch_watch import DispatchWatch
-from kubeml.server.keeper import JobKeeper, Services
+from kubeml.server.keeper import JobKeeper
+from kubeml.server.services import Services
 from kubeml.server.sharing import Sharing
 from tests.cluster import on_database
 from tests.jobs import make_end, make_spec

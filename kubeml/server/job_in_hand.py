@@ -1,0 +1,95 @@
+"""One job as its keeper has it in hand: the ways to its state, and what the keeper's parts share.
+
+The keeper decides what is due; ``commit`` and ``recovery`` do it. All three speak to the same round
+store, by the same spec, and leave commands for each other to send along.
+"""
+
+import logging
+import time
+from collections.abc import Callable
+
+from brokers.messages.hint import Hint
+from brokers.rounds.keeping import Keeping
+from brokers.rounds.snapshot import Snapshot
+from brokers.rounds.streams import JobStreams
+from brokers.state.batch import Batch
+from brokers.tensors.channel import TensorChannel
+from kubeml.errors import BackendUnreachable
+from kubeml.jobs.records import JobRecords
+from kubeml.jobs.spec import JobSpec
+from kubeml.server.services import Services
+
+logger = logging.getLogger(__name__)
+
+#: Parameter servers share jobs by a short lease; the other takes over after this long.
+OWNER_TTL_MS = 1500
+
+
+class JobInHand:
+    """The ways to one job's state, and what this process knows of it. No truth: that is elsewhere.
+
+    Attributes:
+        id: The job's.
+        services: What all keepers of the process work with.
+        store, channel, streams: Its live state, the tensors of that, and what it tells the world.
+        records: The durable ones, of all jobs.
+        gen: The generation that was seen last.
+        later: Commands that nobody waits for: they go along with the next ones.
+    """
+
+    def __init__(self, job_id: str, services: Services) -> None:
+        self.id, self.services = job_id, services
+        self.store = Keeping(services.client, job_id)
+        self.channel = TensorChannel(services.client)
+        self.streams = JobStreams(services.client, job_id)
+        self.records = JobRecords(services.objects)
+        self.gen = ""
+        self._spec: tuple[str, JobSpec] | None = None
+        self._owned_until = 0.0
+        #: Why its metrics are incomplete, as it was logged last.
+        self._unnoted = ""
+        self.later = Batch()
+
+    @property
+    def spec(self) -> JobSpec:
+        """The job's spec, read once in each generation: a later life may have another one."""
+        if self._spec is None or self._spec[0] != self.gen:
+            self._spec = (self.gen, self.records.spec(self.id))
+        return self._spec[1]
+
+    @property
+    def is_owned(self) -> bool:
+        """Whether this process looks after the job, as far as it knows."""
+        return time.monotonic() < self._owned_until
+
+    def acquire(self, gen: str) -> bool:
+        """Ask for the job's lease, or renew it; returns whether this process looks after it now."""
+        asked_at = time.monotonic()
+        is_ours = self.store.acquire(gen, self.services.name, ttl_ms=OWNER_TTL_MS)
+        self._owned_until = asked_at + OWNER_TTL_MS / 1000 if is_ours else 0.0
+        if is_ours:
+            self.store.enlist()
+        return is_ours
+
+    def read(self) -> Snapshot:
+        """The job's state, when what was left for later is done."""
+        return self.store.snapshot(first=self.later.take())
+
+    def ask_for_plan(self, epoch: int) -> None:
+        """Have an epoch planned by whoever gets the message."""
+        try:
+            self.services.dispatcher.schedule(
+                Hint(job_id=self.id), label=f"{self.id}-e{epoch}-schedule"
+            )
+        except BackendUnreachable as err:
+            # A hint: the tick asks again.
+            logger.warning("job %s: %s", self.id, err)
+
+    def note(self, write: Callable[..., None], *what: object) -> None:
+        """Write something into the metrics' books. They look on: the job does not wait for them."""
+        try:
+            write(*what)
+        except Exception as err:  # whatever it is: the job's end must not depend on it
+            if repr(err) != self._unnoted:
+                self._unnoted = repr(err)
+                logger.exception("job %s: its metrics are incomplete", self.id)
