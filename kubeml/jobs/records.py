@@ -9,10 +9,10 @@ jobs/{id}/end.json             how it ended; written once (end-{life:06d}.json i
 jobs/{id}/log.jsonl            the function's log lines, when it has ended (log-{life:06d}.jsonl)
 history/{id}/{epoch:06d}.json  one row per epoch; written once
 history/{id}/ledger-{epoch:06d}.json   who trained what in it and when; failed attempts
-finished/{id}.{life:06d}.{summary}     all that a list shows of an ended job, see ``summary_key``
+finished/{id}.{life:06d}.{summary}     all that a list shows of an ended job, see ``summary``
 
-The summaries are an index: the records are the truth. A job that is off the active list has the
-summary of its last life or none of it, and then its records are read.
+The summaries are an index (``index``): the records are the truth. A job that is off the active list
+has the summary of its last life or none of it, and then its records are read.
 """
 
 import json
@@ -26,11 +26,11 @@ from typing import Any
 from brokers.objects.store import ObjectStore
 from brokers.wire import is_job_id
 from kubeml.errors import JobNotFound, ObjectExists, ObjectMissing
-from kubeml.jobs import summary
+from kubeml.jobs.index import FinishedIndex
 from kubeml.jobs.results import EpochRow, JobEnd, JobStatus
 from kubeml.jobs.scale import Scale
 from kubeml.jobs.spec import JobSpec
-from kubeml.jobs.summary import ended_status
+from kubeml.jobs.summary import LEFT_OUT, ended_status
 
 _ROW = re.compile(r"/(\d{6})\.json$")
 _LIFE = re.compile(r"/spec-(\d{6})\.json$")
@@ -46,6 +46,7 @@ class JobRecords:
 
     def __init__(self, objects: ObjectStore) -> None:
         self._objects = objects
+        self._index = FinishedIndex(objects)
 
     def create(self, spec: JobSpec) -> None:
         """Write a new job's spec.
@@ -180,16 +181,13 @@ class JobRecords:
         if end is None:
             return
         spec, last = self.spec(job_id, life), self.last_row(job_id, end.epoch)
-        key = summary.to_key(ended_status(spec, end, last), life)
-        self._objects.put(key, b"")
+        key = self._index.add(ended_status(spec, end, last), life)
         if not self._objects.exists(_of_life(f"jobs/{job_id}/spec", life, "json")):
             # Deleted meanwhile, after ``delete`` had looked for summaries for the last time.
-            self._objects.delete([key])
+            self._index.drop(key)
         elif life:
             # Earlier lives' alone: whoever comes late here may not remove a later one's.
-            there = [info.key for info in self._objects.list(summary.prefix(job_id))]
-            entries = {key: summary.from_key(key) for key in there}
-            self._objects.delete(key for key, entry in entries.items() if entry and entry[1] < life)
+            self._index.drop_before(job_id, life)
 
     def finished(self) -> dict[str, JobStatus | None]:
         """Jobs that have a summary or are active; None for those whose records must be read.
@@ -199,20 +197,9 @@ class JobRecords:
         """
         # The active ones first: a job that is none of them has its last summary by now.
         jobs: dict[str, JobStatus | None] = dict.fromkeys(self.active())
-        latest: dict[str, tuple[int, JobStatus | None]] = {}
-        for info in self._objects.list(summary.ROOT):
-            entry = summary.from_key(info.key)
-            if entry is None or entry[0] in jobs:
-                continue
-            job_id, life, job = entry
-            known, other = latest.get(job_id, (-1, None))
-            if life > known:
-                latest[job_id] = life, job
-            elif life == known and job != other:
-                # One of them is of a deleted job that had the same id: nobody knows which.
-                latest[job_id] = life, None
+        latest = self._index.read(but=jobs)
         jobs |= {job_id: job for job_id, (_, job) in latest.items()}
-        cut = [job for job in jobs.values() if job and job.reason == summary.LEFT_OUT]
+        cut = [job for job in jobs.values() if job and job.reason == LEFT_OUT]
         with ThreadPoolExecutor(PARALLEL_READS) as pool:
             whole = pool.map(lambda job: self._with_reason(job, latest[job.id][0]), cut)
             return jobs | dict(zip((job.id for job in cut), whole, strict=True))
@@ -295,12 +282,12 @@ class JobRecords:
         """Remove everything of a job, its checkpoints included."""
         # The summary first: without it, what is left of the job is still listed. And last: whoever
         # lists meanwhile may write it again.
-        self._objects.delete_prefix(summary.prefix(job_id))
+        self._index.drop_all(job_id)
         prefixes = (f"{folder}/{job_id}/" for folder in ("checkpoints", "history", "jobs"))
         keys = [info.key for prefix in prefixes for info in self._objects.list(prefix)]
         # Some servers keep an empty folder for a while, which looks like a job without a spec.
         self._objects.delete([*keys, f"active/{job_id}", f"jobs/{job_id}/"])
-        self._objects.delete_prefix(summary.prefix(job_id))
+        self._index.drop_all(job_id)
 
 
 def _of_life(stem: str, life: int, suffix: str) -> str:
