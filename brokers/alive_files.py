@@ -41,7 +41,7 @@ def excuse(sign: Sign) -> None:
         os.utime(sign.file)
 
 
-class Progress:
+class AliveFile:
     """The file of this process. Nothing is written before ``begin``, nor by a forked child."""
 
     def __init__(self) -> None:
@@ -77,7 +77,7 @@ class Progress:
 
 
 #: This process's.
-progress = Progress()
+alive_file = AliveFile()
 
 
 def signs(home: Path, role: str) -> list[Sign]:

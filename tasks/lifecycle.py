@@ -17,7 +17,7 @@ from celery.signals import (
 )
 
 from brokers import fail_points
-from brokers.alive_files import progress
+from brokers.alive_files import alive_file
 from brokers.pool.presence import Heart
 from brokers.state.connections import state_client
 from kubeml import logs
@@ -46,7 +46,7 @@ def _announce(sender: Any, **_: Any) -> None:
     facts = {**share(), **({"gpu_name": gpu_name(gpu)} if gpu else {})}
     heart = Heart(state_client(settings), name, role, device=settings.device, gpu=gpu, facts=facts)
     heart.start()
-    progress.begin(settings.home, role, name)
+    alive_file.begin(settings.home, role, name)
     _hearts.append(heart)
 
 
@@ -60,7 +60,7 @@ def _drain(**_: Any) -> None:
 def _withdraw(**_: Any) -> None:
     for heart in _hearts:
         heart.stop()
-    progress.end()
+    alive_file.end()
 
 
 # In a control worker, which has no children, this is the process itself.
@@ -102,7 +102,7 @@ class GoesRound(StartStopStep):
 
     def start(self, consumer: Any) -> None:
         """Begin noting. The loop drops its timers when it loses the broker."""
-        consumer.timer.call_repeatedly(_NOTE_EVERY_S, progress.note)
+        consumer.timer.call_repeatedly(_NOTE_EVERY_S, alive_file.note)
 
 
 app.steps["consumer"].add(GoesRound)

@@ -16,7 +16,7 @@ from celery.canvas import Signature
 
 from brokers.messages.dispatch import dispatch_id, dispatch_repr, stage_queue
 from brokers.messages.hint import Hint
-from brokers.messages.topology import SCHEDULE, STAGE_TASKS
+from brokers.messages.topology import SCHEDULE, TASK_OF
 from tasks.app import app, settings
 from tasks.worker import hint_or_none
 
@@ -59,7 +59,7 @@ def participant(stage: str, hint: Hint, device: str, label: str) -> Signature:
     """One dispatch: a worker is asked to take part in a stage of a job."""
     args = [hint.to_wire()] if stage == "validate" else [hint.to_wire(), stage]
     signature: Signature = app.signature(
-        STAGE_TASKS[stage],
+        TASK_OF[stage],
         args=args,
         queue=stage_queue(stage, device),
         task_id=dispatch_id(label, hint),

@@ -9,7 +9,7 @@ from brokers.messages.topology import (
     INFER,
     PS_QUEUE,
     SCHEDULE,
-    STAGE_TASKS,
+    TASK_OF,
     make_app,
 )
 from brokers.settings import Settings
@@ -55,7 +55,7 @@ class Dispatcher:
             label: Readable front part of the Celery task id, e.g. ``mnist-1a2b-e3-train``.
         """
         self._send(
-            STAGE_TASKS[stage],
+            TASK_OF[stage],
             hint,
             queue=stage_queue(stage, device),
             task_id=dispatch_id(label, hint),

@@ -11,7 +11,7 @@ from celery.app.amqp import AMQP
 from kombu.connection import Connection
 from kombu.entity import Exchange, Queue
 
-from brokers.alive_files import progress
+from brokers.alive_files import alive_file
 from brokers.messages.queues import DEVICES, worker_queues
 from brokers.settings import Settings
 
@@ -23,8 +23,8 @@ VALIDATE = "kubeml.validate"
 INFER = "kubeml.infer"
 SCHEDULE = "kubeml.schedule"
 
-#: A stage of a job and the task that serves it (an INIT is served by a training task).
-STAGE_TASKS = {"init": TRAIN, "train": TRAIN, "validate": VALIDATE}
+#: Stage of a job to the task that serves it (an INIT is served by a training task).
+TASK_OF = {"init": TRAIN, "train": TRAIN, "validate": VALIDATE}
 
 _VISIBILITY_TIMEOUT_S = 3600
 
@@ -122,7 +122,7 @@ class BrokerConnection(Connection):
         """Connect, whatever it takes; see kombu."""
 
         def failed(error: Any, interval: float) -> None:
-            progress.note()
+            alive_file.note()
             if errback is not None:
                 errback(error, interval)
 

@@ -22,7 +22,7 @@ from brokers.shards.manifest import (
     version_prefix,
 )
 from kubeml.catalog.arrays import ArraySource, open_array
-from kubeml.catalog.upload import DataWarning, Progress, SplitSource, Upload
+from kubeml.catalog.upload import DataWarning, OnProgress, SplitSource, Upload
 from kubeml.errors import (
     BackendRefused,
     BackendUnreachable,
@@ -65,7 +65,7 @@ class Datasets:
         train_labels: Source,
         test_data: Source,
         test_labels: Source,
-        on_progress: Progress | None = None,
+        on_progress: OnProgress | None = None,
     ) -> DatasetManifest:
         """Upload a dataset.
 
@@ -175,7 +175,7 @@ class Datasets:
         name: str,
         version: str,
         sources: Mapping[Split, SplitSource],
-        on_progress: Progress | None,
+        on_progress: OnProgress | None,
     ) -> DatasetManifest:
         upload = Upload(
             name=name,

@@ -17,7 +17,7 @@ from brokers.shards.manifest import SPLITS, ShardInfo, Split, SplitInfo, shard_k
 from kubeml.catalog.arrays import ArraySource
 
 Array = NDArray[Any]
-Progress = Callable[[int, int], None]
+OnProgress = Callable[[int, int], None]
 
 #: Shards are at most this large, and at least half of it wherever there is enough data.
 SHARD_BYTES = 16 * 2**20
@@ -70,7 +70,7 @@ class Upload:
     version: str
     objects: ObjectStore
     sources: Mapping[Split, SplitSource]
-    on_progress: Progress | None = None
+    on_progress: OnProgress | None = None
     _sent: list[_Sent] = field(default_factory=list)
 
     def run(self) -> dict[Split, SplitInfo]:

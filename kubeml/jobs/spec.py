@@ -196,4 +196,4 @@ class JobSpec:
 
 
 #: The stage that participants of a state serve.
-STAGE = {State.INIT: "init", State.RUN: "train", State.VAL: "validate"}
+STAGE_OF: dict[str, str] = {State.INIT: "init", State.RUN: "train", State.VAL: "validate"}

@@ -16,7 +16,7 @@ T = TypeVar("T")
 _FRESH_S = 1.0
 
 
-class Probe(Generic[T]):
+class BackgroundRead(Generic[T]):
     """Calls ``read`` in a thread, one call at a time. Safe to share between threads."""
 
     def __init__(self, read: Callable[[], T]) -> None:
@@ -33,7 +33,7 @@ class Probe(Generic[T]):
             if is_fresh or (self._thread is not None and self._thread.is_alive()):
                 return
             # A daemon: what hangs must not keep the process from ending.
-            self._thread = threading.Thread(target=self._look, name="kubeml-probe", daemon=True)
+            self._thread = threading.Thread(target=self._run, name="kubeml-read", daemon=True)
             self._thread.start()
 
     def result(self, deadline: float) -> T | None:
@@ -45,7 +45,7 @@ class Probe(Generic[T]):
                 return None
         return self._seen
 
-    def _look(self) -> None:
+    def _run(self) -> None:
         try:
             self._seen = self._read()
         except KubemlError as err:

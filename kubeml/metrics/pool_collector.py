@@ -20,7 +20,7 @@ from brokers.pool.workload import LiveJob, Workload, read_waiting, read_workload
 from brokers.state.connections import broker_client, watch_client
 from brokers.state.error_mapping import redis_errors
 from brokers.urls import mask_url
-from kubeml.metrics.background import Probe
+from kubeml.metrics.background import BackgroundRead
 from kubeml.metrics.families import counter, gauge
 from kubeml.pool.demand import LIVE, WANTED_METRIC, QueueDemand, queue_demands, wanted_workers
 from kubeml.pool.view import PoolView
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 _WITHIN_S = 3.0
 
 _ROLES = ("ps", "control", "worker")
-_STAGES = ("init", "train", "validate", "wait", "idle")
+_ACTIVITIES = ("init", "train", "validate", "wait", "idle")
 _DOORS = ("message", "hint", "task", "contribution")
 
 
@@ -82,23 +82,23 @@ class PoolCollector(Collector):
         self._state = watch_client(client.settings)
         self._broker = broker_client(client.settings)
         self._watch = PoolWatch(client)
-        self._state_probe = Probe(self._read_state)
-        self._broker_probe = Probe(self._read_broker)
-        self._s3_probe = Probe(self._read_s3)
+        self._state_read = BackgroundRead(self._read_state)
+        self._broker_read = BackgroundRead(self._read_broker)
+        self._s3_read = BackgroundRead(self._read_s3)
 
     def view(self) -> PoolView | None:
         """The pool now; None if the state server does not answer."""
         self._begin()
-        seen = self._state_probe.result(time.monotonic() + _WITHIN_S)
+        seen = self._state_read.result(time.monotonic() + _WITHIN_S)
         return seen.view if seen else None
 
     def collect(self) -> Iterator[Metric]:
         """The families."""
         self._begin()
         deadline = time.monotonic() + _WITHIN_S
-        state = self._state_probe.result(deadline)
-        broker = self._broker_probe.result(deadline)
-        s3_answer_s = self._s3_probe.result(deadline)
+        state = self._state_read.result(deadline)
+        broker = self._broker_read.result(deadline)
+        s3_answer_s = self._s3_read.result(deadline)
         yield from _servers(state, broker, s3_answer_s)
         if state is not None:
             yield from _pool(state)
@@ -112,8 +112,8 @@ class PoolCollector(Collector):
             )  # fmt: skip
 
     def _begin(self) -> None:
-        for probe in (self._state_probe, self._broker_probe, self._s3_probe):
-            probe.begin()
+        for read in (self._state_read, self._broker_read, self._s3_read):
+            read.begin()
 
     def _read_state(self) -> StateFacts:
         where = self._client.where
@@ -202,7 +202,7 @@ def _pool(state: StateFacts) -> Iterator[Metric]:
     doing = Counter((worker.device, worker.stage) for worker in state.view.workers)
     yield gauge(
         "kubeml_workers", "Training workers by what they do now", ("device", "stage"),
-        {(device, stage): doing[device, stage] for device in DEVICES for stage in _STAGES},
+        {(device, stage): doing[device, stage] for device in DEVICES for stage in _ACTIVITIES},
     )  # fmt: skip
     yield counter(
         "kubeml_refused", "Refused at a door: messages, hints, tasks, contributions", ("door",),

@@ -12,7 +12,7 @@ from prometheus_client.core import Metric
 from prometheus_client.registry import Collector
 
 from kubeml.jobs.records import JobRecords
-from kubeml.metrics.background import Probe
+from kubeml.metrics.background import BackgroundRead
 from kubeml.metrics.families import counter, gauge, histogram
 from kubeml.metrics.job_books import JobBook, JobBooks, bounded
 from kubeml.metrics.scheduler_book import SchedulerBook
@@ -46,7 +46,7 @@ class JobCollector(Collector):
         view: Callable[[], PoolView | None],
     ) -> None:
         self._books, self._name, self._records, self._view = books, name, records, view
-        self._rows = Probe(self._read_rows)
+        self._rows = BackgroundRead(self._read_rows)
 
     def collect(self) -> Iterator[Metric]:
         """The families."""

@@ -6,10 +6,8 @@ from dataclasses import replace
 
 from brokers.pool.reading import JobReading, PoolReading, Record, count
 from kubeml.jobs.round_times import RoundClock
-from kubeml.jobs.spec import STAGE, State
+from kubeml.jobs.spec import STAGE_OF, State
 from kubeml.pool.view import PoolView, PoolWorker
-
-_STAGES = {str(state): stage for state, stage in STAGE.items()}
 
 
 def pool_workers(reading: PoolReading, earlier: PoolView | None) -> list[PoolWorker]:
@@ -45,7 +43,7 @@ def pool_workers(reading: PoolReading, earlier: PoolView | None) -> list[PoolWor
 
 def _at_work(job: JobReading, now_ms: float) -> Iterator[PoolWorker]:
     """Who holds a slot by a lease that has not run out."""
-    stage, speeds = _STAGES.get(job.state), _speeds(job)
+    stage, speeds = STAGE_OF.get(job.state), _speeds(job)
     for slot, lease in job.leases.items():
         if stage and lease.get("t") and lease.get("w") and now_ms <= lease["dl"]:
             yield replace(

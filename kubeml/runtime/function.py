@@ -23,7 +23,7 @@ from kubeml.sdk.context import FunctionContext, JobArgs, RowSource, Split, runni
 from kubeml.sdk.dataset import KubeDataset
 from kubeml.sdk.model import KubeModel
 from kubeml.weights.layout import Layout
-from kubeml.weights.wire_format import FP32, Wire
+from kubeml.weights.wire_format import FP32, WireFormat
 
 logger = logging.getLogger(__name__)
 
@@ -201,7 +201,7 @@ class FunctionRuntime:
         optimizer_state_policy: str,
         optimizer_state: bytes | None,
         on_batch: Callable[[int], None],
-        wire: Wire = FP32,
+        wire: WireFormat = FP32,
         base: bytearray | None = None,
         into: bytearray | None = None,
     ) -> RoundResult:

@@ -10,7 +10,7 @@ from torch.nn.parameter import is_lazy
 from kubeml.errors import InvalidFunction, LayoutMismatch
 from kubeml.runtime.device_copies import fetch, fill
 from kubeml.weights.layout import ITEM_BYTES, Kind, Layout, TensorSpec
-from kubeml.weights.wire_format import Wire
+from kubeml.weights.wire_format import WireFormat
 
 Buffer = bytes | bytearray | memoryview
 
@@ -75,7 +75,7 @@ class NetworkBlob:
             raise _mismatch(name, "absent", _describe(spec))
 
     def contribution(
-        self, wire: Wire, base: Buffer | None = None, *, into: bytearray | None = None
+        self, wire: WireFormat, base: Buffer | None = None, *, into: bytearray | None = None
     ) -> bytearray:
         """The contribution blob of the network as it is.
 

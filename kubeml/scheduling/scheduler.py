@@ -20,7 +20,7 @@ from kubeml.jobs.plan import epoch_plan, validation_plan
 from kubeml.jobs.records import PARALLEL_READS, JobRecords
 from kubeml.jobs.results import EpochRow
 from kubeml.jobs.scale import Scale
-from kubeml.jobs.spec import STAGE, JobSpec, State
+from kubeml.jobs.spec import STAGE_OF, JobSpec, State
 from kubeml.logs import work_on
 from kubeml.metrics.scheduler_book import SchedulerBook
 from kubeml.pool.demand import capacity
@@ -72,7 +72,7 @@ class Scheduler:
                 store.finish(head["gen"], head["rid"], "", to=State.FAILED, reason=reason)
                 return
             head = store.head()
-        stage = STAGE.get(State(head.get("state", State.END)))
+        stage = STAGE_OF.get(State(head.get("state", State.END)))
         if stage is not None:
             self._dispatch(store, head, spec, stage, send_stage)
 

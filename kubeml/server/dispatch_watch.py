@@ -8,7 +8,7 @@ from brokers.messages.hint import Hint
 from brokers.rounds.keeping import Keeping
 from brokers.rounds.snapshot import Snapshot
 from brokers.wire import new_id
-from kubeml.jobs.spec import STAGE, JobSpec, State
+from kubeml.jobs.spec import STAGE_OF, JobSpec, State
 
 #: An unanswered dispatch is sent again this soon if no message waits in the queue,
 _LOST_AFTER_MS = 1000
@@ -46,7 +46,7 @@ class DispatchWatch:
         if state is State.PLAN:
             self._ask_for_plan(snap)
             return
-        stage = STAGE.get(state)
+        stage = STAGE_OF.get(state)
         if stage is None:
             return
         self._resend(snap, spec, stage, queue_length)

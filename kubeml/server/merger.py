@@ -31,7 +31,7 @@ from kubeml.server.kept_weights import KeptWeights
 from kubeml.weights.layout import unpack_initial
 from kubeml.weights.merge import Feed, Merger, NotFinite
 from kubeml.weights.outer_optimizer import Outer
-from kubeml.weights.wire_format import Wire
+from kubeml.weights.wire_format import WireFormat
 
 if TYPE_CHECKING:
     from redis import Redis
@@ -232,7 +232,7 @@ class RoundMerger:
         """Read a contribution's pieces; False if it was bad and is kicked."""
         try:
             layout = self._kept.layout()
-            require_layout(contribution, layout, Wire(spec.wire).num_bytes(layout))
+            require_layout(contribution, layout, WireFormat(spec.wire).num_bytes(layout))
             ref = contribution.ref
             small = snap.blobs.get(ref.chunk_keys()[0])
             if small is not None and is_whole(small, ref):
@@ -266,7 +266,7 @@ class RoundMerger:
         layout = self._kept.layout()
         key = f"{layout.hash} {spec.wire}"
         if self._merger is None or self._merger[0] != key:
-            self._merger = (key, Merger(layout, Wire(spec.wire)))
+            self._merger = (key, Merger(layout, WireFormat(spec.wire)))
         return self._merger[1]
 
     def _refuse(self, snap: Snapshot, slot: int, cid: str, err: KubemlError) -> None:

@@ -15,7 +15,7 @@ from kombu.messaging import Consumer
 from kombu.mixins import ConsumerMixin
 
 from brokers import fail_points
-from brokers.alive_files import progress
+from brokers.alive_files import alive_file
 from brokers.messages.dispatch import Dispatcher
 from brokers.messages.hint import Hint
 from brokers.messages.topology import BrokerConnection, ps_queue, verified
@@ -88,7 +88,7 @@ class ParameterServer(ConsumerMixin):
         """Look for jobs without a keeper; kombu calls this before every wait."""
         now = time.monotonic()
         if not any(thread.is_stuck(now) for thread in self._keepers.values()):
-            progress.note()
+            alive_file.note()
         if self.should_stop or now - self._looked_at < self._settings.tick_s:
             return
         self._looked_at = now
@@ -169,7 +169,7 @@ def main(settings: Settings) -> None:
     signal.signal(signal.SIGTERM, stop)
     signal.signal(signal.SIGINT, stop)
     heart.start()
-    progress.begin(settings.home, "ps", server.name)
+    alive_file.begin(settings.home, "ps", server.name)
     logger.info("parameter server %s is up", server.name)
     # The mixin reconnects by itself; its wait ends every tick, so that a signal is heard.
     try:
@@ -177,4 +177,4 @@ def main(settings: Settings) -> None:
     finally:
         server.join(10.0)
         heart.stop()
-        progress.end()
+        alive_file.end()

@@ -30,7 +30,7 @@ class Sharing:
 
     def update(self, store: Keeping, gen: str) -> None:
         """Work out what a job is to have, and lay it down if it is something else than before."""
-        workload = self._look()
+        workload = self._current()
         job = next((job for job in workload.jobs if job.id == store.job_id), None)
         if job is None:
             return
@@ -46,7 +46,8 @@ class Sharing:
                 at_ms=workload.at_ms, used_ms=job.used_ms,
             )  # fmt: skip
 
-    def _look(self) -> Workload:
+    def _current(self) -> Workload:
+        """The pool's jobs and nodes, as they were a moment ago."""
         with self._lock:
             if time.monotonic() - self._read_at >= _LOOK_EVERY_S:
                 self._workload = read_workload(self._client)

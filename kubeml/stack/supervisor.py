@@ -92,7 +92,7 @@ class Supervisor:
             self._write_profile()
             self._start_pool()
             while not self._stopping.wait(_LOOK_EVERY_S):
-                self._look_and_go_on()
+                self._tend_or_pause()
         finally:
             self._stop_all()
 
@@ -175,15 +175,16 @@ class Supervisor:
         # By environment, so that no kubeml.toml points a child at other servers.
         return os.environ | self.settings.environment()
 
-    def _look_and_go_on(self) -> None:
+    def _tend_or_pause(self) -> None:
         try:
-            self._look()
+            self._tend()
         except OSError as err:
             # The disk is full, or no process can be started: that may pass.
             logger.warning("%s, looking again in %.0f s", err, _AFTER_FAULT_S)
             self._stopping.wait(_AFTER_FAULT_S)
 
-    def _look(self) -> None:
+    def _tend(self) -> None:
+        """Start again what ended, have as many workers as jobs want, and note how all stand."""
         now = time.monotonic()
         for child in self._kept:
             if child.is_up:

@@ -57,12 +57,13 @@ class WorkerGroup:
             for child in self._children:
                 child.start()
             while not self._stopping.wait(_LOOK_EVERY_S):
-                self._look(time.monotonic())
+                self._start_again(time.monotonic())
         finally:
             end_all(self._children, _DRAIN_S)
         return 0
 
-    def _look(self, now: float) -> None:
+    def _start_again(self, now: float) -> None:
+        """Start what ended a while ago."""
         for child in self._children:
             if child.is_up:
                 continue

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from kubeml.errors import BufferConflict, LayoutMismatch, NonFinite
 from kubeml.weights.layout import FLOATS, Layout, TensorSpec
 from kubeml.weights.outer_optimizer import Outer, OuterStep
-from kubeml.weights.wire_format import Wire
+from kubeml.weights.wire_format import WireFormat
 
 Buffer = bytes | bytearray | memoryview
 
@@ -45,7 +45,7 @@ class Merger:
         wire: How contributions travel.
     """
 
-    def __init__(self, layout: Layout, wire: Wire) -> None:
+    def __init__(self, layout: Layout, wire: WireFormat) -> None:
         self._layout, self._wire = layout, wire
         self._runs = list(_runs(layout, wire))
         # Kept from round to round: to get such memory from the system takes longer than to merge.
@@ -374,7 +374,7 @@ def _merges_like(tensor: TensorSpec) -> tuple[str, str, bool]:
     return tensor.kind, tensor.dtype, _is_counter(tensor)
 
 
-def _runs(layout: Layout, wire: Wire) -> Iterator[_Run]:
+def _runs(layout: Layout, wire: WireFormat) -> Iterator[_Run]:
     offset = 0
     group: list[TensorSpec] = []
 

@@ -14,7 +14,7 @@ WIRES = ("fp32", "bf16")
 
 
 @dataclass(frozen=True, slots=True)
-class Wire:
+class WireFormat:
     """One of ``WIRES``, by name."""
 
     name: str = "fp32"
@@ -37,4 +37,4 @@ class Wire:
         return sum(t.num_elements * ITEM_BYTES[self.dtype(t)] for t in layout.moving)
 
 
-FP32 = Wire("fp32")
+FP32 = WireFormat("fp32")

@@ -13,7 +13,7 @@ from brokers.wire import new_id
 from kubeml.errors import ChunksMissing
 from kubeml.jobs.plan import epoch_plan, shards_ahead, stream_seed, validation_plan
 from kubeml.weights.layout import pack_initial
-from kubeml.weights.wire_format import Wire
+from kubeml.weights.wire_format import WireFormat
 from kubeml.worker.train_ahead import RoundAhead
 from kubeml.worker.warm import WarmJob, Worker
 
@@ -191,7 +191,7 @@ class SlotWork:
             optimizer_state_policy=spec.optimizer_state,
             optimizer_state=optimizer,
             on_batch=on_batch,
-            wire=Wire(spec.wire),
+            wire=WireFormat(spec.wire),
             base=warm.blob,
             into=warm.contribution,
         )

@@ -92,7 +92,7 @@ def test_servers_that_hang_cost_three_seconds_and_no_more_threads(settings: Sett
 
 
 def probes() -> list[threading.Thread]:
-    return [thread for thread in threading.enumerate() if thread.name == "kubeml-probe"]
+    return [thread for thread in threading.enumerate() if thread.name == "kubeml-read"]
 
 
 def test_port_that_is_taken_is_named_once_and_had_later(

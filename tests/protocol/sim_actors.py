@@ -15,7 +15,7 @@ from brokers.rounds.answers import Leave, Wait, Work
 from brokers.rounds.contribution import Contribution
 from brokers.rounds.snapshot import Snapshot
 from brokers.tensors.reference import TensorRef
-from kubeml.jobs.spec import STAGE, State
+from kubeml.jobs.spec import STAGE_OF, State
 from kubeml.server.dispatch_watch import DispatchWatch
 from tests.protocol.sim_referee import Violation, cid_of, require_whole
 
@@ -157,7 +157,7 @@ def scheduler(world: "World", _name: str) -> Actor:
         if head["state"] == "PLAN":
             yield _plan(world, head)
             head = yield store.head
-        stage = STAGE.get(State(head.get("state", "END")))
+        stage = STAGE_OF.get(State(head.get("state", "END")))
         for _ in range(int(head.get("want", 0)) if stage else 0):
             ticket = world.new_id()
             answer = yield _send(world, head, ticket)

@@ -29,7 +29,7 @@ class Kill:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Progress:
+class Change:
     """A job's live state when it was seen to have changed: ``at`` in Unix seconds."""
 
     at: float
@@ -148,7 +148,7 @@ class ChaosReport:
         )
 
 
-def with_recovery(kills: Sequence[Kill], seen: Sequence[Progress]) -> list[Kill]:
+def with_recovery(kills: Sequence[Kill], seen: Sequence[Change]) -> list[Kill]:
     """Each kill with the longest pause of a job that it may have caused.
 
     That is the longest time without progress between it and the next kill (beyond that one, if
@@ -164,7 +164,7 @@ def with_recovery(kills: Sequence[Kill], seen: Sequence[Progress]) -> list[Kill]
     ]
 
 
-def _marks(seen: Sequence[Progress]) -> list[tuple[float, bool]]:
+def _marks(seen: Sequence[Change]) -> list[tuple[float, bool]]:
     """Instants of progress (True), and of a job's beginning (False), in order."""
     marks = [(seen[0].at, False)] if seen else []
     for before, later in itertools.pairwise(seen):
@@ -188,14 +188,14 @@ def _longest_pause(since: float, until: float, marks: list[tuple[float, bool]]) 
     return max(pauses, default=None)
 
 
-def usual_interval(seen: Sequence[Progress]) -> float:
+def usual_interval(seen: Sequence[Change]) -> float:
     """Median time between two merges, in seconds; 0 if there are too few."""
     at = [p.at for b, p in itertools.pairwise(seen) if p.version > b.version]
     gaps = [later - before for before, later in itertools.pairwise(at)]
     return statistics.median(gaps) if gaps else 0.0
 
 
-def rounds_lost(seen: Sequence[Progress]) -> int:
+def rounds_lost(seen: Sequence[Change]) -> int:
     """Merges that a new generation had to do again."""
     return sum(
         max(0, before.version - later.version)

@@ -23,11 +23,11 @@ from kubeml.errors import Conflict, KubemlError, NameTaken
 from kubeml.jobs.results import JobEnd
 from kubeml.jobs.spec import State
 from kubeml.ops.chaos.report import (
+    Change,
     ChaosReport,
     JobRun,
     Kill,
     Merge,
-    Progress,
     rounds_lost,
     usual_interval,
     with_recovery,
@@ -85,13 +85,13 @@ def run_chaos(settings: Settings, plan: ChaosPlan, tell: Tell) -> ChaosReport:
             raise Conflict(what=f"the undisturbed job {calm.job_id} is {calm.state}")
         tell(f"undisturbed: {_told(calm)}")
         runs: list[JobRun] = []
-        seen: list[Progress] = []
+        seen: list[Change] = []
         deadline = time.monotonic() + plan.for_s
         with _killing(settings, plan, tell) as kills:
             while time.monotonic() < deadline:
-                run, progress, merged = _train(client, plan, deadline=deadline, kills=kills)
+                run, changes, merged = _train(client, plan, deadline=deadline, kills=kills)
                 runs.append(run)
-                seen += progress
+                seen += changes
                 merges += merged
                 tell(_told(run))
     return ChaosReport(
@@ -154,10 +154,10 @@ def _train(
     *,
     deadline: float | None = None,
     kills: _Killer | None = None,
-) -> tuple[JobRun, list[Progress], list[Merge]]:
+) -> tuple[JobRun, list[Change], list[Merge]]:
     """Submit a job and watch it to its end, whatever does not answer meanwhile."""
     job = _submit(client, plan)
-    seen: list[Progress] = []
+    seen: list[Change] = []
     merges: list[Merge] = []
     since, looked_at, moved_at = "0", 0.0, time.monotonic()
     end: JobEnd | None = None
@@ -171,7 +171,7 @@ def _train(
                 hint=f"kubeml task show --id {job.id}",
             )
         try:
-            if _note_progress(client, job, seen):
+            if _note_change(client, job, seen):
                 moved_at = now
             if now - looked_at > 1.0:
                 looked_at = now
@@ -211,12 +211,12 @@ def _patiently(act: Callable[[], T]) -> T:
             time.sleep(0.2)
 
 
-def _note_progress(client: Client, job: Job, seen: list[Progress]) -> bool:
+def _note_change(client: Client, job: Job, seen: list[Change]) -> bool:
     """Note the job's state if it has changed since it was last seen."""
     head = RoundStore(client.redis, job.id).head()
     if not head:
         return False
-    now = Progress(
+    now = Change(
         at=time.time(),
         gen=int(head.get("gen") or 0),
         state=head.get("state", ""),
@@ -239,7 +239,7 @@ def _note_merges(job: Job, merges: list[Merge], since: str) -> str:
     return since
 
 
-def _run_of(job: Job, end: JobEnd, seen: Sequence[Progress]) -> JobRun:
+def _run_of(job: Job, end: JobEnd, seen: Sequence[Change]) -> JobRun:
     audit = job.audit(verify=True)
     return JobRun(
         job_id=job.id,

@@ -4,18 +4,18 @@ import pytest
 
 from kubeml.jobs.spec import State
 from kubeml.ops.chaos.report import (
+    Change,
     ChaosReport,
     JobRun,
     Kill,
-    Progress,
     rounds_lost,
     usual_interval,
     with_recovery,
 )
 
 
-def seen(*points: tuple[float, int, str, int]) -> list[Progress]:
-    return [Progress(at=at, gen=gen, state=state, version=v) for at, gen, state, v in points]
+def seen(*points: tuple[float, int, str, int]) -> list[Change]:
+    return [Change(at=at, gen=gen, state=state, version=v) for at, gen, state, v in points]
 
 
 def a_run(job_id: str = "j", **changes: object) -> JobRun:

@@ -8,7 +8,7 @@ from kubeml.errors import InvalidFunction, LayoutMismatch
 from kubeml.runtime.network_blob import NetworkBlob
 from kubeml.weights.merge import Merger
 from kubeml.weights.outer_optimizer import Outer
-from kubeml.weights.wire_format import FP32, Wire
+from kubeml.weights.wire_format import FP32, WireFormat
 
 
 class Tied(nn.Module):
@@ -92,11 +92,11 @@ def test_bfloat16_differences_are_of_the_weights_that_the_round_began_with() -> 
         network.running_mean += 5.0
         network.num_batches_tracked += 7
 
-    sent = blob.contribution(Wire("bf16"), base)
+    sent = blob.contribution(WireFormat("bf16"), base)
 
-    assert len(sent) == Wire("bf16").num_bytes(blob.layout) == 8 + 2 * 3 * 4 + 2 * 3 * 2
+    assert len(sent) == WireFormat("bf16").num_bytes(blob.layout) == 8 + 2 * 3 * 4 + 2 * 3 * 2
     into = bytearray(base)
-    merger = Merger(blob.layout, Wire("bf16"))
+    merger = Merger(blob.layout, WireFormat("bf16"))
     feed = merger.finish(0, 1, into=into, outer=Outer(), outer_state=None)
     feed(sent)
     feed.close()

@@ -10,7 +10,7 @@ from kubeml.errors import BufferConflict, LayoutMismatch, NonFinite
 from kubeml.weights.layout import Kind, Layout, TensorSpec
 from kubeml.weights.merge import Merger, NotFinite
 from kubeml.weights.outer_optimizer import Outer
-from kubeml.weights.wire_format import FP32, Wire
+from kubeml.weights.wire_format import FP32, WireFormat
 
 RNG = np.random.default_rng(5)
 
@@ -33,7 +33,7 @@ def merge(
     start: bytes | None = None,
     outer: Outer | None = None,
     state: bytes | None = None,
-    wire: Wire = FP32,
+    wire: WireFormat = FP32,
     piece: int = 2**20,
     merger: Merger | None = None,
     order: Sequence[int] | None = None,
@@ -256,7 +256,7 @@ def test_differences_in_bfloat16_move_float32_weights(num_slots: int) -> None:
         exact += (slot + 1) * (sent.astype(np.uint32) << 16).view(np.float32).astype(np.float64)
     total = sum(n for _, n in parts)
 
-    merged, _ = merge(layout, parts, start=start.tobytes(), wire=Wire("bf16"))
+    merged, _ = merge(layout, parts, start=start.tobytes(), wire=WireFormat("bf16"))
 
     found = np.frombuffer(merged, np.float32)
     expected = (exact / total + start[3:]).astype(np.float32)
