@@ -29,8 +29,9 @@ from kubeml.jobs.spec import JobSpec
 from kubeml.server.contributions import require_layout
 from kubeml.server.kept_weights import KeptWeights
 from kubeml.weights.layout import unpack_initial
-from kubeml.weights.merge import Feed, Merger, NotFinite
+from kubeml.weights.merge import Feed, Merger
 from kubeml.weights.outer_optimizer import Outer
+from kubeml.weights.runs import NotFinite
 from kubeml.weights.wire_format import WireFormat
 
 if TYPE_CHECKING:

@@ -3,7 +3,7 @@
 The mean of the slots, weighted by their samples, is summed in float64 in slot order, so that the
 order of arrival changes no bit and one slot alone comes back exactly; then the *outer optimizer*
 makes the step from the old weights towards that mean. Blobs are described in
-``kubeml.weights.layout``.
+``kubeml.weights.layout``; the arithmetic on their elements is in ``kubeml.weights.runs``.
 
 Blobs are fed piece by piece, as they arrive. All slots but the last are folded into sums; the last
 one is folded and turned into new weights in one go, piece by piece, so that the first of those are
@@ -12,26 +12,19 @@ on their way while the last pieces of the contribution are not even here.
 Sources: K-AVG, arXiv:1708.01012; weights n_i / n, FedAvg, arXiv:1602.05629.
 """
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from kubeml.errors import BufferConflict, LayoutMismatch, NonFinite
-from kubeml.weights.layout import FLOATS, Layout, TensorSpec
+from kubeml.errors import LayoutMismatch, NonFinite
+from kubeml.weights.layout import Layout
 from kubeml.weights.outer_optimizer import Outer, OuterStep
+from kubeml.weights.runs import Run, runs_of
 from kubeml.weights.wire_format import WireFormat
 
 Buffer = bytes | bytearray | memoryview
-
-#: Elements worked on at a time: their sums (float64) fit the cache of a core.
-_BLOCK = 2**15
-
-
-class NotFinite(Exception):
-    """The mean has NaN or infinite values: some contribution has."""
 
 
 class Merger:
@@ -47,7 +40,7 @@ class Merger:
 
     def __init__(self, layout: Layout, wire: WireFormat) -> None:
         self._layout, self._wire = layout, wire
-        self._runs = list(_runs(layout, wire))
+        self._runs = list(runs_of(layout, wire))
         # Kept from round to round: to get such memory from the system takes longer than to merge.
         self._sums: list[NDArray[Any]] = []
         self.begin()
@@ -86,7 +79,7 @@ class Merger:
             self._sums = [run.empty_sums() for run in self._runs]
         is_first = not self._folded
 
-        def take(run: _Run, index: int, first: int, array: NDArray[Any]) -> int:
+        def take(run: Run, index: int, first: int, array: NDArray[Any]) -> int:
             run.fold(self._sums[index], first, array, num_samples, slot, is_first=is_first)
             return 0
 
@@ -129,7 +122,7 @@ class Merger:
         total = self._samples + num_samples
         step = OuterStep(outer, self._trained(), outer_state)
 
-        def take(run: _Run, index: int, first: int, array: NDArray[Any]) -> int:
+        def take(run: Run, index: int, first: int, array: NDArray[Any]) -> int:
             sums = self._sums[index][first : first + len(array)] if self._folded else None
             at = run.master_offset + first * run.master.itemsize
             target = np.frombuffer(into, run.master, len(array), at)
@@ -145,7 +138,7 @@ class Merger:
             Takes the contribution's pieces, and raises ``NonFinite``.
         """
 
-        def take(run: _Run, _index: int, first: int, array: NDArray[Any]) -> int:
+        def take(run: Run, _index: int, first: int, array: NDArray[Any]) -> int:
             if run.is_float and not (good := np.isfinite(run.numbers(array))).all():
                 at = first + int(np.flatnonzero(~good)[0])
                 raise NonFinite(slot=slot, tensor=run.name_at(at))
@@ -178,9 +171,9 @@ class Feed:
 
     def __init__(
         self,
-        runs: "list[_Run]",
+        runs: list[Run],
         slot: int,
-        take: "Callable[[_Run, int, int, NDArray[Any]], int]",
+        take: Callable[[Run, int, int, NDArray[Any]], int],
         close: Callable[[], None],
     ) -> None:
         self._runs, self._slot, self._take, self._close = runs, slot, take, close
@@ -218,175 +211,3 @@ class Feed:
     def _mismatch(self, got: str) -> LayoutMismatch:
         size = sum(run.count * run.item_bytes for run in self._runs)
         return LayoutMismatch(slot=self._slot, tensor="(all)", expected=f"{size} bytes", got=got)
-
-
-@dataclass(frozen=True, slots=True)
-class _Run:
-    """Consecutive tensors of one dtype and kind: one numpy operation instead of one per tensor.
-
-    Attributes:
-        tensors: The tensors.
-        wire_dtype: The dtype in which they travel.
-        is_delta: Whether what travels is their difference from the round's weights.
-        count: Elements of all of them.
-        master_offset: Where they begin in a weights blob.
-    """
-
-    tensors: tuple[TensorSpec, ...]
-    wire_dtype: str
-    is_delta: bool
-    count: int
-    master_offset: int
-
-    @property
-    def dtype(self) -> np.dtype[Any]:
-        # numpy has no bfloat16: it is the upper half of a float32.
-        return np.dtype(np.uint16 if self.wire_dtype == "bfloat16" else self.wire_dtype)
-
-    @property
-    def item_bytes(self) -> int:
-        return self.dtype.itemsize
-
-    @property
-    def is_float(self) -> bool:
-        return self.wire_dtype in FLOATS
-
-    @property
-    def is_counter(self) -> bool:
-        return _is_counter(self.tensors[0])
-
-    @property
-    def is_trained(self) -> bool:
-        return self.is_float and self.tensors[0].kind == "param"
-
-    @property
-    def master(self) -> np.dtype[Any]:
-        return np.dtype(self.tensors[0].master_dtype)
-
-    def empty_sums(self) -> NDArray[Any]:
-        return np.empty(self.count, np.float64 if self.is_float else self.dtype)
-
-    def numbers(self, array: NDArray[Any]) -> NDArray[Any]:
-        """Elements as they travel, in a dtype that numpy can calculate with."""
-        if self.wire_dtype != "bfloat16":
-            return array
-        wide = array.astype(np.uint32)
-        wide <<= 16
-        return wide.view(np.float32)
-
-    def fold(
-        self,
-        sums: NDArray[Any],
-        first: int,
-        array: NDArray[Any],
-        num_samples: int,
-        slot: int,
-        *,
-        is_first: bool,
-    ) -> None:
-        """Add one slot's elements, from number ``first`` of the run on."""
-        sums = sums[first : first + len(array)]
-        if not self.is_float:
-            self._settle(sums, array, slot, first, out=sums, is_first=is_first)
-            return
-        for part in _blocks(len(array)):
-            numbers, target = self.numbers(array[part]), sums[part]
-            if is_first:
-                np.multiply(numbers, num_samples, out=target, dtype=np.float64)
-            else:
-                target += np.multiply(numbers, num_samples, dtype=np.float64)
-
-    def finish(
-        self,
-        sums: NDArray[Any] | None,
-        array: NDArray[Any],
-        target: NDArray[Any],
-        num_samples: int,
-        total: int,
-        slot: int,
-        step: OuterStep,
-        first: int,
-    ) -> None:
-        """Write new weights: the step to the mean of the sums and the last slot's elements."""
-        if not self.is_float:
-            others = array if sums is None else sums
-            self._settle(others, array, slot, first, out=target, is_first=sums is None)
-            return
-        for part in _blocks(len(array)):
-            numbers, old = self.numbers(array[part]), target[part]
-            if sums is None:  # alone: not a bit is to change
-                mean = numbers.astype(np.float64)
-            else:
-                mean = np.multiply(numbers, num_samples, dtype=np.float64)
-                mean += sums[part]
-                mean /= total
-            if not _is_finite(mean):
-                raise NotFinite
-            if self.is_delta:
-                mean += old
-            if self.is_trained:
-                mean = step.apply(self.master_offset, first + part.start, old, mean)
-            old[:] = mean
-
-    def _settle(
-        self,
-        others: NDArray[Any],
-        array: NDArray[Any],
-        slot: int,
-        first: int,
-        *,
-        out: NDArray[Any],
-        is_first: bool,
-    ) -> None:
-        """Elements that have no mean: counters take the largest, all others must agree."""
-        if self.is_counter and not is_first:
-            # A scalar such as BatchNorm's num_batches_tracked: the furthest slot's.
-            np.maximum(others, array, out=out)
-            return
-        if not is_first and not np.array_equal(others, array):
-            at = first + int(np.flatnonzero(others != array)[0])
-            raise BufferConflict(slot=slot, tensor=self.name_at(at))
-        out[:] = array
-
-    def name_at(self, element: int) -> str:
-        """The tensor that an element of the run belongs to."""
-        for tensor in self.tensors:
-            if element < tensor.num_elements:
-                return tensor.name
-            element -= tensor.num_elements
-        return self.tensors[-1].name
-
-
-def _is_finite(block: NDArray[np.float64]) -> bool:
-    # A sum is finite only if every element is, and takes a third of the time.
-    return bool(np.isfinite(block.sum()) or np.isfinite(block).all())
-
-
-def _blocks(length: int) -> Iterator[slice]:
-    return (slice(low, min(low + _BLOCK, length)) for low in range(0, length, _BLOCK))
-
-
-def _is_counter(tensor: TensorSpec) -> bool:
-    return tensor.dtype not in FLOATS | {"bool"} and tensor.shape == ()
-
-
-def _merges_like(tensor: TensorSpec) -> tuple[str, str, bool]:
-    return tensor.kind, tensor.dtype, _is_counter(tensor)
-
-
-def _runs(layout: Layout, wire: WireFormat) -> Iterator[_Run]:
-    offset = 0
-    group: list[TensorSpec] = []
-
-    def close() -> _Run:
-        first, count = group[0], sum(t.num_elements for t in group)
-        return _Run(tuple(group), wire.dtype(first), wire.sends_delta(first), count, offset)
-
-    for tensor in (t for t in layout.moving if t.num_elements):
-        if group and _merges_like(tensor) != _merges_like(group[0]):
-            yield close()
-            offset += sum(t.master_bytes for t in group)
-            group = []
-        group.append(tensor)
-    if group:
-        yield close()

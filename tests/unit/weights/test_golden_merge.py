@@ -8,8 +8,9 @@ from numpy.typing import NDArray
 
 from kubeml.errors import BufferConflict, LayoutMismatch, NonFinite
 from kubeml.weights.layout import Kind, Layout, TensorSpec
-from kubeml.weights.merge import Merger, NotFinite
+from kubeml.weights.merge import Merger
 from kubeml.weights.outer_optimizer import Outer
+from kubeml.weights.runs import NotFinite
 from kubeml.weights.wire_format import FP32, WireFormat
 
 RNG = np.random.default_rng(5)
