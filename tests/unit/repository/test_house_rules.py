@@ -1,20 +1,31 @@
 """Rules of the house that no linter checks."""
 
 import importlib
+from collections import Counter
 from pathlib import Path
 
 import pytest
 
 ROOT = Path(__file__).parents[3]
-MODULES = sorted(
-    p for package in ("kubeml", "brokers", "tasks") for p in (ROOT / package).rglob("*.py")
-)
+PACKAGES = ("kubeml", "brokers", "tasks")
+MODULES = sorted(p for package in PACKAGES for p in (ROOT / package).rglob("*.py"))
 
 
 def test_no_module_is_longer_than_four_hundred_lines() -> None:
     lengths = {p.relative_to(ROOT).as_posix(): len(p.read_text().splitlines()) for p in MODULES}
 
     assert {name: n for name, n in lengths.items() if n > 400} == {}
+
+
+def test_no_folder_holds_more_than_twenty_files() -> None:
+    files = Counter(
+        file.parent.relative_to(ROOT).as_posix()
+        for package in PACKAGES
+        for file in (ROOT / package).rglob("*")
+        if file.is_file() and file.parent.name != "__pycache__"
+    )
+
+    assert {folder: n for folder, n in files.items() if n > 20} == {}
 
 
 @pytest.mark.parametrize("name", ["kubeml", "kubeml.errors", "kubeml.cli"])
