@@ -1,13 +1,14 @@
 """What a dataset is made of, as stored beside its shards; read strictly, since jobs rely on it."""
 
-import re
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass
 from itertools import accumulate
-from typing import Any, Literal, Self
+from typing import Annotated, Any, Literal, Self
+
+import msgspec
+from msgspec import Meta, Struct
 
 from brokers.errors import MalformedMessage
 from brokers.shards.format import SHARD_DTYPES, row_bytes
+from brokers.wire import from_wire
 
 #: The two parts of every dataset.
 Split = Literal["train", "test"]
@@ -17,13 +18,15 @@ MAX_SHARDS = 100_000
 MAX_ROWS = 2**40
 MAX_SHARD_BYTES = 2**32
 MAX_AXES = 16
-_KEY = re.compile(r"[\x21-\x7e]{1,1024}")
-_NAME = re.compile(r"(?!.*\.\.)[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
-_SHA256 = re.compile(r"[0-9a-f]{64}")
+
+Rows = Annotated[int, Meta(ge=1, le=MAX_ROWS)]
+Shape = Annotated[tuple[Rows, ...], Meta(max_length=MAX_AXES)]
+Key = Annotated[str, Meta(pattern=r"\A[\x21-\x7e]{1,1024}\Z")]
+Name = Annotated[str, Meta(pattern=r"\A(?!.*\.\.)[A-Za-z0-9][A-Za-z0-9._-]{0,62}\Z")]
+Sha256 = Annotated[str, Meta(pattern=r"\A[0-9a-f]{64}\Z")]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ShardInfo:
+class ShardInfo(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """One shard.
 
     Attributes:
@@ -33,20 +36,13 @@ class ShardInfo:
         sha256: Of the file, lower-case hex.
     """
 
-    key: str
-    num_rows: int
-    num_bytes: int
-    sha256: str
-
-    def __post_init__(self) -> None:
-        _require_text("key", self.key, pattern=_KEY)
-        _require_int("num_rows", self.num_rows, high=MAX_ROWS)
-        _require_int("num_bytes", self.num_bytes, high=MAX_SHARD_BYTES)
-        _require_text("sha256", self.sha256, pattern=_SHA256)
+    key: Key
+    num_rows: Rows
+    num_bytes: Annotated[int, Meta(ge=1, le=MAX_SHARD_BYTES)]
+    sha256: Sha256
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SplitInfo:
+class SplitInfo(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """The training or the test part.
 
     Attributes:
@@ -56,22 +52,16 @@ class SplitInfo:
         shards: In row order.
     """
 
-    num_rows: int
+    num_rows: Rows
     data_dtype: str
-    data_shape: tuple[int, ...]
+    data_shape: Shape
     labels_dtype: str
-    labels_shape: tuple[int, ...]
-    shards: tuple[ShardInfo, ...]
+    labels_shape: Shape
+    shards: Annotated[tuple[ShardInfo, ...], Meta(min_length=1, max_length=MAX_SHARDS)]
 
     def __post_init__(self) -> None:
-        _require_int("num_rows", self.num_rows, high=MAX_ROWS)
         for dtype in (self.data_dtype, self.labels_dtype):
             _require(dtype in SHARD_DTYPES, "dtype", dtype)
-        for shape in (self.data_shape, self.labels_shape):
-            _require(len(shape) <= MAX_AXES, "shape", shape)
-            for length in shape:
-                _require_int("shape", length, high=MAX_ROWS)
-        _require(0 < len(self.shards) <= MAX_SHARDS, "number of shards", len(self.shards))
         total = sum(shard.num_rows for shard in self.shards)
         _require(total == self.num_rows, "num_rows", f"{self.num_rows}, the shards' sum {total}")
         for shard in self.shards:
@@ -100,24 +90,8 @@ class SplitInfo:
         """Index of each shard's first row, in order."""
         return tuple(accumulate(self.shard_rows[:-1], initial=0))
 
-    @classmethod
-    def from_wire(cls, wire: Mapping[str, Any]) -> Self:
-        """Read one part of a manifest; the caller turns TypeErrors into MalformedMessage."""
-        _require(isinstance(wire, Mapping), "split", wire)
-        shards = wire.get("shards", ())
-        _require(isinstance(shards, list) and len(shards) <= MAX_SHARDS, "shards", "no list")
-        return cls(
-            **{
-                **wire,
-                "data_shape": tuple(wire.get("data_shape", ())),
-                "labels_shape": tuple(wire.get("labels_shape", ())),
-                "shards": tuple(ShardInfo(**shard) for shard in shards),
-            }
-        )
 
-
-@dataclass(frozen=True, kw_only=True)
-class DatasetManifest:
+class DatasetManifest(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """One version of a dataset; never changed once written.
 
     Attributes:
@@ -127,16 +101,13 @@ class DatasetManifest:
         train, test: Its two parts; rows of both have the same dtypes and shapes.
     """
 
-    name: str
-    version: str
+    name: Name
+    version: Name
     created_at: float
     train: SplitInfo
     test: SplitInfo
 
     def __post_init__(self) -> None:
-        _require_text("name", self.name, pattern=_NAME)
-        _require_text("version", self.version, pattern=_NAME)
-        _require(type(self.created_at) in {int, float}, "created_at", self.created_at)
         prefix = version_prefix(self.name, self.version)
         for shard in (*self.train.shards, *self.test.shards):
             # Whatever is written here, a worker reads no object of another dataset or job.
@@ -153,28 +124,17 @@ class DatasetManifest:
 
     def to_wire(self) -> dict[str, Any]:
         """The manifest as JSON-able values."""
-        wire = asdict(self)
-        for split in SPLITS:
-            part = wire[split]
-            part["data_shape"] = list(part["data_shape"])
-            part["labels_shape"] = list(part["labels_shape"])
-            part["shards"] = list(part["shards"])
+        wire: dict[str, Any] = msgspec.to_builtins(self)
         return wire
 
     @classmethod
-    def from_wire(cls, wire: Mapping[str, Any]) -> Self:
+    def from_wire(cls, wire: Any) -> Self:
         """Read a manifest; refuse missing, unknown and impossible fields alike.
 
         Raises:
             MalformedMessage: It is not a dataset manifest.
         """
-        _require(isinstance(wire, Mapping), "document", wire)
-        try:
-            train, test = (SplitInfo.from_wire(wire[split]) for split in SPLITS)
-            return cls(**{**wire, "train": train, "test": test})
-        except (TypeError, KeyError) as err:
-            fault = f"{type(err).__name__}: {err}"
-            raise MalformedMessage(what="dataset manifest", fault=fault) from err
+        return from_wire(cls, wire, what="dataset manifest")
 
 
 def dataset_prefix(name: str) -> str:
@@ -200,15 +160,6 @@ def version_key(name: str, version: str) -> str:
 def shard_key(name: str, version: str, split: Split, index: int) -> str:
     """S3 key of a shard."""
     return f"{version_prefix(name, version)}{split}-{index:05d}.safetensors"
-
-
-def _require_int(field: str, value: object, *, high: int) -> None:
-    holds = isinstance(value, int) and not isinstance(value, bool) and 1 <= value <= high
-    _require(holds, field, value)
-
-
-def _require_text(field: str, value: object, *, pattern: re.Pattern[str]) -> None:
-    _require(isinstance(value, str) and pattern.fullmatch(value) is not None, field, value)
 
 
 def _require(holds: bool, field: str, value: object) -> None:  # noqa: FBT001 - a condition

@@ -1,5 +1,4 @@
 import tracemalloc
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -7,6 +6,7 @@ from uuid import uuid4
 import numpy as np
 import pytest
 import safetensors.numpy
+from msgspec.structs import replace
 from numpy.typing import NDArray
 
 from brokers.errors import Corrupted, InvalidSetting, ObjectMissing
