@@ -18,15 +18,14 @@ WEIGHTS = (1, 2, 3)
 EPOCHS, QUICK_EPOCHS = 12, 2
 
 #: For how long a worker serves a job while others wait: `kubeml.pool.fair_share.TURN_MS`, what
-#: passes
-#: until that is noticed, and the slot in hand.
+#: passes until that is noticed, and the slot in hand.
 TURN_S = 4.0
 
 COUNTED = (
     "worker time of a job: from taking each slot to handing it in, by the state server's clock,"
     " from the ledgers; they count from the last submission until the first job had no more work",
     f"fair: within {TOLERANCE:.0%} of its due, or within one turn ({TURN_S:g} s), since workers are"
-    " whole and slots are not interrupted",
+    " whole and slots are not interrupted; shown but not judged with --quick",
     "submission to first slot: until it trains, with the making of its weights and its plan;"
     " longest time without a worker: from submission to last merge, between epochs too",
     "same weights: after every epoch those of the same job alone on the idle pool",
@@ -57,6 +56,7 @@ def run(client: Client, options: argparse.Namespace, references: References) -> 
     rows = share_rows(traces) if all_done else []
     return LoadReport(
         name="crowd", counted=COUNTED, jobs=outcomes, shares=rows, faults=faults,
+        judges_shares=not options.quick,
         facts={"crowd": f"{len(jobs)} jobs, {total} epochs in all"},
         draw=lambda figure: draw_crowd(figure, traces, rows),
     )  # fmt: skip

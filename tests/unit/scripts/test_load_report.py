@@ -74,6 +74,10 @@ def test_a_share_off_by_more_than_the_tolerance_fails_the_load() -> None:
     assert [row.is_fair for row in rows] == [False] * 4
     assert "a (1) got 40.0 s of the workers' time, was due 20.0 s" in report.all_faults
     assert "unfair" in shown(report)
+    # A small load shows its shares all the same.
+    small = a_report(an_outcome(), shares=rows, judges_shares=False)
+    assert small.all_faults == []
+    assert "unfair" in shown(small)
 
 
 @pytest.mark.parametrize(("held_s", "fair"), [(5.0, True), (8.1, True), (13.0, False)])
