@@ -26,7 +26,7 @@ from kubeml.metrics.scheduler_book import SchedulerBook
 from kubeml.metrics.worker_book import WorkerBook
 from kubeml.ops.chaos.report import ChaosReport
 from kubeml.ops.doctor import Finding
-from kubeml.pool.demand import QueueDemand, queue_demands
+from kubeml.pool.demand import QueueDemand
 from kubeml.pool.view import PoolView
 from kubeml.stack.stack import StackStatus
 from tests.surface import (
@@ -60,7 +60,7 @@ def test_metrics_and_their_labels() -> None:
         JobCollector(JobBooks(), "ps", None, lambda: PoolView(at=0.0)),  # type: ignore[arg-type]
         WorkerCollector(WorkerBook()),
         ControlCollector(SchedulerBook()),
-        idle_pool(),
+        IdlePool(kubeml.Client(Settings(home=Path("HOME")))),
     )
 
     families = [family for collector in collectors for family in collector.collect()]
@@ -148,31 +148,22 @@ def sample_manifest() -> DatasetManifest:
     return DatasetManifest(name="a", version="v1", created_at=0.5, train=split, test=split)
 
 
-class Known:
-    """Stands for a probe that has its result."""
+class IdlePool(PoolCollector):
+    """The collector of a pool in which nothing happens, whose servers answer at once."""
 
-    def __init__(self, result: Any) -> None:
-        self._result = result
-
-    def begin(self) -> None:
-        """Nothing is to be asked."""
-
-    def result(self, deadline: float) -> Any:
-        """What is known."""
-        return self._result
-
-
-def idle_pool() -> PoolCollector:
-    """The collector of a pool in which nothing happens, whose servers answer."""
     health = ServerHealth(answer_s=0.0, memory_bytes=1, limit_bytes=1, can_write=True)
     workload = Workload(jobs=[], nodes=[])
-    state = StateFacts(health=health, workload=workload, view=PoolView(at=0.0), refused={})
-    broker = BrokerFacts(health=health, queues={}, waiting={})
-    assert queue_demands(workload, {})
-    pool = object.__new__(PoolCollector)
-    pool._state_probe, pool._broker_probe = Known(state), Known(broker)  # type: ignore[assignment]
-    pool._s3_probe = Known(0.0)  # type: ignore[assignment]
-    return pool
+
+    def _read_state(self) -> StateFacts:
+        return StateFacts(
+            health=self.health, workload=self.workload, view=PoolView(at=0.0), refused={}
+        )
+
+    def _read_broker(self) -> BrokerFacts:
+        return BrokerFacts(health=self.health, queues={}, waiting={})
+
+    def _read_s3(self) -> float:
+        return 0.0
 
 
 def setting_lines(settings: Settings) -> Iterator[str]:
