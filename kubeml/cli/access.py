@@ -42,8 +42,14 @@ def access(
     processes of a role, Flower's password in its own. Nothing secret is printed. With a state
     server of its own, state-users.acl is for that, and users.acl for the broker.
     """
-    from kubeml.ops.access import RedisServer, write_access
-    from kubeml.ops.addresses import check_bucket, check_s3_url, is_same_host, url_host
+    from kubeml.ops.access import (
+        RedisServer,
+        check_bucket,
+        check_s3_url,
+        is_same_host,
+        url_host,
+        write_access,
+    )
 
     if ca and not tls:
         raise InvalidOption(option="--ca", got=ca, expected="--tls with it")

@@ -8,12 +8,14 @@ a SeaweedFS server, and ``{role}.env`` for the processes of each role. A state s
 
 import hashlib
 import json
+import re
 import secrets
 from dataclasses import dataclass
 from importlib import resources
+from ipaddress import IPv4Address, IPv6Address, ip_address
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote
+from urllib.parse import quote, urlsplit
 
 from kubeml.errors import Conflict, InvalidOption
 from kubeml.stack.home import write_private
@@ -35,13 +37,20 @@ _S3_ACTIONS = {
 #: Is there with a state server of its own alone.
 _STATE_USERS = "state-users.acl"
 
+#: A host's name: RFC 1123, and the underscore that container networks have in names. At most 253
+#: characters, and no number at the end: only an address has one, so 300.1.1.1 is no name either.
+_HOST_NAME = re.compile(
+    r"(?=.{1,253}$)(?!\.|(?:.*\.)?[0-9]+\.?$)"
+    r"(?:(?:^|\.)[A-Za-z0-9_](?:[A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?)+\.?"
+)
+
 
 @dataclass(frozen=True, kw_only=True)
 class RedisServer:
     """A Redis server as the pool's processes reach it.
 
     Attributes:
-        host, port: Where it is; the host as in a URL, see ``kubeml.ops.addresses``.
+        host, port: Where it is; the host as ``url_host`` writes it.
         tls: Whether it speaks TLS.
         ca: File with the authority that vouches for its certificate, on the machines of the
             processes; empty: one that they know anyway.
@@ -57,6 +66,77 @@ class RedisServer:
         query = f"?ssl_ca_certs={quote(self.ca)}" if self.ca else ""
         scheme = "rediss" if self.tls else "redis"
         return f"{scheme}://{user}:{password}@{self.host}:{self.port}/0{query}"
+
+
+def url_host(host: str, *, option: str) -> str:
+    """Return the host as it stands in a URL: an IPv6 address in brackets.
+
+    Args:
+        host: A name, an IPv4 or an IPv6 address, the latter with or without brackets.
+        option: The flag that it was given with.
+
+    Raises:
+        InvalidOption: It is none of these.
+    """
+    is_bracketed = host.startswith("[") and host.endswith("]")
+    address = _address(host[1:-1] if is_bracketed else host)
+    # A zone is an interface of one machine: it says nothing to the others.
+    if isinstance(address, IPv6Address) and address.scope_id is None:
+        return f"[{address}]"
+    if not is_bracketed and (isinstance(address, IPv4Address) or _HOST_NAME.fullmatch(host)):
+        return host
+    raise InvalidOption(
+        option=option, got=repr(host), expected="a host name or an IP address, and no more",
+        hint="no redis:// before it, and no port after it: that is an option of its own",
+    )  # fmt: skip
+
+
+def is_same_host(one: str, other: str) -> bool:
+    """Whether two hosts are written alike, but for the case of letters and a dot at the end."""
+    return one.lower().removesuffix(".") == other.lower().removesuffix(".")
+
+
+def check_s3_url(url: str, *, option: str) -> None:
+    """Check the URL of an S3 server.
+
+    Raises:
+        InvalidOption: It is no http(s) URL of a server with a plain path at most.
+    """
+    try:
+        parts = urlsplit(url)
+        url_host(parts.hostname or "", option=option)
+        is_server = (
+            parts.scheme in {"http", "https"}
+            and parts.port != 0
+            and not ("@" in parts.netloc or parts.query or parts.fragment)
+            and re.fullmatch(r"[A-Za-z0-9._~/-]*", parts.path)
+            # urlsplit drops blanks and line ends where they do least harm to it.
+            and not re.search(r"\s", url)
+        )
+    except (ValueError, InvalidOption):
+        # Brackets or a port that cannot be, or no host.
+        is_server = False
+    if not is_server:
+        head, at, tail = url.rpartition("@")
+        shown = f"{head.partition('://')[0]}://…@{tail}" if at else url  # without a password
+        raise InvalidOption(
+            option=option, got=repr(shown), expected="http://HOST:PORT or https://HOST",
+            hint="user, password, ? and # have no place in it: keys stand in the files",
+        )  # fmt: skip
+
+
+def check_bucket(bucket: str, *, option: str) -> None:
+    """Check the name of an S3 bucket by the rules of S3 itself.
+
+    Raises:
+        InvalidOption: No server would make it.
+    """
+    is_name = re.fullmatch(r"(?!.*\.\.)[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]", bucket)
+    if not is_name or _address(bucket) is not None:
+        raise InvalidOption(
+            option=option, got=repr(bucket),
+            expected="3 to 63 lower-case letters, digits, hyphens and dots, as S3 names buckets",
+        )  # fmt: skip
 
 
 def write_access(
@@ -116,6 +196,13 @@ def write_access(
             option="--out", got=str(folder), expected="a folder that can be written to",
             hint=f"{err.filename or folder}: {err.strerror}",
         ) from err  # fmt: skip
+
+
+def _address(text: str) -> IPv4Address | IPv6Address | None:
+    try:
+        return ip_address(text)
+    except ValueError:
+        return None
 
 
 def _write(folder: Path, texts: dict[str, str], *, replace: bool) -> list[Path]:

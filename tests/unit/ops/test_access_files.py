@@ -9,7 +9,7 @@ from brokers.settings import Settings
 from brokers.urls import mask_url
 from kubeml.cli.app import run
 from kubeml.errors import InvalidOption
-from kubeml.ops.addresses import check_bucket, check_s3_url, url_host
+from kubeml.ops.access import check_bucket, check_s3_url, url_host
 
 
 def access(out: Path, *arguments: str) -> int:
