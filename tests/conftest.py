@@ -17,11 +17,11 @@ from kubeml.stack.servers import (
     ServerPlan,
     s3_command,
     s3_environment,
-    start_server,
     valkey_command,
     wait_for_s3,
     wait_for_valkey,
 )
+from tests.processes import start_server
 
 # How long an example takes says how busy the machine is, and nothing of the code.
 hypothesis.settings.register_profile(

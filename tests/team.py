@@ -18,12 +18,13 @@ from brokers.objects.store import ObjectStore
 from brokers.pool.presence import alive_nodes
 from brokers.settings import Secret, Settings
 from brokers.state.connections import broker_client, state_client
-from kubeml.stack.servers import ServerPlan, s3_command, s3_environment, start_server
+from kubeml.stack.servers import ServerPlan, s3_command, s3_environment
 from tests.cli import Ran
 from tests.conftest import end
 from tests.eventually import eventually
 from tests.faults.tcp_proxy import TcpProxy
 from tests.manifests import ROOT
+from tests.processes import start_server
 
 #: Whose blocks are run.
 DOCUMENTS = [ROOT / "docs" / "how-to" / name for name in ("team.md", "back-up.md")]

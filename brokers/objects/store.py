@@ -4,7 +4,6 @@ import json
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from datetime import datetime
 from typing import Any
 
 from brokers.errors import (
@@ -27,11 +26,10 @@ _DELETE_BATCH = 1000
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ObjectInfo:
-    """One row of a listing: key, size in bytes, last modification."""
+    """One row of a listing: key, and size in bytes."""
 
     key: str
     size: int
-    modified: datetime
 
 
 class ObjectStore:
@@ -171,7 +169,7 @@ class ObjectStore:
         """Yield every object under ``prefix``, in key order."""
         for page in self._pages(prefix):
             for row in page.get("Contents", []):
-                yield ObjectInfo(key=row["Key"], size=row["Size"], modified=row["LastModified"])
+                yield ObjectInfo(key=row["Key"], size=row["Size"])
 
     def list_names(self, prefix: str) -> Iterator[str]:
         """Yield the names of the "directories" directly under ``prefix`` (ending in ``/``)."""

@@ -59,9 +59,6 @@ class ShardReader:
             split: np.array(manifest.split(split).first_rows, dtype=np.int64)
             for split in ("train", "test")
         }
-        self._sizes = {
-            s.key: s.num_bytes for p in (manifest.train, manifest.test) for s in p.shards
-        }
 
     def gather(self, split: Split, rows: NDArray[np.int64]) -> tuple[NDArray[Any], NDArray[Any]]:
         """Return the data and labels of these rows, in their order.

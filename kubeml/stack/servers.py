@@ -187,17 +187,6 @@ def s3_environment() -> dict[str, str]:
     return own | {"GOMEMLIMIT": _S3_MEMORY}
 
 
-def start_server(
-    command: list[str], log: Path, *, env: dict[str, str] | None = None
-) -> subprocess.Popen[bytes]:
-    """Start a server in a session of its own, in the directory of ``log``, which it appends to."""
-    with log.open("ab") as out:
-        return subprocess.Popen(  # noqa: S603 - our own command line
-            command, stdin=subprocess.DEVNULL, stdout=out, stderr=out, env=env,
-            cwd=log.parent, start_new_session=True,
-        )  # fmt: skip
-
-
 def wait_for_valkey(settings: Settings, *, within_s: float, is_up: Callable[[], bool]) -> None:
     """Wait until the Valkey server answers.
 

@@ -17,11 +17,11 @@ from kubeml.stack.servers import (
     ServerPlan,
     s3_command,
     s3_environment,
-    start_server,
     valkey_command,
 )
 from tests.conftest import end
 from tests.eventually import eventually
+from tests.processes import start_server
 
 
 @dataclass

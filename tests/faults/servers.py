@@ -13,12 +13,12 @@ from kubeml.stack.servers import (
     ServerPlan,
     s3_command,
     s3_environment,
-    start_server,
     valkey_command,
     wait_for_s3,
     wait_for_valkey,
 )
 from tests.conftest import end
+from tests.processes import start_server
 
 
 class ValkeyServer:

@@ -13,11 +13,12 @@ import pytest
 from brokers.alive_files import signs
 from brokers.settings import Settings
 from kubeml.ops.probe import Unwell, check_alive
-from kubeml.stack.servers import ServerPlan, start_server, valkey_command, wait_for_valkey
+from kubeml.stack.servers import ServerPlan, valkey_command, wait_for_valkey
 from tests.cli import Cli, Ran
 from tests.cluster import Cluster
 from tests.conftest import end
 from tests.eventually import eventually
+from tests.processes import start_server
 
 ROLES = ("ps", "control", "worker")
 

@@ -16,12 +16,13 @@ from typing import Any
 import pytest
 
 from brokers.settings import Settings
-from kubeml.stack.servers import free_ports, start_server
+from kubeml.stack.servers import free_ports
 from tests.cluster import on_database
 from tests.conftest import end
 from tests.eventually import eventually
 from tests.integration.conftest import wait_for_round
 from tests.measured_pool import MeasuredPool, put_functions, running_pool
+from tests.processes import start_server
 
 pytestmark = [
     pytest.mark.full,

@@ -60,8 +60,9 @@ def simulate(
 @contextlib.contextmanager
 def own_server() -> Iterator[Redis]:
     """A state server of this process's own."""
-    from kubeml.stack.servers import ServerPlan, start_server, valkey_command, wait_for_valkey
+    from kubeml.stack.servers import ServerPlan, valkey_command, wait_for_valkey
     from tests.conftest import end
+    from tests.processes import start_server
 
     with tempfile.TemporaryDirectory() as folder:
         plan = ServerPlan.make()

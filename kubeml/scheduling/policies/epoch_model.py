@@ -56,7 +56,6 @@ class EpochModel:
         overhead_s: o.
         unevenness: u.
         merge: a and b, in seconds per round.
-        num_epochs: How many epochs it was fitted to.
     """
 
     num_rows: int
@@ -65,7 +64,6 @@ class EpochModel:
     overhead_s: float
     unevenness: float
     merge: tuple[float, float]
-    num_epochs: int
 
     @classmethod
     def fit(
@@ -102,7 +100,6 @@ class EpochModel:
             overhead_s=_mean((one.overhead_s, one.weight) for one in warm),
             unevenness=_mean((one.unevenness, one.weight) for one in warm),
             merge=merge,
-            num_epochs=len(seen),
         )
 
     def rounds(self, slots: int) -> float:
