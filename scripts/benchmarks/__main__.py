@@ -8,8 +8,6 @@ import sys
 from pathlib import Path
 from types import ModuleType
 
-from rich.console import Console
-
 import scripts.benchmarks
 
 RESULTS = Path(__file__).parents[2] / "bench-results"
@@ -20,26 +18,20 @@ def main() -> int:
     benchmarks = find()
     if len(sys.argv) == 1:
         for name, module in benchmarks.items():
-            print(f"{name:<10}{(module.__doc__ or '').splitlines()[0]}")
+            print(f"{name:<10}{module.__doc__.splitlines()[0]}")
         return 0
     options = parse(benchmarks)
     # However it is ended: as Ctrl-C, so that its processes are stopped, too.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
-    report = benchmarks[options.name].run(options)
-    report.show(Console())
-    for path in report.write(options.out):
-        print(path)
+    benchmarks[options.name].run(options)
     return 0
 
 
 def find() -> dict[str, ModuleType]:
     """Name to module of every benchmark: the modules here that have a ``run``."""
     names = [info.name for info in pkgutil.iter_modules(scripts.benchmarks.__path__)]
-    modules = {
-        name: importlib.import_module(f"scripts.benchmarks.{name}")
-        for name in names
-        if name != "__main__"
-    }
+    names.remove("__main__")
+    modules = {name: importlib.import_module(f"scripts.benchmarks.{name}") for name in names}
     return {name: module for name, module in modules.items() if hasattr(module, "run")}
 
 
@@ -53,7 +45,7 @@ def parse(benchmarks: dict[str, ModuleType]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="scripts/bench", description=__doc__)
     commands = parser.add_subparsers(dest="name", required=True, metavar="NAME")
     for name, module in benchmarks.items():
-        about = (module.__doc__ or "").splitlines()[0]
+        about = module.__doc__.splitlines()[0]
         command = commands.add_parser(name, parents=[common], help=about, description=about)
         if hasattr(module, "add_options"):
             module.add_options(command)

@@ -8,8 +8,7 @@ from collections.abc import Callable
 import numpy as np
 
 from scripts.benchmarks import pool
-from scripts.benchmarks.measures import Series, Target, ratio
-from scripts.benchmarks.report import Report
+from scripts.benchmarks.report import publish, ratio, series, target
 
 ROW_BYTES = 28 * 28
 MB = 10**6
@@ -26,7 +25,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--mb", type=int, help="megabytes to send; 512 unless given")
 
 
-def run(options: argparse.Namespace) -> Report:
+def run(options: argparse.Namespace) -> None:
     """Take turns."""
     size = (options.mb or (64 if options.quick else 512)) * MB
     rows = size // ROW_BYTES
@@ -49,14 +48,10 @@ def run(options: argparse.Namespace) -> Report:
             seconds = timed(lambda: s3.upload_fileobj(io.BytesIO(content), bucket, "plain/sent"))
             plain.append(size / MB / seconds)
             client.objects.delete(["plain/sent"])
-    kubeml, boto3 = (
-        Series(name=name, unit="MB/s", values=values)
-        for name, values in (("kubeml", ours), ("plain multi-part", plain))
-    )
+    kubeml, boto3 = series("kubeml", "MB/s", ours), series("plain multi-part", "MB/s", plain)
     share = ratio("kubeml / plain", kubeml, boto3)
-    return Report(
-        name="data", counted=COUNTED, series=[kubeml, boto3, share],
-        targets=[Target(series=share, at_least=0.8)],
+    publish(
+        options, COUNTED, [kubeml, boto3, share], targets=[target(share, at_least=0.8)],
         facts={"data": f"{size / MB:,.0f} MB of noise, {rows:,} rows"},
     )  # fmt: skip
 

@@ -1,15 +1,13 @@
 """Time to an accuracy on the test digits: kubeml over torch DDP, two processes each."""
 
 import argparse
-import tempfile
+from collections import defaultdict
 from pathlib import Path
 
 from kubeml.client.client import Client
 from scripts.benchmarks import pool
-from scripts.benchmarks.digits import Digits, load
-from scripts.benchmarks.measures import Series, Target, ratio
-from scripts.benchmarks.race import Contestant, race
-from scripts.benchmarks.report import Report
+from scripts.benchmarks.race import race
+from scripts.benchmarks.report import publish, ratio, series, target
 
 #: Rows per process and step, and how many times as long DDP is wanted to take.
 BATCHES = {16: 2.5, 64: 1.6}
@@ -38,62 +36,49 @@ COUNTED = (
 )
 
 
-def run(options: argparse.Namespace) -> Report:
-    """Take turns, batch by batch."""
-    digits = load(options.mnist)
-    goal = options.goal or (FULL_GOAL if digits.is_full else SUBSET_GOAL)
-    if options.quick:
-        goal = min(goal, 85.0)
-    values: dict[str, list[float]] = {}
-    short: list[str] = []
-    with pool.embedded_stack(workers=PROCESSES) as client, tempfile.TemporaryDirectory() as folder:
-        pool.put_digits(client, digits)
-        pool.put_function(client, "lenet", *pool.LENET)
-        data = digits.save(Path(folder))
-        pool.train(client, "lenet", epochs=1, parallelism=PROCESSES, batch_size=64)
-        for turn in range(options.repeat or (1 if options.quick else 5)):
-            for batch in BATCHES:
-                for name, measured in (
-                    (f"kubeml, batch {batch}", kubeml(client, batch, goal, seed=turn)),
-                    (f"DDP, batch {batch}", ddp(data, batch, goal, seed=turn)),
-                ):
-                    *seconds, epochs, accuracy = measured
-                    for what, value in zip(("training", "in all"), seconds, strict=True):
-                        values.setdefault(f"{name}, {what}", []).append(value)
-                    values.setdefault(f"{name}, epochs", []).append(epochs)
-                    if accuracy < goal:
-                        short.append(f"{name}, turn {turn + 1}: {accuracy:.2f} %")
-    return make_report(digits, goal, values, short)
-
-
 def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--goal", type=float, help="test accuracy (percent) to be reached")
 
 
-def make_report(
-    digits: Digits, goal: float, values: dict[str, list[float]], short: list[str]
-) -> Report:
-    """Ratios, targets, and the runs that fell short."""
-    series = {
-        name: Series(name=name, unit="epochs" if name.endswith("epochs") else "s", values=v)
-        for name, v in values.items()
+def run(options: argparse.Namespace) -> None:
+    """Take turns, batch by batch; name the runs that fell short."""
+    goal = options.goal or (FULL_GOAL if options.mnist else SUBSET_GOAL)
+    if options.quick:
+        goal = min(goal, 85.0)
+    values: dict[str, list[float]] = defaultdict(list)
+    short: list[str] = []
+    with pool.embedded_stack(workers=PROCESSES) as client:
+        digits = pool.put_digits(client, options)
+        pool.put_function(client, "lenet", *pool.LENET)
+        pool.train(client, "lenet", epochs=1, parallelism=PROCESSES, batch_size=64)
+        for turn in range(options.repeat or (1 if options.quick else 5)):
+            for batch in BATCHES:
+                for name, (training_s, all_s, epochs, accuracy) in (
+                    (f"kubeml, batch {batch}", kubeml(client, batch, goal, seed=turn)),
+                    (f"DDP, batch {batch}", ddp(digits.file, batch, goal, seed=turn)),
+                ):
+                    values[f"{name}, training"].append(training_s)
+                    values[f"{name}, in all"].append(all_s)
+                    values[f"{name}, epochs"].append(epochs)
+                    if accuracy < goal:
+                        short.append(f"{name}, turn {turn + 1}: {accuracy:.2f} %")
+    rows = {
+        name: series(name, "epochs" if name.endswith("epochs") else "s", found)
+        for name, found in values.items()
     }
-    ratios, targets = [], []
-    for batch, wanted in BATCHES.items():
-        for what in ("training", "in all"):
-            compared = ratio(
-                f"DDP / kubeml, batch {batch}, {what}",
-                series[f"DDP, batch {batch}, {what}"], series[f"kubeml, batch {batch}, {what}"],
-            )  # fmt: skip
-            ratios.append(compared)
-            if what == "training":
-                targets.append(Target(series=compared, at_least=wanted))
-    facts = {"data": digits.source, "goal": f"{goal:g} % of {len(digits.x_test):,} test digits"}
+    ratios = {
+        (batch, what): ratio(
+            f"DDP / kubeml, batch {batch}, {what}",
+            rows[f"DDP, batch {batch}, {what}"], rows[f"kubeml, batch {batch}, {what}"],
+        )
+        for batch in BATCHES for what in ("training", "in all")
+    }  # fmt: skip
+    facts = {"data": digits.source, "goal": f"{goal:g} % of {digits.num_test:,} test digits"}
     if short:
         facts["NOT REACHED"] = "; ".join(short) + " (their times are too low)"
-    return Report(
-        name="ddp", counted=COUNTED, series=[*series.values(), *ratios], targets=targets,
-        facts=facts,
+    publish(
+        options, COUNTED, [*rows.values(), *ratios.values()], facts=facts,
+        targets=[target(ratios[batch, "training"], at_least=x) for batch, x in BATCHES.items()],
     )  # fmt: skip
 
 
@@ -113,12 +98,10 @@ def kubeml(
 
 def ddp(data: Path, batch: int, goal: float, *, seed: int) -> tuple[float, float, float, float]:
     """The same of two processes under DDP."""
-    with tempfile.TemporaryDirectory() as folder:
-        arguments = (
-            data, "--batch", batch, "--lr", pool.LR, "--epochs", MAX_EPOCHS, "--goal", goal,
-            "--seed", seed, "--world", PROCESSES, "--rendezvous", Path(folder) / "rendezvous",
-        )  # fmt: skip
-        results = race([Contestant("sgd", *arguments, "--rank", rank) for rank in range(PROCESSES)])
+    results = race(
+        "sgd", data=data, batch=batch, lr=pool.LR, epochs=MAX_EPOCHS, goal=goal, seed=seed,
+        processes=PROCESSES, is_group=True,
+    )  # fmt: skip
     slower = max(results, key=lambda result: result["wall_s"])
     training_s = sum(slower["seconds"])
     return training_s, slower["wall_s"], len(slower["seconds"]), slower["accuracies"][-1]

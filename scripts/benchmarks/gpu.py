@@ -3,16 +3,14 @@
 import argparse
 import os
 import sys
-import tempfile
+from collections import defaultdict
 from collections.abc import Iterator
 from pathlib import Path
 
 from kubeml.client.client import Client
 from scripts.benchmarks import pool
-from scripts.benchmarks.digits import FULL_ROWS, load
-from scripts.benchmarks.measures import Series, ratio
-from scripts.benchmarks.race import Contestant, race
-from scripts.benchmarks.report import Report
+from scripts.benchmarks.race import race
+from scripts.benchmarks.report import all_series, publish, ratio
 
 #: Network to its files as a kubeml function, batch, and K.
 NETWORKS = {
@@ -39,7 +37,7 @@ COUNTED = (
 )
 
 
-def run(options: argparse.Namespace) -> Report:
+def run(options: argparse.Namespace) -> None:
     """Take turns; where there is no GPU, end with a message and exit code 1."""
     import torch
 
@@ -50,39 +48,33 @@ def run(options: argparse.Namespace) -> Report:
         sys.exit(f"no GPU here{why}: nothing to measure")
     card = torch.cuda.get_device_name(0)
     os.environ["CUDA_VISIBLE_DEVICES"] = os.environ.get("CUDA_VISIBLE_DEVICES", "0").split(",")[0]
-    return compare(options, device="gpu", facts={"GPU": card})
+    compare(options, device="gpu", facts={"GPU": card})
 
 
-def compare(options: argparse.Namespace, *, device: str, facts: dict[str, str]) -> Report:
+def compare(options: argparse.Namespace, *, device: str, facts: dict[str, str]) -> None:
     """Take turns on a device."""
-    digits = load(options.mnist, rows=10_000 if options.quick else FULL_ROWS)
     epochs, repeat = (3, 1) if options.quick else (5, 5)
-    values: dict[str, list[float]] = {}
-    with (
-        pool.embedded_stack(workers=max(SLOTS), device=device, slots_per_gpu=max(SLOTS)) as client,
-        tempfile.TemporaryDirectory() as folder,
-    ):
-        pool.put_digits(client, digits)
-        data = digits.save(Path(folder))
+    values: dict[str, list[float]] = defaultdict(list)
+    with pool.embedded_stack(
+        workers=max(SLOTS), device=device, slots_per_gpu=max(SLOTS)
+    ) as client:  # fmt: skip
+        digits = pool.put_digits(client, options, throughput=True)
         for name, (files, _, _) in NETWORKS.items():
             pool.put_function(client, name, *files)
             # Once for nothing: the workers load torch, the shards, and the GPU's libraries.
             kubeml(client, name, epochs=2, slots=max(SLOTS), device=device)
         for _ in range(options.repeat or repeat):
             for name in NETWORKS:
-                for contestant, rate in turn(client, data, name, epochs, device=device):
-                    values.setdefault(f"{name}, {contestant}", []).append(rate)
-    rates = {name: Series(name=name, unit="samples/s", values=v) for name, v in values.items()}
+                for contestant, rate in turn(client, digits.file, name, epochs, device=device):
+                    values[f"{name}, {contestant}"].append(rate)
+    rates = all_series(values, "samples/s")
     ratios = [
         ratio(f"{name}, {ours} / {other}", rates[f"{name}, {ours}"], rates[f"{name}, {other}"])
         for name in NETWORKS
         for ours in (f"kubeml N={slots}" for slots in SLOTS)
         for other in ("plain", *DDP)
     ]
-    return Report(
-        name="gpu", counted=COUNTED, series=[*rates.values(), *ratios],
-        facts={"data": digits.source, **facts},
-    )  # fmt: skip
+    publish(options, COUNTED, [*rates.values(), *ratios], facts={"data": digits.source, **facts})
 
 
 def turn(
@@ -101,16 +93,12 @@ def pytorch(
 ) -> float:
     """Samples per second of PyTorch: one process as it is, or so many under DDP."""
     _, batch, _ = NETWORKS[name]
-    arguments = (
-        data, "--network", name, "--batch", batch, "--lr", pool.LR, "--epochs", epochs,
-        "--device", "cuda" if device == "gpu" else "cpu",
-        "--backend", backend if device == "gpu" else "gloo",
+    results = race(
+        "sgd", data=data, network=name, batch=batch, lr=pool.LR, epochs=epochs,
+        device="cuda" if device == "gpu" else "cpu",
+        backend=backend if device == "gpu" else "gloo",
+        processes=world or 1, is_group=world > 0,
     )  # fmt: skip
-    with tempfile.TemporaryDirectory() as folder:
-        ddp = ("--world", world, "--rendezvous", Path(folder) / "rendezvous") if world else ()
-        results = race(
-            [Contestant("sgd", *arguments, *ddp, "--rank", rank) for rank in range(world or 1)]
-        )
     slowest = max(sum(result["seconds"][1:]) for result in results)
     return sum(result["samples"] for result in results) * (epochs - 1) / slowest
 

@@ -4,19 +4,17 @@ import argparse
 import hashlib
 import statistics
 import time
+from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
-
-import numpy as np
 
 from kubeml.client.client import Client
 from kubeml.jobs import summary
 from kubeml.jobs.results import EpochRow, JobEnd
 from kubeml.jobs.spec import JobSpec, State
 from scripts.benchmarks import pool
-from scripts.benchmarks.measures import Series, Target, fit_power_law
-from scripts.benchmarks.report import Report
+from scripts.benchmarks.report import fit_power_law, publish, series, target
 from scripts.benchmarks.simulated import seconds_per_round
 
 MB = 10**6
@@ -44,71 +42,59 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--max-jobs", type=int, default=10_000, help="longest history")
 
 
-def run(options: argparse.Namespace) -> Report:
-    """Every size in turn, turn by turn."""
+def run(options: argparse.Namespace) -> None:
+    """Every size in turn, turn by turn; each size's cost, and each curve's exponent."""
     quick = options.quick
     rounds = 4 if quick else 10
+
+    def round_s(client: Client, *, slots: int = 2, num_bytes: int = MB, jobs: int = 1) -> float:
+        """Median seconds of a round."""
+        return statistics.median(
+            seconds_per_round(client, slots=slots, num_bytes=num_bytes, rounds=rounds, jobs=jobs)
+        )
+
     curves: Mapping[str, tuple[Sequence[int], Callable[[Client, int], float]]] = {
         "participants": (
             (1, 2, 4, 8) if quick else (1, 2, 4, 8, 16, 32, 64),
-            lambda client, n: round_s(client, rounds, slots=n),
+            lambda client, n: round_s(client, slots=n),
         ),
         "model, MB": (
             capped((1, 2, 4, 8) if quick else (1, 3, 10, 30, 100, 300, 1000), options.max_mb),
-            lambda client, mb: round_s(client, rounds, num_bytes=mb * MB),
+            lambda client, mb: round_s(client, num_bytes=mb * MB),
         ),
         "jobs": (
             (1, 2, 4) if quick else (1, 2, 5, 10, 20),
-            lambda client, jobs: round_s(client, rounds, jobs=jobs),
+            lambda client, jobs: round_s(client, jobs=jobs),
         ),
         "history": (
             capped((10, 30, 100) if quick else (10, 100, 1000, 10_000), options.max_jobs),
             history_s,
         ),
     }
-    measured: dict[str, dict[int, list[float]]] = {name: {} for name in curves}
+    measured: dict[str, dict[int, list[float]]] = {name: defaultdict(list) for name in curves}
     with pool.embedded_stack(workers=0, lease_s=300.0) as client:
-        rows = np.zeros((max(curves["participants"][0]) * (rounds + 10), 1), np.uint8)
-        client.datasets.create(
-            pool.DATASET, train_data=rows, train_labels=rows[:, 0], test_data=rows[:2],
-            test_labels=rows[:2, 0],
-        )  # fmt: skip
+        pool.put_rows(client, max(curves["participants"][0]) * (rounds + 10), 2)
         pool.put_function(client, "large", "stamping", "large", constants="NUM_BYTES = 4\n")
         for _ in range(options.repeat or (1 if quick else 3)):
             for name, (sizes, cost_s) in curves.items():
                 for size in sizes:
-                    measured[name].setdefault(size, []).append(1000 * cost_s(client, size))
-    return make_report(measured)
-
-
-def make_report(measured: Mapping[str, Mapping[int, Sequence[float]]]) -> Report:
-    """Each size's cost, each curve's exponent turn by turn, and the curves."""
-    series, targets = [], []
+                    measured[name][size].append(1000 * cost_s(client, size))
+    rows, exponents = [], []
     for name, costs in measured.items():
-        series += [Series(name=f"{name}: {x:,}", unit="ms", values=ys) for x, ys in costs.items()]
+        rows += [series(f"{name}: {x:,}", "ms", ys) for x, ys in costs.items()]
         largest = sorted(costs)[-LARGEST:]
         turns = zip(*(costs[size] for size in largest), strict=True)
-        exponents = [fit_power_law(largest, turn).exponent for turn in turns]
-        exponent = Series(name=f"{name}: exponent", unit="exponent", values=exponents)
-        targets.append(Target(series=exponent, at_most=STEEPEST))
-    return Report(
-        name="growth", counted=COUNTED, series=[*series, *(t.series for t in targets)],
-        targets=targets, draw=lambda figure: draw(figure, measured),
+        steep = [fit_power_law(largest, turn)[0] for turn in turns]
+        exponents.append(series(f"{name}: exponent", "exponent", steep))
+    publish(
+        options, COUNTED, [*rows, *exponents], draw=lambda figure: draw(figure, measured),
+        targets=[target(exponent, at_most=STEEPEST) for exponent in exponents],
     )  # fmt: skip
 
 
 def capped(sizes: Sequence[int], most: int) -> Sequence[int]:
     """The sizes up to ``most``, but two at least."""
     return [size for index, size in enumerate(sizes) if size <= most or index < 2]
-
-
-def round_s(
-    client: Client, rounds: int, *, slots: int = 2, num_bytes: int = MB, jobs: int = 1
-) -> float:
-    """Median seconds of a round."""
-    return statistics.median(
-        seconds_per_round(client, slots=slots, num_bytes=num_bytes, rounds=rounds, jobs=jobs)
-    )
 
 
 def history_s(client: Client, count: int) -> float:
@@ -158,8 +144,8 @@ def draw(figure: Any, measured: Mapping[str, Mapping[int, Sequence[float]]]) -> 
     for axes, (name, costs) in zip(figure.subplots(2, 2).flat, measured.items(), strict=True):
         xs = sorted(costs)
         medians = [statistics.median(costs[x]) for x in xs]
-        law = fit_power_law(xs[-LARGEST:], medians[-LARGEST:])
+        exponent, factor = fit_power_law(xs[-LARGEST:], medians[-LARGEST:])
         axes.loglog(xs, medians, "o", color="tab:blue")
-        axes.loglog(xs, [law.at(x) for x in xs], "--", color="grey", linewidth=0.8)
-        axes.set_title(f"{name}: exponent {law.exponent:.2f}", fontsize=9)
+        axes.loglog(xs, [factor * x**exponent for x in xs], "--", color="grey", linewidth=0.8)
+        axes.set_title(f"{name}: exponent {exponent:.2f}", fontsize=9)
         axes.set_ylabel("ms")

@@ -2,25 +2,21 @@
 
 import argparse
 import statistics
-import tempfile
 import threading
 import uuid
+from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
-import numpy as np
 import psutil
 
 from kubeml.client.client import Client
 from scripts.benchmarks import pool, stamps
-from scripts.benchmarks.measures import Series, Target, ratio
-from scripts.benchmarks.race import Contestant, race
-from scripts.benchmarks.report import Report
-from scripts.benchmarks.round_watch import RoundTimes, RoundWatch
+from scripts.benchmarks.race import race
+from scripts.benchmarks.report import publish, ratio, series, target
 from scripts.benchmarks.simulated import seconds_per_round
-from scripts.benchmarks.stamps import Stamps
+from scripts.benchmarks.stamps import Merge, Stamps
 
 SLOTS, MB = 2, 10**6
 
@@ -50,41 +46,39 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--mb", type=int, help="megabytes of float32 parameters; 85 unless given")
 
 
-def run(options: argparse.Namespace) -> Report:
+def run(options: argparse.Namespace) -> None:
     """Take turns."""
     num_bytes = (options.mb or (20 if options.quick else 85)) * MB
     rounds = 5 if options.quick else 20
-    values: dict[tuple[str, str], list[float]] = {}
+    values: dict[str, list[float]] = defaultdict(list)
     with pool.embedded_stack(workers=SLOTS) as client:
-        put_rows(client, rounds)
+        pool.put_rows(client, SLOTS * rounds, SLOTS)
         pool.put_function(
             client, "large", "stamping", "large",
             constants=f"NUM_BYTES = {num_bytes}\nSTEP_S = 0.0\n",
         )  # fmt: skip
         for _ in range(options.repeat or (1 if options.quick else 5)):
-            measured = {("gloo", "ms"): all_reduce_ms(num_bytes, count=rounds)}
+            values["gloo"].append(all_reduce_ms(num_bytes, count=rounds))
             for arm, (job_options, _) in ARMS.items():
-                for (what, unit), value in transfer(client, job_options).items():
-                    measured[f"{arm} {what}", unit] = value
-            for key, value in measured.items():
-                values.setdefault(key, []).append(value)
-    values["parameter server, N=16, most", "MiB"] = [many_slots_mib(num_bytes, rounds=3)]
-    series = {name: Series(name=name, unit=unit, values=v) for (name, unit), v in values.items()}
-    allowed_mib = 3 * num_bytes / 2**20 + 150
-    targets, ratios = [], []
-    for arm, (_, at_most) in ARMS.items():
-        compared = ratio(f"{arm} round / gloo", series[f"{arm} round"], series["gloo"])
-        targets.append(Target(series=compared, at_most=at_most))
-        ratios += [
-            compared,
-            *(
-                ratio(f"{arm} {what} / gloo", series[f"{arm} {what}"], series["gloo"])
-                for what in ("push", "whole")
-            ),
-        ]
-    targets.append(Target(series=series["parameter server, N=16, most"], at_most=allowed_mib))
-    return Report(
-        name="large", counted=COUNTED, series=[*series.values(), *ratios], targets=targets,
+                for what, value in transfer(client, job_options).items():
+                    values[f"{arm} {what}"].append(value)
+    most = "parameter server, N=16, most"
+    values[most] = [many_slots_mib(num_bytes, rounds=3)]
+    rows = {
+        name: series(name, "MiB" if "parameter server" in name else "ms", found)
+        for name, found in values.items()
+    }
+    ratios = {
+        (arm, what): ratio(f"{arm} {what} / gloo", rows[f"{arm} {what}"], rows["gloo"])
+        for arm in ARMS
+        for what in ("round", "push", "whole")
+    }
+    publish(
+        options, COUNTED, [*rows.values(), *ratios.values()],
+        targets=[
+            *(target(ratios[arm, "round"], at_most=bound) for arm, (_, bound) in ARMS.items()),
+            target(rows[most], at_most=3 * num_bytes / 2**20 + 150),
+        ],
         facts={"model": f"{num_bytes / MB:,.0f} MB of float32, N={SLOTS}, {rounds} rounds a job"},
     )  # fmt: skip
 
@@ -92,70 +86,55 @@ def run(options: argparse.Namespace) -> Report:
 def many_slots_mib(num_bytes: int, *, rounds: int, slots: int = 16) -> float:
     """The most memory of a parameter server that merges so many slots."""
     with pool.embedded_stack(workers=0, lease_s=300.0) as client:
-        put_rows(client, rounds + 2, slots=slots)
+        pool.put_rows(client, slots * (rounds + 2), slots)
         pool.put_function(client, "large", "stamping", "large", constants="NUM_BYTES = 4\n")
         with sampled_rss(pool.processes(client, "ps")) as sizes:
             seconds_per_round(client, slots=slots, num_bytes=num_bytes, rounds=rounds)
     return max(sizes)
 
 
-def put_rows(client: Client, rounds: int, *, slots: int = SLOTS) -> None:
-    """As many rows as there are steps."""
-    rows = np.zeros((slots * rounds, 1), np.uint8)
-    client.datasets.create(
-        pool.DATASET, train_data=rows, train_labels=rows[:, 0], test_data=rows[:slots],
-        test_labels=rows[:slots, 0],
-    )  # fmt: skip
-
-
-def transfer(client: Client, job_options: Mapping[str, Any]) -> dict[tuple[str, str], float]:
-    """Medians over the rounds of one job, and the parameter server's memory."""
+def transfer(client: Client, job_options: Mapping[str, Any]) -> dict[str, float]:
+    """Medians over the rounds of one job (ms), and the parameter server's memory (MiB)."""
     stamps.clear(client)
     job_id = uuid.uuid4().hex[:8]
-    watch = RoundWatch(client, job_id)
-    watch.start()
     server = pool.processes(client, "ps")
     before_mib = rss_mib(server)
-    with sampled_rss(server) as sizes:
+    with stamps.watched_merges(client, job_id) as merges, sampled_rss(server) as sizes:
         job = pool.train(
             client, "large", job_id=job_id, epochs=1, parallelism=SLOTS, k=1, batch_size=1,
             optimizer_state="reset", **job_options,
         )  # fmt: skip
-    merged = watch.stop()
     ledger = client.records.ledger(job.id, 1) or {"rounds": {}}
     pushes = [max(e["timings"]["push"] for e in entries) for entries in ledger["rounds"].values()]
+    seconds = {"push": pushes, **phases(stamps.read(client), merges)}
     return {
-        ("push", "ms"): 1000 * statistics.median(pushes),
-        **{(name, "ms"): 1000 * s for name, s in phases(stamps.read(client), merged).items()},
-        ("parameter server, before", "MiB"): before_mib,
-        ("parameter server, most", "MiB"): max(sizes, default=before_mib),
+        **{name: 1000 * statistics.median(found) for name, found in seconds.items()},
+        "parameter server, before": before_mib,
+        "parameter server, most": max(sizes, default=before_mib),
     }
 
 
-def phases(noted: Stamps, merged: Sequence[RoundTimes]) -> dict[str, float]:
-    """Median seconds of merge, fetch, round and whole."""
+def phases(noted: Stamps, merges: Sequence[Merge]) -> dict[str, list[float]]:
+    """Seconds of each round's merge, fetch, round and whole."""
     slots = [noted[1, slot] for slot in range(SLOTS)]
-    found: dict[str, list[float]] = {"merge": [], "fetch": [], "round": [], "whole": []}
+    found: dict[str, list[float]] = defaultdict(list)
     for index in range(min(len(begun) for begun, _ in slots) - 1):
         ended = max(ends[index] for _, ends in slots)
         begun = max(begins[index + 1] for begins, _ in slots)
-        times = next((t for t in merged if ended < t.pushed_at <= t.merged_at < begun), None)
+        times = next((t for t in merges if ended < t.pushed_at <= t.merged_at < begun), None)
         if times is not None:
             found["merge"].append(times.merged_at - times.pushed_at)
             found["fetch"].append(begun - times.merged_at)
             found["round"].append(begun - times.pushed_at)
             found["whole"].append(begun - ended)
-    return {name: statistics.median(seconds) for name, seconds in found.items()}
+    return found
 
 
 def all_reduce_ms(num_bytes: int, *, count: int) -> float:
     """Median milliseconds of a gloo all-reduce of as many bytes."""
-    with tempfile.TemporaryDirectory() as folder:
-        arguments = (
-            "--bytes", num_bytes, "--count", count, "--world", SLOTS, "--rendezvous",
-            Path(folder) / "rendezvous",
-        )  # fmt: skip
-        results = race([Contestant("gloo", *arguments, "--rank", rank) for rank in range(SLOTS)])
+    results = race(
+        "gloo", num_bytes=num_bytes, count=count, processes=SLOTS, is_group=True
+    )  # fmt: skip
     slower = [max(seconds) for seconds in zip(*(r["seconds"] for r in results), strict=True)]
     return 1000 * statistics.median(slower)
 

@@ -1,35 +1,21 @@
 """Who held which slot and when, round by round, read off a job's ledgers. Pure."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from kubeml.jobs.round_times import RoundClock
 
 
-@dataclass(frozen=True, kw_only=True)
-class Holding:
-    """A worker held a slot of a job, from taking it to handing it in.
-
-    Attributes:
-        worker: Its name.
-        begin_s, end_s: Unix seconds, the state server's clock.
-    """
+class Holding(NamedTuple):
+    """A worker held a slot, from taking it to handing it in: Unix seconds, the state server's."""
 
     worker: str
     begin_s: float
     end_s: float
 
 
-@dataclass(frozen=True, kw_only=True)
-class Round:
-    """A round of an epoch.
-
-    Attributes:
-        epoch, round: From 1; from 0.
-        opened_s, merged_s: Unix seconds.
-        holdings: Who trained its slots, in the order of the slots.
-    """
+class Round(NamedTuple):
+    """A round (from 0) of an epoch (from 1), and who trained its slots, in their order."""
 
     epoch: int
     round: int
@@ -57,20 +43,11 @@ def rounds_of(ledgers: Sequence[Mapping[str, Any]]) -> list[Round]:
             if clock is None or len(clock.slots) != len(entries):
                 continue
             by_slot = sorted(entries, key=lambda entry: int(entry["slot"]))
-            found.append(
-                Round(
-                    epoch=ledger["epoch"],
-                    round=int(text),
-                    opened_s=clock.opened_s,
-                    merged_s=clock.opened_s + clock.merged_s,
-                    holdings=[
-                        Holding(
-                            worker=entry["worker"],
-                            begin_s=clock.opened_s + taken,
-                            end_s=clock.opened_s + came,
-                        )
-                        for entry, (_, taken, came) in zip(by_slot, clock.slots, strict=True)
-                    ],
-                )
-            )
+            opened_s = clock.opened_s
+            holdings = [
+                Holding(entry["worker"], opened_s + taken, opened_s + came)
+                for entry, (_, taken, came) in zip(by_slot, clock.slots, strict=True)
+            ]
+            merged_s = opened_s + clock.merged_s
+            found.append(Round(ledger["epoch"], int(text), opened_s, merged_s, holdings))
     return found

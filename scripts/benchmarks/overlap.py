@@ -1,13 +1,12 @@
 """Samples per second and test accuracy with and without --overlap, of a small and a large model."""
 
 import argparse
+from collections import defaultdict
 
 from kubeml.client.client import Client
 from scripts.benchmarks import pool
-from scripts.benchmarks.digits import load
-from scripts.benchmarks.large import MB, put_rows
-from scripts.benchmarks.measures import Series, ratio
-from scripts.benchmarks.report import Report
+from scripts.benchmarks.large import MB
+from scripts.benchmarks.report import publish, ratio, series
 
 BATCH, SLOTS = 16, 2
 
@@ -32,14 +31,13 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--mb", type=int, help="megabytes of the large model; 85 unless given")
 
 
-def run(options: argparse.Namespace) -> Report:
+def run(options: argparse.Namespace) -> None:
     """Take turns."""
-    digits = load(options.mnist)
     epochs, turns = (2, 1) if options.quick else (5, 5)
     num_bytes = (options.mb or (20 if options.quick else 85)) * MB
-    values: dict[tuple[str, str], list[float]] = {}
+    values: dict[tuple[str, str], list[float]] = defaultdict(list)
     with pool.embedded_stack(workers=SLOTS) as client:
-        pool.put_digits(client, digits)
+        digits = pool.put_digits(client, options)
         pool.put_function(client, "lenet", *pool.LENET)
         # Once for nothing: the workers load torch, and the shards.
         pool.train(client, "lenet", epochs=1, parallelism=SLOTS, k=64, batch_size=BATCH)
@@ -47,39 +45,29 @@ def run(options: argparse.Namespace) -> Report:
             for k in (4, 16):
                 for arm in _in_turn(seed):
                     rate, accuracy = lenet(client, ARMS[arm], epochs=epochs, k=k, seed=seed)
-                    values.setdefault((f"lenet K={k} {arm}", "samples/s"), []).append(rate)
-                    values.setdefault((f"lenet K={k} {arm}", "%"), []).append(accuracy)
+                    values[f"lenet K={k} {arm}", "samples/s"].append(rate)
+                    values[f"lenet K={k} {arm}", "%"].append(accuracy)
     with pool.embedded_stack(workers=SLOTS) as client:
-        put_rows(client, LARGE_K * (3 if options.quick else 20))
+        pool.put_rows(client, SLOTS * LARGE_K * (3 if options.quick else 20), SLOTS)
         constants = f"NUM_BYTES = {num_bytes}\nSTEP_S = {STEP_S}\n"
         pool.put_function(client, "large", "stamping", "large", constants=constants)
         for seed in range(options.repeat or turns):
             for arm in _in_turn(seed):
-                rate = large(client, ARMS[arm])
-                values.setdefault((f"large {arm}", "samples/s"), []).append(rate)
-    series = {key: Series(name=key[0], unit=key[1], values=found) for key, found in values.items()}
+                values[f"large {arm}", "samples/s"].append(large(client, ARMS[arm]))
+    rows = {(name, unit): series(name, unit, found) for (name, unit), found in values.items()}
     ratios = [
         ratio(
             f"{of} overlap / plain",
-            series[f"{of} overlap", "samples/s"],
-            series[f"{of} plain", "samples/s"],
+            rows[f"{of} overlap", "samples/s"], rows[f"{of} plain", "samples/s"],
         )
         for of in ("lenet K=4", "lenet K=16", "large")
-    ]
-    differences = [
-        Series(
-            name=f"{of} difference", unit="points",
-            values=[
-                overlapped - plain
-                for overlapped, plain in zip(
-                    values[f"{of} overlap", "%"], values[f"{of} plain", "%"], strict=True
-                )
-            ],
-        )
-        for of in ("lenet K=4", "lenet K=16")
     ]  # fmt: skip
-    return Report(
-        name="overlap", counted=COUNTED, series=[*series.values(), *ratios, *differences],
+    differences = []
+    for of in ("lenet K=4", "lenet K=16"):
+        pairs = zip(values[f"{of} overlap", "%"], values[f"{of} plain", "%"], strict=True)
+        differences.append(series(f"{of} difference", "points", [o - p for o, p in pairs]))
+    publish(
+        options, COUNTED, [*rows.values(), *ratios, *differences],
         facts={
             "data": digits.source, "epochs": f"{epochs} a job, N={SLOTS}, batch {BATCH}",
             "large": f"{num_bytes / MB:,.0f} MB of float32, N={SLOTS}, K={LARGE_K}",

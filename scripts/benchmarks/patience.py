@@ -1,4 +1,4 @@
-"""Doing what a server may be away for: a busy machine may stand still for a while."""
+"""Doing what a server may be away for, and waiting: a busy machine may stand still for a while."""
 
 import time
 from collections.abc import Callable
@@ -26,3 +26,18 @@ def patiently(act: Callable[[], T]) -> T:
             if time.monotonic() > deadline:
                 raise
             time.sleep(0.5)
+
+
+def wait_until(
+    is_so: Callable[[], bool], *, within_s: float = WITHIN_S, every_s: float = 0.01
+) -> None:
+    """Look again and again until something is so.
+
+    Raises:
+        TimeoutError: It is not in time.
+    """
+    deadline = time.monotonic() + within_s
+    while not patiently(is_so):
+        if time.monotonic() > deadline:
+            raise TimeoutError(f"nothing within {within_s:.0f} s")
+        time.sleep(every_s)

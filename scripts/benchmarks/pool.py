@@ -1,13 +1,15 @@
 """A stack of the benchmark's own, and the jobs that run on it."""
 
+import argparse
 import os
 import shutil
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
+import numpy as np
 import psutil
 
 from brokers.settings import Settings
@@ -17,9 +19,13 @@ from kubeml.errors import JobStopped
 from kubeml.jobs.results import EpochRow
 from kubeml.machine import pinned_gpus
 from kubeml.stack import stack
-from scripts.benchmarks.digits import Digits
+from scripts.benchmarks.ledgers import Round, rounds_of
 
 FUNCTIONS = Path(__file__).parent / "functions"
+SUBSET = Path(__file__).parents[1] / "data" / "mnist_subset.npz"
+
+#: Rows of MNIST's training set.
+FULL_ROWS = 60_000
 
 #: The files of the functions that train LeNet, plainly and with its rounds noted.
 LENET = ("network", "model", "lenet")
@@ -58,11 +64,46 @@ def embedded_stack(
             stack.down(Settings.load({"home": home}))
 
 
-def put_digits(client: Client, digits: Digits) -> None:
-    """Upload the digits."""
+class Digits(NamedTuple):
+    """The dataset ``digits``: what it is, for people; the same as a file; how many test rows."""
+
+    source: str
+    file: Path
+    num_test: int
+
+
+def put_digits(client: Client, options: argparse.Namespace, *, throughput: bool = False) -> Digits:
+    """Upload the digits, and write them where contestants in other processes find them.
+
+    Args:
+        client: Where.
+        options: ``--mnist``, an .npz of ``x_train``, ``y_train``, ``x_test``, ``y_test``; else the
+            digits that ship with kubeml.
+        throughput: Nothing else counts: as many training rows as MNIST has, repeated if need be.
+    """
+    path = options.mnist
+    with np.load(path or SUBSET, allow_pickle=False) as arrays:
+        x, y, x_test, y_test = (arrays[name] for name in ("x_train", "y_train", "x_test", "y_test"))
+    source = f"MNIST, {len(x):,} rows" if path else f"{len(x):,} MNIST digits that ship with kubeml"
+    rows = (10_000 if options.quick else FULL_ROWS) if throughput else len(x)
+    if rows != len(x):
+        source += f", {'repeated' if rows > len(x) else 'cut'} to {rows:,} rows (throughput alone)"
+        where = np.resize(np.arange(len(x)), rows)
+        x, y = x[where], y[where]
     client.datasets.create(
-        DATASET, train_data=digits.x_train, train_labels=digits.y_train,
-        test_data=digits.x_test, test_labels=digits.y_test,
+        DATASET, train_data=x, train_labels=y, test_data=x_test, test_labels=y_test
+    )
+    file = client.settings.home / "digits.npz"
+    np.savez(file, x_train=x, y_train=y, x_test=x_test, y_test=y_test)
+    return Digits(source, file, len(x_test))
+
+
+def put_rows(client: Client, train: int, test: int) -> None:
+    """The same dataset of rows that nobody looks at."""
+    rows = np.zeros((train, 1), np.uint8)
+    client.datasets.create(
+        DATASET, train_data=rows, train_labels=rows[:, 0], test_data=rows[:test],
+        test_labels=rows[:test, 0],
     )  # fmt: skip
 
 
@@ -113,6 +154,12 @@ def processes(client: Client, role: str = "") -> list[psutil.Process]:
     family = [p for leader in leaders for p in (leader, *leader.children(recursive=True))]
     # Once each: the supervisor's children are leaders themselves.
     return list({process.pid: process for process in family}.values())
+
+
+def rounds(client: Client, job: Job) -> list[Round]:
+    """The rounds of a job's finished epochs."""
+    ledgers = [client.records.ledger(job.id, row.epoch) for row in job.history()]
+    return rounds_of([ledger for ledger in ledgers if ledger is not None])
 
 
 def steady_rate(rows: Sequence[EpochRow]) -> float:

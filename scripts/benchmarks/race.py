@@ -4,69 +4,67 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Sequence
+import tempfile
 from contextlib import ExitStack
-from types import TracebackType
-from typing import Any, Self
+from types import SimpleNamespace
+from typing import Any
 
 #: What a contestant prints when it could begin.
 READY = "ready"
 
 
-class Contestant:
-    """A module of ``scripts.benchmarks.contestants`` as a process with one thread."""
+def race(
+    module: str,
+    *,
+    processes: int = 1,
+    is_group: bool = False,
+    python: str = sys.executable,
+    **options: Any,
+) -> list[dict[str, Any]]:
+    """Run processes of one thread each at once, from a common start, and return their results.
 
-    def __init__(self, module: str, *arguments: object, python: str = sys.executable) -> None:
-        self._command = [
-            python, "-P", "-m", f"scripts.benchmarks.contestants.{module}", *map(str, arguments)
-        ]  # fmt: skip
+    Args:
+        module: Of ``scripts.benchmarks.contestants``.
+        processes: How many.
+        is_group: Whether they make up a process group: they are told of each other.
+        python: The interpreter.
+        options: What each of them gets, see ``given``.
 
-    def __enter__(self) -> Self:
-        self._process = subprocess.Popen(
-            self._command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
-            env={**os.environ, "OMP_NUM_THREADS": "1"},
-        )  # fmt: skip
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self._process.kill()
-        self._process.wait()
-
-    def wait_until_ready(self) -> None:
-        """Return once it has loaded everything."""
-        self._read_until(READY)
-
-    def start(self) -> None:
-        """Let it begin."""
-        self._process.stdin.write("\n")
-        self._process.stdin.flush()
-
-    def result(self) -> dict[str, Any]:
-        """What it reports when it is done."""
-        return json.loads(self._read_until("{"))
-
-    def _read_until(self, beginning: str) -> str:
-        for line in self._process.stdout:
-            if line.startswith(beginning):
-                return line
-        raise RuntimeError(f"{' '.join(self._command)} ended with {self._process.wait()}")
+    Raises:
+        RuntimeError: One of them has ended without a result.
+    """
+    command = [python, "-P", "-m", f"scripts.benchmarks.contestants.{module}"]
+    env = {**os.environ, "OMP_NUM_THREADS": "1"}
+    with tempfile.TemporaryDirectory() as folder, ExitStack() as stack:
+        started = []
+        for rank in range(processes):
+            if is_group:
+                options |= {"rank": rank, "world": processes, "rendezvous": f"{folder}/at"}
+            process = subprocess.Popen(
+                [*command, json.dumps(options, default=str)], env=env, text=True,
+                stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+            )  # fmt: skip
+            stack.enter_context(process)
+            stack.callback(process.kill)
+            started.append(process)
+        for process in started:
+            _read_until(process, READY)
+        for process in started:
+            process.stdin.write("\n")
+            process.stdin.flush()
+        return [json.loads(_read_until(process, "{")) for process in started]
 
 
-def race(contestants: Sequence[Contestant]) -> list[dict[str, Any]]:
-    """Run them at once, from a common start, and return their results."""
-    with ExitStack() as stack:
-        for contestant in contestants:
-            stack.enter_context(contestant)
-        for contestant in contestants:
-            contestant.wait_until_ready()
-        for contestant in contestants:
-            contestant.start()
-        return [contestant.result() for contestant in contestants]
+def _read_until(process: subprocess.Popen[str], beginning: str) -> str:
+    for line in process.stdout:
+        if line.startswith(beginning):
+            return line
+    raise RuntimeError(f"{' '.join(process.args)} ended with {process.wait()}")
+
+
+def given(**defaults: Any) -> SimpleNamespace:
+    """A contestant's own part: the options that it was started with."""
+    return SimpleNamespace(**{**defaults, **json.loads(sys.argv[1])})
 
 
 def get_ready() -> None:

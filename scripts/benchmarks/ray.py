@@ -3,17 +3,15 @@
 import argparse
 import subprocess
 import sys
-import tempfile
 import time
+from collections import defaultdict
 from importlib.metadata import version
 from pathlib import Path
 
 from kubeml.client.client import Client
 from scripts.benchmarks import pool
-from scripts.benchmarks.digits import FULL_ROWS, load
-from scripts.benchmarks.measures import Series, Target, ratio
-from scripts.benchmarks.race import Contestant, race
-from scripts.benchmarks.report import Report
+from scripts.benchmarks.race import race
+from scripts.benchmarks.report import all_series, publish, ratio, target
 
 BATCH, EPOCHS, WORKERS, K = 16, 2, 2, 64
 
@@ -37,28 +35,22 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def run(options: argparse.Namespace) -> Report:
+def run(options: argparse.Namespace) -> None:
     """Take turns."""
     python = ray_python(options.ray)
-    digits = load(options.mnist, rows=10_000 if options.quick else FULL_ROWS)
-    values: dict[str, list[float]] = {}
-    with pool.embedded_stack(workers=WORKERS) as client, tempfile.TemporaryDirectory() as folder:
-        pool.put_digits(client, digits)
+    values: dict[str, list[float]] = defaultdict(list)
+    with pool.embedded_stack(workers=WORKERS) as client:
+        digits = pool.put_digits(client, options, throughput=True)
         pool.put_function(client, "lenet", *pool.LENET)
-        data = digits.save(Path(folder))
         kubeml_s(client)
         for _ in range(options.repeat or (1 if options.quick else 5)):
-            measured = {"kubeml": kubeml_s(client), **ray_s(python, data)}
-            for name, seconds in measured.items():
-                values.setdefault(name, []).append(seconds)
-    series = {name: Series(name=name, unit="s", values=v) for name, v in values.items()}
-    ratios = [
-        ratio(f"{name} / kubeml", series[name], series["kubeml"])
-        for name in ("Ray, cluster up", "Ray, first job", "Ray, with ray.init")
-    ]
-    return Report(
-        name="ray", counted=COUNTED, series=[*series.values(), *ratios],
-        targets=[Target(series=ratios[0], at_least=4.0)],
+            values["kubeml"].append(kubeml_s(client))
+            for name, seconds in ray_s(python, digits.file).items():
+                values[name].append(seconds)
+    ours, *others = all_series(values, "s").values()
+    ratios = [ratio(f"{other['name']} / kubeml", other, ours) for other in others]
+    publish(
+        options, COUNTED, [ours, *others, *ratios], targets=[target(ratios[0], at_least=4.0)],
         facts={
             "data": digits.source, "other": f"ray {options.ray}, torch {version('torch')}",
             "job": f"LeNet, batch {BATCH}, {EPOCHS} epochs, N={WORKERS}, K={K}",
@@ -93,11 +85,10 @@ def kubeml_s(client: Client) -> float:
 
 def ray_s(python: str, data: Path) -> dict[str, float]:
     """The same with Ray, in a cluster made for it."""
-    arguments = (
-        data, "--batch", BATCH, "--lr", pool.LR, "--epochs", EPOCHS, "--world", WORKERS,
-        "--fits", FITS,
+    (result,) = race(
+        "ray_fit", data=data, batch=BATCH, lr=pool.LR, epochs=EPOCHS, fits=FITS, world=WORKERS,
+        python=python,
     )  # fmt: skip
-    (result,) = race([Contestant("ray_fit", *arguments, python=python)])
     first_s, *_, last_s = result["fit_s"]
     return {
         "Ray, cluster up": last_s,

@@ -4,19 +4,18 @@ import argparse
 import json
 import random
 import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
 
 from brokers.pool.workload import busy_workers
 from brokers.rounds.store import RoundStore
 from kubeml.client.client import Client
 from kubeml.client.job import Job
 from scripts.benchmarks import paced, pool
-from scripts.benchmarks.ledgers import Round, rounds_of
-from scripts.benchmarks.measures import Series
-from scripts.benchmarks.patience import patiently
-from scripts.benchmarks.report import Report
+from scripts.benchmarks.ledgers import Round
+from scripts.benchmarks.patience import WITHIN_S, patiently, wait_until
+from scripts.benchmarks.report import all_series, publish
 from scripts.benchmarks.workers import Workers
 
 #: Steps of a slot's round: half a second, so that it matters what can be interrupted.
@@ -25,9 +24,6 @@ SLOT_S = K * paced.STEP_S
 
 #: In an epoch of a job with N=4: one of K steps, and a last one of half as many.
 ROUNDS = 2
-
-#: Everything here happens within this time, or not at all.
-WITHIN_S = 120.0
 
 COUNTED = (
     "a static job, a slot's round takes 0.5 s (it sleeps: cores are not what is waited for);"
@@ -49,9 +45,8 @@ COUNTED = (
 Found = dict[str, list[float]]
 
 
-@dataclass(frozen=True, kw_only=True)
-class Change:
-    """Something that was done to a job.
+class Change(NamedTuple):
+    """Something that was done to a job: a worker joined or left, or N was changed.
 
     Attributes:
         what: join, SIGTERM or SIGKILL; up or down.
@@ -70,11 +65,11 @@ class Change:
     held: Sequence[tuple[int, int, int]] = ()
 
 
-def run(options: argparse.Namespace) -> Report:
+def run(options: argparse.Namespace) -> None:
     """Each change many times over."""
     repeat = options.repeat or (2 if options.quick else 10)
     rng = random.Random(0)  # noqa: S311 - no secret
-    found: Found = {}
+    found: Found = defaultdict(list)
     with pool.embedded_stack(workers=0) as client:
         paced.put(client)
         workers = Workers(client)
@@ -88,10 +83,9 @@ def run(options: argparse.Namespace) -> Report:
             workers.wait_for(*(workers.start() for _ in range(2)))
             _add(found, scalings(client, repeat, rng))
         finally:
-            workers.close()
-    series = [Series(name=name, unit="s", values=values) for name, values in found.items()]
-    return Report(
-        name="resize", counted=COUNTED, series=series,
+            workers.retire()
+    publish(
+        options, COUNTED, list(all_series(found, "s").values()),
         facts={"job": f"batch 16, K={K}, {1000 * paced.STEP_S:.0f} ms a step, lease 6 s"},
     )  # fmt: skip
 
@@ -101,18 +95,18 @@ def joins_and_leaves(
 ) -> Found:
     """A third worker comes, and goes or dies, again and again."""
     job = _submit(client, parallelism=4, **options)
-    _wait(lambda: len(_busy(client, job)) == 2)
+    wait_until(lambda: len(_busy(client, job)) == 2)
     changes = []
     for number, signal_ in enumerate(signals):
         wanted = number // len(set(signals)) % ROUNDS
         at_s = time.time()
         name = workers.start()
-        _wait(lambda name=name: workers.is_ready(name))
+        wait_until(lambda name=name: workers.is_ready(name))
         changes.append(Change(what="join", at_s=at_s, worker=name, ready_at_s=time.time()))
-        _wait(lambda name=name: name in _busy(client, job))
+        wait_until(lambda name=name: name in _busy(client, job))
         # The ledger is to have something that it handed in.
         _wait_for_rounds(client, job, 2)
-        _wait(lambda name=name, wanted=wanted: _holds_in(wanted, held(client, job, name)))
+        wait_until(lambda name=name, wanted=wanted: _holds_in(wanted, held(client, job, name)))
         time.sleep(rng.uniform(0.0, SLOT_S / (4 if wanted else 2)))
         slots = held(client, job, name)
         left_at_s = (workers.kill if signal_ == "SIGKILL" else workers.terminate)(name)
@@ -131,14 +125,14 @@ def changes_seen(changes: Sequence[Change], rounds: Sequence[Round]) -> Found:
         rounds: The job's. A slot that was handed in just before its worker left is left out.
     """
     by_place = {(r.epoch, r.round): r for r in rounds}
-    found: Found = {}
+    found: Found = defaultdict(list)
     for change in changes:
         if change.what == "join":
             first_s = min(
                 h.begin_s for r in rounds for h in r.holdings if h.worker == change.worker
             )
-            _note(found, "worker started -> holds a slot", first_s - change.at_s)
-            _note(found, "worker ready -> holds a slot", max(0.0, first_s - change.ready_at_s))
+            found["worker started -> holds a slot"].append(first_s - change.at_s)
+            found["worker ready -> holds a slot"].append(max(0.0, first_s - change.ready_at_s))
         for epoch, number, slot in change.held:
             round_ = by_place[epoch, number]
             after = round_.holdings[slot]
@@ -146,8 +140,8 @@ def changes_seen(changes: Sequence[Change], rounds: Sequence[Round]) -> Found:
                 # Somebody may have begun with a copy before.
                 wait_s = max(0.0, after.begin_s - change.at_s)
                 where = f"{change.what}, {'last' if number else 'first'} round"
-                _note(found, f"{where} -> slot held by another", wait_s)
-                _note(found, f"{where} -> round merged", round_.merged_s - change.at_s)
+                found[f"{where} -> slot held by another"].append(wait_s)
+                found[f"{where} -> round merged"].append(round_.merged_s - change.at_s)
     return found
 
 
@@ -161,14 +155,14 @@ def scalings(client: Client, repeat: int, rng: random.Random) -> Found:
         time.sleep(rng.uniform(0.0, 1.5))
         changes.append(Change(what="down" if turn % 2 else "up", at_s=time.time(), slots=slots))
         job.scale(slots)
-        _wait(lambda slots=slots: _head(client, job).get("slots") == str(slots))
+        wait_until(lambda slots=slots: _head(client, job).get("slots") == str(slots))
         _wait_for_rounds(client, job, 1)
     return scalings_seen(changes, _end(client, job))
 
 
 def scalings_seen(changes: Sequence[Change], rounds: Sequence[Round]) -> Found:
     """How long it took until an epoch had the new N."""
-    found: Found = {}
+    found: Found = defaultdict(list)
     firsts = [r for r in rounds if r.round == 0]
     lasts = {r.epoch: r for r in rounds}
     for change in changes:
@@ -178,27 +172,27 @@ def scalings_seen(changes: Sequence[Change], rounds: Sequence[Round]) -> Found:
         ended_s = max(change.at_s, lasts[first.epoch - 1].merged_s)
         begun_s = min(h.begin_s for h in first.holdings)
         name = f"scale {change.what}"
-        _note(found, f"{name} -> first slot", begun_s - change.at_s)
-        _note(found, f"{name}: until the epoch has ended", ended_s - change.at_s)
-        _note(found, f"{name}: from then on", begun_s - ended_s)
+        found[f"{name} -> first slot"].append(begun_s - change.at_s)
+        found[f"{name}: until the epoch has ended"].append(ended_s - change.at_s)
+        found[f"{name}: from then on"].append(begun_s - ended_s)
         all_s = max(h.begin_s for h in first.holdings)
-        _note(found, f"{name}: from then on, all slots held", all_s - ended_s)
+        found[f"{name}: from then on, all slots held"].append(all_s - ended_s)
     return found
 
 
 def preemptions(client: Client, repeat: int) -> Found:
     """A second job is submitted while a first one has all workers, again and again."""
     first = _submit(client, parallelism=2)
-    found: Found = {}
+    found: Found = defaultdict(list)
     for _ in range(repeat):
         _wait_for_rounds(client, first, 3)
         at_s = time.time()
         second = _submit(client, parallelism=2, epochs=1)
-        _wait(lambda second=second: bool(_busy(client, second)))
-        _note(found, "second job submitted -> first slot", time.time() - at_s)
+        wait_until(lambda second=second: bool(_busy(client, second)))
+        found["second job submitted -> first slot"].append(time.time() - at_s)
         second.wait(WITHIN_S)
-        begun_s = min(h.begin_s for r in _rounds(client, second) for h in r.holdings)
-        _note(found, "second job submitted -> first trained slot", begun_s - at_s)
+        begun_s = min(h.begin_s for r in pool.rounds(client, second) for h in r.holdings)
+        found["second job submitted -> first trained slot"].append(begun_s - at_s)
     pool.stop(first)
     return found
 
@@ -229,14 +223,9 @@ def _submit(client: Client, *, parallelism: int, epochs: int = 10_000, **options
 def _end(client: Client, job: Job) -> list[Round]:
     """Stop a job once the epoch under way is on record; its rounds."""
     epoch = int(_head(client, job)["epoch"])
-    _wait(lambda: int(_head(client, job)["epoch"]) > epoch)
+    wait_until(lambda: int(_head(client, job)["epoch"]) > epoch)
     pool.stop(job)
-    return _rounds(client, job)
-
-
-def _rounds(client: Client, job: Job) -> list[Round]:
-    ledgers = [client.records.ledger(job.id, row.epoch) for row in job.history()]
-    return rounds_of([ledger for ledger in ledgers if ledger is not None])
+    return pool.rounds(client, job)
 
 
 def _busy(client: Client, job: Job) -> set[str]:
@@ -250,21 +239,9 @@ def _head(client: Client, job: Job) -> Mapping[str, str]:
 def _wait_for_rounds(client: Client, job: Job, number: int) -> None:
     """Wait until a job has merged so many more versions."""
     before = int(patiently(lambda: _head(client, job)).get("ver") or 0)
-    _wait(lambda: int(_head(client, job).get("ver") or 0) >= before + number)
-
-
-def _wait(is_so: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + WITHIN_S
-    while not patiently(is_so):
-        if time.monotonic() > deadline:
-            raise TimeoutError(f"nothing within {WITHIN_S:.0f} s")
-        time.sleep(0.01)
-
-
-def _note(found: Found, name: str, seconds: float) -> None:
-    found.setdefault(name, []).append(seconds)
+    wait_until(lambda: int(_head(client, job).get("ver") or 0) >= before + number)
 
 
 def _add(found: Found, more: Found) -> None:
     for name, values in more.items():
-        found.setdefault(name, []).extend(values)
+        found[name] += values

@@ -2,13 +2,14 @@
 
 import argparse
 import statistics
+from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+import numpy as np
+
 from scripts.benchmarks import pool, stamps
-from scripts.benchmarks.digits import FULL_ROWS, load
-from scripts.benchmarks.measures import Series, Target, percentile
-from scripts.benchmarks.report import Report
+from scripts.benchmarks.report import all_series, publish, target
 from scripts.benchmarks.stamps import Stamps
 
 BATCH, SLOTS, K = 16, 2, 8
@@ -25,13 +26,13 @@ COUNTED = (
 )
 
 
-def run(options: argparse.Namespace) -> Report:
+def run(options: argparse.Namespace) -> None:
     """Train, and read the stamps."""
-    digits = load(options.mnist, rows=10_000 if options.quick else FULL_ROWS)
-    medians, tails, between, gaps, fetch, push = [], [], [], [], [], []
+    values: dict[str, list[float]] = defaultdict(list)
+    gaps: list[float] = []
     repeat, epochs = options.repeat or (1 if options.quick else 5), 3
     with pool.embedded_stack(workers=SLOTS) as client:
-        pool.put_digits(client, digits)
+        digits = pool.put_digits(client, options, throughput=True)
         pool.put_function(client, "timed", *pool.TIMED)
         for _ in range(repeat):
             stamps.clear(client)
@@ -40,34 +41,23 @@ def run(options: argparse.Namespace) -> Report:
             )
             noted = stamps.read(client)
             found = [
-                gap * 1000 for epoch in range(2, epochs + 1) for gap in round_gaps(noted, epoch)
+                1000 * gap for epoch in range(2, epochs + 1) for gap in round_gaps(noted, epoch)
             ]
             gaps += found
-            medians.append(statistics.median(found))
-            tails.append(percentile(found, 95))
-            between += [gap * 1000 for gap in epoch_gaps(noted, epochs)]
+            values["gap, p50"].append(statistics.median(found))
+            values["gap, p95"].append(float(np.percentile(found, 95)))
             ledger = client.records.ledger(job.id, epochs) or {"rounds": {}}
             timings = [entry["timings"] for round_ in ledger["rounds"].values() for entry in round_]
-            fetch.append(statistics.median(t["fetch"] for t in timings) * 1000)
-            push.append(statistics.median(t["push"] for t in timings) * 1000)
-    median = Series(name="gap, p50", unit="ms", values=medians)
-    return Report(
-        name="round",
-        counted=COUNTED,
-        series=[
-            median,
-            Series(name="gap, p95", unit="ms", values=tails),
-            Series(name="fetch, p50", unit="ms", values=fetch),
-            Series(name="push, p50", unit="ms", values=push),
-            Series(name="between epochs", unit="ms", values=between),
-        ],
-        targets=[Target(series=median, at_most=3.0)],
-        facts={
-            "data": digits.source,
-            "job": f"LeNet, batch {BATCH}, N={SLOTS}, K={K}, {len(gaps):,} gaps",
-        },
-        draw=lambda figure: draw_histogram(figure, gaps),
-    )
+            for phase in ("fetch", "push"):
+                middle_s = statistics.median(timing[phase] for timing in timings)
+                values[f"{phase}, p50"].append(1000 * middle_s)
+            values["between epochs"] += [1000 * gap for gap in epoch_gaps(noted, epochs)]
+    series = all_series(values, "ms")
+    job = f"LeNet, batch {BATCH}, N={SLOTS}, K={K}, {len(gaps):,} gaps"
+    publish(
+        options, COUNTED, list(series.values()), targets=[target(series["gap, p50"], at_most=3.0)],
+        facts={"data": digits.source, "job": job}, draw=lambda figure: draw_histogram(figure, gaps),
+    )  # fmt: skip
 
 
 def round_gaps(noted: Stamps, epoch: int) -> Iterable[float]:
@@ -88,10 +78,10 @@ def epoch_gaps(noted: Stamps, epochs: int) -> Iterable[float]:
 def draw_histogram(figure: Any, gaps: Sequence[float]) -> None:
     """The gaps up to their 99th percentile."""
     axes = figure.subplots()
-    edge = percentile(gaps, 99)
+    edge = np.percentile(gaps, 99)
     axes.hist([gap for gap in gaps if gap <= edge], bins=60, color="tab:blue")
     for percent, colour in ((50, "black"), (95, "tab:red")):
-        at = percentile(gaps, percent)
+        at = np.percentile(gaps, percent)
         axes.axvline(at, color=colour, label=f"p{percent} = {at:.2f} ms")
     axes.set_xlabel("ms from a round's last batch to the next round's first")
     axes.set_ylabel("slots and rounds")

@@ -1,15 +1,12 @@
 """Throughput of two workers over twice plain PyTorch: what distribution costs."""
 
 import argparse
-import tempfile
-from pathlib import Path
+from collections import defaultdict
 
 from kubeml.client.client import Client
 from scripts.benchmarks import pool
-from scripts.benchmarks.digits import FULL_ROWS, load
-from scripts.benchmarks.measures import Series, Target, ratio
-from scripts.benchmarks.race import Contestant, race
-from scripts.benchmarks.report import Report
+from scripts.benchmarks.race import race
+from scripts.benchmarks.report import all_series, publish, ratio, target
 
 BATCH = 16
 
@@ -25,54 +22,49 @@ COUNTED = (
 )
 
 
-def run(options: argparse.Namespace) -> Report:
+def run(options: argparse.Namespace) -> None:
     """Take turns."""
-    digits = load(options.mnist, rows=10_000 if options.quick else FULL_ROWS)
     epochs, repeat = (3, 1) if options.quick else (5, 5)
-    values: dict[str, list[float]] = {}
-    with pool.embedded_stack() as client, tempfile.TemporaryDirectory() as folder:
-        pool.put_digits(client, digits)
+    rates: dict[str, list[float]] = defaultdict(list)
+
+    def plain(processes: int) -> float:
+        """Samples per second of that many processes at once, each with all the rows."""
+        results = race(
+            "sgd", data=digits.file, batch=BATCH, lr=pool.LR, epochs=epochs, processes=processes
+        )  # fmt: skip
+        return sum(r["samples"] * (epochs - 1) / sum(r["seconds"][1:]) for r in results)
+
+    with pool.embedded_stack() as client:
+        digits = pool.put_digits(client, options, throughput=True)
         pool.put_function(client, "lenet", *pool.LENET)
-        data = digits.save(Path(folder))
         # Once for nothing: the workers load torch, and the shards.
         pool.train(client, "lenet", epochs=1, parallelism=2, k=64, batch_size=BATCH)
         for _ in range(options.repeat or repeat):
-            measured = {"1 plain": plain(data, epochs, processes=1)}
-            for name, slots, k in (
-                ("kubeml N=2 K=64", 2, 64), ("kubeml N=2 K=16", 2, 16), ("kubeml N=1 K=64", 1, 64),
-            ):  # fmt: skip
+            rates["1 plain"].append(plain(1))
+            for slots, k in ((2, 64), (2, 16), (1, 64)):
+                name = f"kubeml N={slots} K={k}"
                 steady, through = kubeml(client, epochs=epochs, parallelism=slots, k=k)
-                measured |= {name: steady, f"{name}, by the wall clock": through}
-            measured["2 plain at once"] = plain(data, epochs, processes=2)
-            for name, value in measured.items():
-                values.setdefault(name, []).append(value)
-    rates = {name: Series(name=name, unit="samples/s", values=v) for name, v in values.items()}
-    alone, both = rates["1 plain"], rates["2 plain at once"]
-    k64, k16, single = (rates[f"kubeml {of}"] for of in ("N=2 K=64", "N=2 K=16", "N=1 K=64"))
-    targets = [
-        Target(series=ratio("N=2 K=64 / (2 x plain)", k64, alone, times=2), at_least=0.95),
-        Target(series=ratio("N=2 K=16 / (2 x plain)", k16, alone, times=2), at_least=0.88),
-        Target(series=ratio("N=1 K=64 / plain", single, alone), at_least=0.97),
+                rates[name].append(steady)
+                rates[f"{name}, by the wall clock"].append(through)
+            rates["2 plain at once"].append(plain(2))
+    found = all_series(rates, "samples/s")
+    alone, both = found["1 plain"], found["2 plain at once"]
+    k64, k16, single = (found[f"kubeml {of}"] for of in ("N=2 K=64", "N=2 K=16", "N=1 K=64"))
+    goals = [
+        (ratio("N=2 K=64 / (2 x plain)", k64, alone, times=2), 0.95),
+        (ratio("N=2 K=16 / (2 x plain)", k16, alone, times=2), 0.88),
+        (ratio("N=1 K=64 / plain", single, alone), 0.97),
     ]
     others = [
         ratio("2 plain at once / (2 x plain)", both, alone, times=2),
         ratio("N=2 K=64 / 2 plain at once", k64, both),
         ratio("N=2 K=16 / 2 plain at once", k16, both),
     ]
-    return Report(
-        name="scaling",
-        counted=COUNTED,
-        series=[*rates.values(), *(target.series for target in targets), *others],
-        targets=targets,
+    publish(
+        options, COUNTED, [*found.values(), *(row for row, _ in goals), *others],
+        targets=[target(row, at_least=goal) for row, goal in goals],
         facts={"data": digits.source, "epochs": f"{epochs} a run, the first not counted"},
-    )
-
-
-def plain(data: Path, epochs: int, *, processes: int) -> float:
-    """Samples per second of that many processes at once, each with all the rows."""
-    arguments = (data, "--batch", BATCH, "--lr", pool.LR, "--epochs", epochs)
-    results = race([Contestant("sgd", *arguments) for _ in range(processes)])
-    return sum(r["samples"] * (epochs - 1) / sum(r["seconds"][1:]) for r in results)
+    )  # fmt: skip
 
 
 def kubeml(client: Client, *, epochs: int, parallelism: int, k: int) -> tuple[float, float]:

@@ -4,13 +4,12 @@ Scheduler, parameter server, Redis and S3 are those of a running stack that has 
 """
 
 import itertools
-import threading
-import time
 import uuid
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
 
-from brokers.rounds.answers import Leave, Wait, Work
+from brokers.rounds.answers import Leave, Wait
 from brokers.rounds.contribution import Contribution
 from brokers.rounds.participation import Participation
 from brokers.tensors.channel import TensorChannel
@@ -19,55 +18,46 @@ from kubeml.client.client import Client
 from kubeml.client.job import Job
 from kubeml.weights.layout import Layout, TensorSpec, pack_initial
 from scripts.benchmarks import pool
-from scripts.benchmarks.round_watch import RoundWatch
+from scripts.benchmarks.patience import wait_until
+from scripts.benchmarks.stamps import watched_merges
 
 #: All rounds of a size may take this long.
 WITHIN_S = 1800.0
 
 
-class Participant(threading.Thread):
-    """Takes slots of one job and hands them in untrained, until told to leave."""
+def take_part(client: Client, job_id: str, layout: Layout, stage: str) -> None:
+    """Take slots of one job and hand them in untrained, until told to leave.
 
-    def __init__(self, client: Client, job_id: str, layout: Layout, stage: str) -> None:
-        super().__init__(daemon=True)
-        self._client, self._layout, self._stage = client, layout, stage
-        self._store = Participation(client.redis, job_id)
-        self._channel = TensorChannel(client.redis)
-        self._token = new_id()
-        self._blob: bytearray | None = None
-
-    def run(self) -> None:
-        """The loop of ``kubeml.worker.participant``, without what makes it robust."""
-        ticket = new_id()
-        # As SEND would record it, however many the parameter server has sent out.
-        self._client.redis.zadd(self._store.key("d"), {ticket: 0})
-        gen = self._store.head()["gen"]
-        while True:
-            answer = self._store.take(gen, token=self._token, ticket=ticket, stage=self._stage)
-            if isinstance(answer, Leave):
-                return
-            if isinstance(answer, Wait):
-                self._store.wait_for_bell(answer.bell, block_ms=500)
-            else:
-                self._hand_in(gen, answer)
-
-    def _hand_in(self, gen: str, work: Work) -> None:
+    The loop of ``kubeml.worker.participant``, without what makes it robust.
+    """
+    store, channel = Participation(client.redis, job_id), TensorChannel(client.redis)
+    token, ticket = new_id(), new_id()
+    # As SEND would record it, however many the parameter server has sent out.
+    client.redis.zadd(store.key("d"), {ticket: 0})
+    gen = store.head()["gen"]
+    blob: bytearray | None = None
+    while True:
+        work = store.take(gen, token=token, ticket=ticket, stage=stage)
+        if isinstance(work, Leave):
+            return
+        if isinstance(work, Wait):
+            store.wait_for_bell(work.bell, block_ms=500)
+            continue
         if work.weights is None:
-            weights = bytearray(self._layout.weights_bytes)
-            blob = pack_initial(self._layout, weights, bytearray())
+            weights = pack_initial(layout, bytearray(layout.weights_bytes), bytearray())
         else:
-            blob = self._blob = self._channel.pull(work.weights, into=self._blob)
+            weights = blob = channel.pull(work.weights, into=blob)
         cid = new_id()
-        ref = self._channel.push(self._store.key("c", cid), blob, is_passing=True)
-        _, wait = self._store.contribute(
+        ref = channel.push(store.key("c", cid), weights, is_passing=True)
+        _, wait = store.contribute(
             gen, work.rid,
             Contribution(
-                cid=cid, token=self._token, slot=work.slot, worker=self.name, num_samples=1,
-                num_steps=1, attempt=work.attempt, tensors=ref.to_json(), layout=self._layout.hash,
+                cid=cid, token=token, slot=work.slot, worker=token, num_samples=1,
+                num_steps=1, attempt=work.attempt, tensors=ref.to_json(), layout=layout.hash,
             ),
         )  # fmt: skip
         if wait is not None:
-            self._client.dispatcher.hint(self._store.job_id)
+            client.dispatcher.hint(job_id)
 
 
 def seconds_per_round(
@@ -84,29 +74,28 @@ def seconds_per_round(
     """
     tensor = TensorSpec(name="part", shape=(num_bytes // 4,), dtype="float32", kind="param")
     layout = Layout((tensor,))
-    watches = []
-    with _initialised(client, layout, slots=slots, jobs=jobs) as started:
-        participants = []
-        for job in started:
-            watches.append(RoundWatch(client, job.id))
-            watches[-1].start()
-            participants += [Participant(client, job.id, layout, "train") for _ in range(slots)]
-        for participant in participants:
-            participant.start()
-        _wait(lambda: all(len(watch.rounds) > rounds for watch in watches))
-    found = []
-    for watch in watches:
-        merged = [times.merged_at for times in watch.stop()][: rounds + 1]
-        found += [later - earlier for earlier, later in itertools.pairwise(merged)]
-    for participant in participants:
-        participant.join()
-    return found
+    # The threads are waited for when the jobs have been stopped: they are told to leave then.
+    with ThreadPoolExecutor(jobs * slots) as threads:
+        with _initialised(client, layout, slots=slots, jobs=jobs) as started, ExitStack() as stack:
+            watched = [stack.enter_context(watched_merges(client, job.id)) for job in started]
+            parts = [
+                threads.submit(take_part, client, job.id, layout, "train")
+                for job in started for _ in range(slots)
+            ]  # fmt: skip
+            wait_until(
+                lambda: all(len(merges) > rounds for merges in watched), within_s=WITHIN_S
+            )  # fmt: skip
+        for part in parts:
+            part.result()
+    return [
+        later.merged_at - earlier.merged_at
+        for merges in watched
+        for earlier, later in itertools.pairwise(merges[: rounds + 1])
+    ]
 
 
 @contextmanager
-def _initialised(
-    client: Client, layout: Layout, *, slots: int, jobs: int
-) -> Iterator[Sequence[Job]]:
+def _initialised(client: Client, layout: Layout, *, slots: int, jobs: int) -> Iterator[list[Job]]:
     """Jobs in their first epoch of rounds; stopped afterwards."""
     started = [
         pool.submit(
@@ -116,18 +105,11 @@ def _initialised(
         for _ in range(jobs)
     ]  # fmt: skip
     for job in started:
-        Participant(client, job.id, layout, "init").run()
-        _wait(lambda job=job: Participation(client.redis, job.id).head().get("state") == "RUN")
+        take_part(client, job.id, layout, "init")
+        store = Participation(client.redis, job.id)
+        wait_until(lambda store=store: store.head().get("state") == "RUN", within_s=WITHIN_S)
     try:
         yield started
     finally:
         for job in started:
             pool.stop(job)
-
-
-def _wait(is_so: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + WITHIN_S
-    while not is_so():
-        if time.monotonic() > deadline:
-            raise TimeoutError(f"nothing within {WITHIN_S:.0f} s")
-        time.sleep(0.01)

@@ -1,13 +1,19 @@
-"""What the function ``timed`` notes: when its rounds begin and end, by a clock common to all."""
+"""When the rounds of a job begin, end and are merged, by a clock common to all processes.
+
+The function ``timed`` notes when its rounds begin and end. The state server announces changes of
+the job's keys (keyspace notifications), so that nothing is polled to learn when they are merged.
+"""
 
 import json
 import time
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from kubeml.client.client import Client
+from scripts.benchmarks.patience import wait_until
 
 #: (epoch, slot) to the times that its rounds began and ended, in order; seconds, monotonic.
 Stamps = Mapping[tuple[int, int], tuple[Sequence[float], Sequence[float]]]
@@ -29,19 +35,42 @@ def read(client: Client) -> Stamps:
     return {key: (sorted(begun), sorted(ended)) for key, (begun, ended) in times.items()}
 
 
-def first_batch(client: Client, *, within_s: float = 120.0) -> float:
-    """When the first batch of all began; waits for it.
+def first_batch(client: Client) -> float:
+    """When the first batch of all began; waits for it."""
+    wait_until(lambda: any(begun for begun, _ in read(client).values()), every_s=0.02)
+    return min(at for begun, _ in read(client).values() for at in begun)
 
-    Raises:
-        TimeoutError: It has not begun in time.
-    """
-    deadline = time.monotonic() + within_s
-    while time.monotonic() < deadline:
-        begun = [at for starts, _ in read(client).values() for at in starts]
-        if begun:
-            return min(begun)
-        time.sleep(0.02)
-    raise TimeoutError(f"no batch within {within_s:.0f} s")
+
+class Merge(NamedTuple):
+    """Of one round: when the last contribution was in, and when it was merged (monotonic)."""
+
+    pushed_at: float
+    merged_at: float
+
+
+@contextmanager
+def watched_merges(client: Client, job_id: str) -> Iterator[list[Merge]]:
+    """The merges of one job, which is submitted within; every stage of it shows as a round."""
+    merges: list[Merge] = []
+    pushed_at: list[float] = []
+
+    def note(message: dict[str, Any]) -> None:
+        now = time.monotonic()
+        if message["data"] == b"hset":
+            pushed_at[:] = [now]
+        elif message["data"] == b"del" and pushed_at:
+            merges.append(Merge(pushed_at.pop(), now))
+
+    # Hashes, and commands on any key.
+    client.redis.config_set("notify-keyspace-events", "Khg")
+    subscription = client.redis.pubsub()
+    subscription.psubscribe(**{f"__keyspace@*__:kml:{{{job_id}}}:c": note})
+    thread = subscription.run_in_thread(sleep_time=0.2, daemon=True)
+    try:
+        yield merges
+    finally:
+        thread.stop()
+        thread.join()
 
 
 def _folder(client: Client) -> Path:

@@ -6,9 +6,7 @@ import time
 
 from kubeml.client.client import Client
 from scripts.benchmarks import pool, stamps
-from scripts.benchmarks.digits import FULL_ROWS, load
-from scripts.benchmarks.measures import Series, Target
-from scripts.benchmarks.report import Report
+from scripts.benchmarks.report import publish, series, target
 
 COUNTED = (
     "from just before `Client.train()` to the moment a worker calls the user's `train` for the"
@@ -20,12 +18,11 @@ COUNTED = (
 )
 
 
-def run(options: argparse.Namespace) -> Report:
+def run(options: argparse.Namespace) -> None:
     """Submit, wait for the first batch, stop; in turns."""
-    digits = load(options.mnist, rows=10_000 if options.quick else FULL_ROWS)
     cached, fresh = [], []
     with pool.embedded_stack() as client:
-        pool.put_digits(client, digits)
+        digits = pool.put_digits(client, options, throughput=True)
         pool.put_function(client, "lenet", *pool.LENET)
         pool.train(client, "lenet", epochs=1, batch_size=64, parallelism=2)
         pool.put_function(client, "timed", *pool.TIMED)
@@ -35,13 +32,11 @@ def run(options: argparse.Namespace) -> Report:
             pool.put_function(client, "timed", *pool.TIMED, constants=f"TURN = {turn}\n")
             empty_cache(client)
             fresh.append(first_batch_s(client))
-    targets = [
-        Target(series=Series(name="cached", unit="s", values=cached), at_most=0.5),
-        Target(series=Series(name="not cached", unit="s", values=fresh), at_most=2.0),
-    ]
-    return Report(
-        name="start", counted=COUNTED, series=[target.series for target in targets],
-        targets=targets, facts={"data": digits.source, "job": "LeNet, batch 64, N=2, K=16"},
+    found = [series("cached", "s", cached), series("not cached", "s", fresh)]
+    publish(
+        options, COUNTED, found,
+        targets=[target(row, at_most=most) for row, most in zip(found, (0.5, 2.0), strict=True)],
+        facts={"data": digits.source, "job": "LeNet, batch 64, N=2, K=16"},
     )  # fmt: skip
 
 

@@ -85,7 +85,7 @@ def run(client: Client, options: argparse.Namespace, references: References) -> 
     try:
         jobs = play(client, plan, churn.act, until_ended=True)
     finally:
-        workers.close()
+        workers.retire()
     faults = []
     if not wait_for_all(client, jobs, within_s=60):
         faults.append("not all jobs ended in the time given to them")

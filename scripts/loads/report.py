@@ -9,8 +9,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from scripts.benchmarks.measures import Series, percentile
-from scripts.benchmarks.report import Draw, machine_facts, save_picture
+from scripts.benchmarks.report import Draw, Row, machine_facts, save_picture, series
 from scripts.loads.traces import Share
 from scripts.loads.verdicts import Outcome
 
@@ -67,7 +66,7 @@ class LoadReport:
     jobs: Sequence[Outcome]
     shares: Sequence[ShareRow] = ()
     judges_shares: bool = True
-    series: Sequence[Series] = ()
+    series: Sequence[Row] = ()
     facts: Mapping[str, str] = field(default_factory=dict)
     faults: Sequence[str] = ()
     draw: Draw
@@ -85,13 +84,13 @@ class LoadReport:
         ]  # fmt: skip
 
     @property
-    def waits(self) -> list[Series]:
+    def waits(self) -> list[Row]:
         """How long jobs waited."""
         traces = [job.trace for job in self.jobs if job.trace]
         first = [t.first_wait_s for t in traces]
         longest = [t.longest_wait_s for t in traces]
         named = {"submission to first slot": first, "longest time without a worker": longest}
-        return [Series(name=name, unit="s", values=v) for name, v in named.items() if v]
+        return [series(name, "s", v) for name, v in named.items() if v]
 
     def show(self, console: Console) -> None:
         """Print the tables."""
@@ -128,7 +127,7 @@ class LoadReport:
             "faults": self.all_faults,
             "jobs": [job.to_wire() for job in self.jobs],
             "shares": [row.to_wire() for row in self.shares],
-            "series": [s.to_wire() for s in (*self.waits, *self.series)],
+            "series": [*self.waits, *self.series],
         }
 
     def _jobs_table(self) -> Table:
@@ -171,6 +170,8 @@ class LoadReport:
             table.add_column(heading, justify="right")
         table.add_column("unit")
         for s in (*self.waits, *self.series):
-            values = (s.median, percentile(s.values, 95), s.high)
-            table.add_row(s.name, *(f"{v:.3g}" for v in values), str(len(s.values)), s.unit)
+            values = (s["median"], s["p95"], s["high"])
+            table.add_row(
+                s["name"], *(f"{v:.3g}" for v in values), str(len(s["values"])), s["unit"]
+            )
         return table

@@ -3,13 +3,14 @@
 import argparse
 
 from kubeml.client.client import Client
-from scripts.benchmarks.measures import Series
+from scripts.benchmarks import pool
 from scripts.benchmarks.paced import ROWS, SLOW_TIMES, SLOW_WORKER, STEP_S
+from scripts.benchmarks.report import series
 from scripts.benchmarks.workers import Workers
 from scripts.loads.pictures import draw_rounds
 from scripts.loads.report import LoadReport
 from scripts.loads.shapes import Shape, submit
-from scripts.loads.verdicts import References, Submitted, judge_all, rounds, wait_for_all
+from scripts.loads.verdicts import References, Submitted, judge_all, wait_for_all
 
 SLOTS, BATCH = 4, 6
 
@@ -46,15 +47,15 @@ def run(client: Client, options: argparse.Namespace, references: References) -> 
         jobs["one is slow"] = _train(client, epochs, hedge=False)
         jobs["one is slow, hedged"] = _train(client, epochs, hedge=True)
     finally:
-        workers.close()
+        workers.retire()
     walls = {
-        label: [round_.wall_s for round_ in rounds(client, submitted.job)]
+        label: [round_.wall_s for round_ in pool.rounds(client, submitted.job)]
         for label, submitted in jobs.items()
     }
     return LoadReport(
         name="straggler", counted=COUNTED,
         jobs=judge_all(client, list(jobs.values()), references),
-        series=[Series(name=f"round, {label}", unit="s", values=v) for label, v in walls.items()],
+        series=[series(f"round, {label}", "s", v) for label, v in walls.items()],
         facts={"job": f"{epochs} epochs of {ROUNDS} rounds"},
         draw=lambda figure: draw_rounds(figure, walls),
     )  # fmt: skip

@@ -10,7 +10,6 @@ from kubeml.client.client import Client
 from kubeml.client.job import Job
 from kubeml.jobs.spec import State
 from scripts.benchmarks import pool
-from scripts.benchmarks.ledgers import Round, rounds_of
 from scripts.benchmarks.patience import patiently
 from scripts.loads.shapes import Shape, submit
 from scripts.loads.traces import Trace, trace
@@ -112,12 +111,6 @@ def unended(client: Client, jobs: Sequence[Submitted]) -> list[Submitted]:
     ]
 
 
-def rounds(client: Client, job: Job) -> list[Round]:
-    """The rounds of a job's finished epochs."""
-    ledgers = [client.records.ledger(job.id, row.epoch) for row in job.history()]
-    return rounds_of([ledger for ledger in ledgers if ledger is not None])
-
-
 def judge_all(client: Client, jobs: Sequence[Submitted], references: References) -> list[Outcome]:
     """What became of each job."""
     return [patiently(lambda s=s: judge(client, s, references)) for s in jobs]
@@ -139,7 +132,7 @@ def judge(client: Client, submitted: Submitted, references: References) -> Outco
         bits = "other" if wrong else "same"
         if wrong:
             faults.append(f"epoch {wrong[0]}: other weights than those of the same job alone")
-    course = rounds(client, job)
+    course = pool.rounds(client, job)
     return Outcome(
         job_id=job.id, shape=shape.name, weight=submitted.weight, state=state, epochs=len(rows),
         elapsed_s=end.elapsed_s if end else 0.0, retries=sum(row.retries for row in rows),

@@ -3,7 +3,6 @@
 Reports the seconds of ``ray.init``, and those of each ``fit`` that follows it in the same cluster.
 """
 
-import argparse
 import os
 import tempfile
 import time
@@ -15,18 +14,11 @@ from ray.train import RunConfig, ScalingConfig
 from ray.train.torch import TorchTrainer, prepare_model
 
 from scripts.benchmarks.functions import network as net
-from scripts.benchmarks.race import get_ready, report
+from scripts.benchmarks.race import get_ready, given, report
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser()
-    parser.add_argument("data")
-    parser.add_argument("--batch", type=int, required=True)
-    parser.add_argument("--lr", type=float, required=True)
-    parser.add_argument("--epochs", type=int, required=True)
-    parser.add_argument("--world", type=int, required=True)
-    parser.add_argument("--fits", type=int, required=True)
-    options = parser.parse_args()
+    options = given()
     # It neither reports its use nor leaves a token in the home directory.
     os.environ |= {"RAY_USAGE_STATS_ENABLED": "0", "RAY_AUTH_MODE": "disabled"}
     fit_s = []

@@ -4,8 +4,8 @@ Reports the seconds that each epoch trained (from its first batch to its last), 
 it, and the seconds from the start to the end, evaluations included.
 """
 
-import argparse
 import time
+from types import SimpleNamespace
 
 import numpy as np
 import torch
@@ -15,7 +15,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from scripts.benchmarks.functions import network as net
 from scripts.benchmarks.functions.resnet import ResNet18
-from scripts.benchmarks.race import get_ready, report
+from scripts.benchmarks.race import get_ready, given, report
 
 NETWORKS = {"lenet": net.LeNet, "resnet18": ResNet18}
 
@@ -24,7 +24,11 @@ TEST_BATCH = 256
 
 
 def main() -> None:
-    options = parse()
+    # ``goal``, a test accuracy in percent to stop at, is for the CPU.
+    options = given(
+        network="lenet", device="cpu", backend="gloo", goal=None, seed=0, rank=0, world=1,
+        rendezvous="",
+    )  # fmt: skip
     torch.set_num_threads(1)
     torch.manual_seed(options.seed)
     with np.load(options.data, allow_pickle=False) as arrays:
@@ -62,24 +66,7 @@ def main() -> None:
     )  # fmt: skip
 
 
-def parse() -> argparse.Namespace:
-    parser = argparse.ArgumentParser()
-    parser.add_argument("data")
-    parser.add_argument("--batch", type=int, required=True)
-    parser.add_argument("--lr", type=float, required=True)
-    parser.add_argument("--epochs", type=int, required=True)
-    parser.add_argument("--goal", type=float, help="stop at this test accuracy (percent)")
-    parser.add_argument("--network", choices=NETWORKS, default="lenet")
-    parser.add_argument("--device", default="cpu", help="cpu, cuda or cuda:N; --goal is for cpu")
-    parser.add_argument("--backend", choices=("gloo", "nccl"), default="gloo")
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--rank", type=int, default=0)
-    parser.add_argument("--world", type=int, default=1)
-    parser.add_argument("--rendezvous", help="under DDP: a new file for all ranks")
-    return parser.parse_args()
-
-
-def rows_of(epoch: int, count: int, options: argparse.Namespace) -> np.ndarray:
+def rows_of(epoch: int, count: int, options: SimpleNamespace) -> np.ndarray:
     """This rank's rows of an epoch; as many for every rank."""
     order = np.random.default_rng([options.seed, epoch]).permutation(count)
     return order[options.rank :: options.world][: count // options.world]
@@ -87,7 +74,7 @@ def rows_of(epoch: int, count: int, options: argparse.Namespace) -> np.ndarray:
 
 @torch.no_grad()
 def evaluate(
-    network: nn.Module, test: tuple[np.ndarray, np.ndarray], options: argparse.Namespace
+    network: nn.Module, test: tuple[np.ndarray, np.ndarray], options: SimpleNamespace
 ) -> float:
     """Accuracy in percent on the test digits, which the ranks share."""
     # DDP's own forward would wait for the others' batches: of the last one there may be no peer.
