@@ -1,12 +1,9 @@
 """Servers of this run's own: free ports, empty directories, gone afterwards."""
 
-import contextlib
 import os
 import signal
-import subprocess
 import uuid
 from collections.abc import Iterator
-from pathlib import Path
 
 import hypothesis
 import pytest
@@ -21,7 +18,7 @@ from kubeml.stack.servers import (
     wait_for_s3,
     wait_for_valkey,
 )
-from tests.processes import start_server
+from tests.processes import running_server
 
 # How long an example takes says how busy the machine is, and nothing of the code.
 hypothesis.settings.register_profile(
@@ -66,12 +63,9 @@ def redis_url(
 ) -> Iterator[str]:
     """URL of a Valkey server of this run's own."""
     folder = tmp_path_factory.mktemp("valkey")
-    process = start_server(valkey_command(server_plan, folder), folder / "log")
-    try:
+    with running_server(valkey_command(server_plan, folder), folder / "log") as process:
         wait_for_valkey(base_settings, within_s=20, is_up=lambda: process.poll() is None)
         yield str(base_settings.state_url)
-    finally:
-        end(process)
 
 
 @pytest.fixture(scope="session")
@@ -86,12 +80,9 @@ def s3_settings(
     command = s3_command(server_plan, folder)
     # It serves hundreds of tests: within a stack's limit it took twice the CPU time.
     env = s3_environment() | {"GOMEMLIMIT": "1GiB"}
-    process = start_server(command, folder / "log", env=env)
-    try:
+    with running_server(command, folder / "log", env=env) as process:
         wait_for_s3(base_settings, within_s=30, is_up=lambda: process.poll() is None)
         yield base_settings
-    finally:
-        end(process)
 
 
 @pytest.fixture(scope="session")
@@ -104,22 +95,3 @@ def objects(s3_settings: Settings) -> ObjectStore:
 def job_id() -> str:
     """An id that no other test uses."""
     return f"test-{uuid.uuid4().hex[:12]}"
-
-
-@pytest.fixture
-def functions_folder() -> Path:
-    """Where the user functions of the tests are."""
-    return Path(__file__).parent / "functions"
-
-
-def end(process: subprocess.Popen[bytes]) -> None:
-    """End a server and everything it started."""
-    process.terminate()
-    with contextlib.suppress(subprocess.TimeoutExpired):
-        # The S3 server leaves sockets behind in /tmp if it is killed.
-        process.wait(10)
-    try:
-        os.killpg(process.pid, signal.SIGKILL)
-    except ProcessLookupError:
-        return
-    process.wait(10)

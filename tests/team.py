@@ -20,11 +20,10 @@ from brokers.settings import Secret, Settings
 from brokers.state.connections import broker_client, state_client
 from kubeml.stack.servers import ServerPlan, s3_command, s3_environment
 from tests.cli import Ran
-from tests.conftest import end
 from tests.eventually import eventually
 from tests.faults.tcp_proxy import TcpProxy
 from tests.manifests import ROOT
-from tests.processes import start_server
+from tests.processes import end, start_server
 
 #: Whose blocks are run.
 DOCUMENTS = [ROOT / "docs" / "how-to" / name for name in ("team.md", "back-up.md")]

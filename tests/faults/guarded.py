@@ -19,9 +19,8 @@ from kubeml.stack.servers import (
     s3_environment,
     valkey_command,
 )
-from tests.conftest import end
 from tests.eventually import eventually
-from tests.processes import start_server
+from tests.processes import running_server
 
 
 @dataclass
@@ -81,16 +80,12 @@ def guarded_servers(folder: Path, *, address: str = "127.0.0.1") -> Iterator[Gua
     shutil.copy(folder / "access" / "s3-identities.json", folder / "s3" / "identities.json")
     base = Settings(home=folder / "home", s3_endpoint_url=s3_url, log_level="DEBUG")
     pool = Guarded(folder, plan, base)
-    processes = [
-        start_server(command, folder / "valkey" / "log"),
-        start_server(s3, folder / "s3" / "log", env=s3_environment()),
-    ]
-    try:
+    with (
+        running_server(command, folder / "valkey" / "log"),
+        running_server(s3, folder / "s3" / "log", env=s3_environment()),
+    ):
         eventually(lambda: _answers(pool), within_s=30, what="servers")
         yield pool
-    finally:
-        for process in processes:
-            end(process)
 
 
 def _answers(pool: Guarded) -> bool:

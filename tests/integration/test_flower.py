@@ -21,9 +21,9 @@ from brokers.settings import Settings, child_environment
 from kubeml.stack.servers import free_ports
 from tests.cli import Cli
 from tests.cluster import Cluster
-from tests.conftest import end
 from tests.eventually import eventually
 from tests.integration.conftest import Submit
+from tests.processes import end
 
 PASSWORD = "somebody:a-long-password"
 

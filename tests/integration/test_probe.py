@@ -16,9 +16,8 @@ from kubeml.ops.probe import Unwell, check_alive
 from kubeml.stack.servers import ServerPlan, valkey_command, wait_for_valkey
 from tests.cli import Cli, Ran
 from tests.cluster import Cluster
-from tests.conftest import end
 from tests.eventually import eventually
-from tests.processes import start_server
+from tests.processes import end, start_server
 
 ROLES = ("ps", "control", "worker")
 

@@ -18,11 +18,10 @@ import pytest
 from brokers.settings import Settings
 from kubeml.stack.servers import free_ports
 from tests.cluster import on_database
-from tests.conftest import end
 from tests.eventually import eventually
 from tests.integration.conftest import wait_for_round
 from tests.measured_pool import MeasuredPool, put_functions, running_pool
-from tests.processes import start_server
+from tests.processes import end, start_server
 
 pytestmark = [
     pytest.mark.full,

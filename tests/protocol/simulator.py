@@ -61,19 +61,16 @@ def simulate(
 def own_server() -> Iterator[Redis]:
     """A state server of this process's own."""
     from kubeml.stack.servers import ServerPlan, valkey_command, wait_for_valkey
-    from tests.conftest import end
-    from tests.processes import start_server
+    from tests.processes import running_server
 
     with tempfile.TemporaryDirectory() as folder:
         plan = ServerPlan.make()
         settings = plan.settings(Settings(home=Path(folder)))
-        process = start_server(valkey_command(plan, Path(folder)), Path(folder) / "log")
-        try:
+        command = valkey_command(plan, Path(folder))
+        with running_server(command, Path(folder) / "log") as process:
             wait_for_valkey(settings, within_s=20, is_up=lambda: process.poll() is None)
             with Redis.from_url(str(settings.state_url)) as client:
                 yield client
-        finally:
-            end(process)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

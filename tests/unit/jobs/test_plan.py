@@ -49,13 +49,17 @@ def test_every_row_is_in_exactly_one_round_and_slot(**values: object) -> None:
     assert sorted(rows) == list(range(plan.num_rows))
 
 
-@settings(deadline=None, max_examples=100)
-@given(
+#: Epochs that are divided in all ways, also among more slots than there are rows.
+any_division = given(
     num_rows=st.integers(1, 300),
     num_slots=st.integers(1, 9),
     k=st.sampled_from([-1, 1, 3]),
     batch_size=st.integers(1, 40),
 )
+
+
+@settings(deadline=None, max_examples=100)
+@any_division
 def test_rows_before_a_round_are_those_of_the_rounds_before(
     num_rows: int, num_slots: int, k: int, batch_size: int
 ) -> None:
@@ -69,12 +73,7 @@ def test_rows_before_a_round_are_those_of_the_rounds_before(
 
 
 @settings(deadline=None, max_examples=100)
-@given(
-    num_rows=st.integers(1, 300),
-    num_slots=st.integers(1, 9),
-    k=st.sampled_from([-1, 1, 3]),
-    batch_size=st.integers(1, 40),
-)
+@any_division
 def test_slots_with_rows_are_the_first_ones_and_only_the_last_round_is_short(
     num_rows: int, num_slots: int, k: int, batch_size: int
 ) -> None:
