@@ -4,10 +4,8 @@ Exit code 1 if something grows, or if something is left that will never go away.
 """
 
 import argparse
-import os
 import statistics
 import sys
-import tempfile
 import threading
 import time
 from collections import defaultdict
@@ -23,6 +21,7 @@ from kubeml.client.client import Client
 from kubeml.errors import KubemlError
 from kubeml.ops.chaos.run import ROLES, ChaosPlan, run_chaos
 from kubeml.stack import stack
+from scripts.benchmarks.pool import embedded_stack
 
 ROOT = Path(__file__).resolve().parent.parent
 SAMPLE_EVERY_S = 5.0
@@ -153,23 +152,13 @@ def main() -> int:
     parser.add_argument("--minutes", type=float, default=10.0)
     parser.add_argument("--every", type=float, default=10.0, help="seconds between kills")
     options = parser.parse_args()
-    for name in list(os.environ):
-        if name.startswith(("KUBEML_", "AWS_")):
-            del os.environ[name]
-    with tempfile.TemporaryDirectory(prefix="kubeml-soak-") as folder:
-        home = Path(folder)
-        os.environ["KUBEML_HOME"] = folder
-        stack.up(Settings.load({"home": home}), workers=2)
-        try:
-            return soak(Settings.load({"home": home}), options)
-        finally:
-            stack.down(Settings.load({"home": home}))
+    with embedded_stack(workers=2) as client:
+        put_work(client)
+        return soak(client.settings, options)
 
 
 def soak(settings: Settings, options: argparse.Namespace) -> int:
     """Train under chaos, then look at what has grown and what is left."""
-    with Client(settings) as client:
-        put_work(client)
     watch = Watch(settings)
     watch.start()
     plan = ChaosPlan(
