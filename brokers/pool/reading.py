@@ -15,10 +15,11 @@ from brokers.pool.node import Node
 from brokers.pool.presence import alive_nodes
 from brokers.pool.request import Request, awaited_among
 from brokers.rounds.events import Event
+from brokers.rounds.head import Head
 from brokers.rounds.index import live_jobs
 from brokers.rounds.store import RoundStore
 from brokers.state.error_mapping import redis_errors
-from brokers.wire import as_fields, as_text
+from brokers.wire import as_text
 
 if TYPE_CHECKING:
     from redis import Redis
@@ -41,7 +42,7 @@ class JobReading:
 
     Attributes:
         id: Job id.
-        head: Field to value, as text; empty if there is no head.
+        head: The head; false if there is none.
         leases: Slot to its record, as in ``lua/_prelude.lua``.
         contributions: Slot to what it handed in for the round under way.
         participants: Token to when it was last seen, server ms.
@@ -52,7 +53,7 @@ class JobReading:
     """
 
     id: str
-    head: Mapping[str, str]
+    head: Head
     leases: Mapping[int, Record] = field(default_factory=dict)
     contributions: Mapping[int, Record] = field(default_factory=dict)
     participants: Mapping[str, float] = field(default_factory=dict)
@@ -64,20 +65,12 @@ class JobReading:
     @property
     def state(self) -> str:
         """The job's state; "" if there is no head."""
-        return self.head.get("state", "")
+        return self.head.state
 
     @property
     def device(self) -> str:
-        """Which workers it is for: ``cpu`` or ``gpu``."""
-        return self.head.get("device", "")
-
-    def number(self, name: str) -> int:
-        """A field of the head as a whole number; 0 if it is missing."""
-        return int(self.ms(name))
-
-    def ms(self, name: str) -> float:
-        """A field of the head that is a time of the server's, ms; 0 if it is missing."""
-        return float(self.head.get(name) or 0)
+        """Which workers it is for: ``cpu`` or ``gpu``; "" if there is no head."""
+        return self.head.device if self.head else ""
 
     @property
     def num_samples(self) -> int:
@@ -86,7 +79,7 @@ class JobReading:
 
     def live_tokens(self, now_ms: float) -> list[str]:
         """Tokens of the participants that were seen within a lease."""
-        oldest = now_ms - self.number("lease_ms")
+        oldest = now_ms - self.head.lease_ms
         return [token for token, seen in self.participants.items() if seen >= oldest]
 
 
@@ -137,14 +130,15 @@ def read_pool(
             pipe.xrevrange(store.key("ev"), count=_NUM_EVENTS)
         clock, requests, *answers = pipe.execute()
         each = [answers[first : first + 6] for first in range(0, len(answers), 6)]
-        ledgers = _last_rounds(state, stores, [as_fields(answer[0]) for answer in each])
+        heads = [Head.from_fields(answer[0]) for answer in each]
+        ledgers = _last_rounds(state, stores, heads)
     now_ms = clock[0] * 1000 + clock[1] / 1000
     return PoolReading(
         now_ms=now_ms,
         nodes=nodes,
         jobs=[
-            _job(store.job_id, answer, ledger)
-            for store, answer, ledger in zip(stores, each, ledgers, strict=True)
+            _job(store.job_id, head, answer[1:], ledger)
+            for store, head, answer, ledger in zip(stores, heads, each, ledgers, strict=True)
         ],
         queues=queue_lengths(broker, where=broker_where) if broker is not None else {},
         requests=awaited_among(requests, now_ms / 1000),
@@ -152,12 +146,12 @@ def read_pool(
 
 
 def _last_rounds(
-    state: "Redis", stores: Sequence[RoundStore], heads: Sequence[Mapping[str, str]]
+    state: "Redis", stores: Sequence[RoundStore], heads: Sequence[Head]
 ) -> list[list[bytes | None]]:
     """What each job's last merged round is in its ledger, and the round's timing."""
     pipe = state.pipeline(transaction=False)
     for store, head in zip(stores, heads, strict=True):
-        last = int(head.get("round") or 0) - 1
+        last = head.round - 1
         pipe.hmget(store.key("g"), [str(last), f"t{last}"])
     ledgers: list[list[bytes | None]] = pipe.execute()
     return ledgers
@@ -172,12 +166,14 @@ def queue_lengths(broker: "Redis", *, where: str) -> dict[str, int]:
         return dict(zip(QUEUES, map(int, pipe.execute()), strict=True))
 
 
-def _job(job_id: str, answer: Sequence[Any], ledger: Sequence[bytes | None]) -> JobReading:
-    head, leases, contributions, participants, tickets, events = answer
+def _job(
+    job_id: str, head: Head, answer: Sequence[Any], ledger: Sequence[bytes | None]
+) -> JobReading:
+    leases, contributions, participants, tickets, events = answer
     merged, timing = (None if text is None else json.loads(as_text(text)) for text in ledger)
     return JobReading(
         id=job_id,
-        head=as_fields(head),
+        head=head,
         leases=_records(leases),
         contributions=_records(contributions),
         participants={as_text(token): at for token, at in participants},

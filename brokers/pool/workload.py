@@ -1,7 +1,7 @@
 """What a pool has to do and who is there for it, read in two round trips; one while it is idle."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -10,6 +10,7 @@ from brokers.pool.inference_requests import REQUESTS_KEY
 from brokers.pool.node import Node, alive_among, server_time, silent_among
 from brokers.pool.presence import NODES_KEY
 from brokers.pool.request import Request, awaited_among
+from brokers.rounds.head import Head
 from brokers.rounds.index import JOBS_KEY
 from brokers.state.error_mapping import redis_errors
 from brokers.wire import as_text
@@ -17,7 +18,8 @@ from brokers.wire import as_text
 if TYPE_CHECKING:
     from redis import Redis
 
-_HEAD = (
+#: What of a job's head is read.
+_FIELDS = Head.names(
     "state", "device", "want", "slots", "stop", "lease_ms", "max_workers", "weight", "allot",
     "credit", "lean", "books_at", "books_used_ms", "used_at", "used_ms",
 )  # fmt: skip
@@ -96,7 +98,7 @@ def read_workload(client: "Redis", *, where: str = "the state server") -> Worklo
         ids = sorted(as_text(member) for member in members)
         for job_id in ids:
             prefix = f"kml:{{{job_id}}}"
-            pipe.hmget(f"{prefix}:h", _HEAD)
+            pipe.hmget(f"{prefix}:h", _FIELDS)
             pipe.hlen(f"{prefix}:c")
             pipe.zrange(f"{prefix}:p", 0, -1, withscores=True)
             pipe.zcard(f"{prefix}:d")
@@ -150,29 +152,21 @@ def _worker(record: bytes) -> str:
 
 def _live_job(job_id: str, answers: Sequence[Any], now_ms: float) -> LiveJob:
     fields, contributed, seen, tickets = answers
-    head = {name: as_text(value) for name, value in zip(_HEAD, fields, strict=True) if value}
-    oldest = now_ms - _whole(head, "lease_ms")
-    used_ms = _whole(head, "used_ms")
-    if head.get("used_at"):
-        used_ms += len(seen) * max(0, int(now_ms) - _whole(head, "used_at"))
+    head = Head.from_fields(dict(zip(_FIELDS, fields, strict=True)))
+    oldest = now_ms - head.lease_ms
+    used_ms = head.used_ms
+    if head.used_at is not None:
+        used_ms += len(seen) * max(0, int(now_ms) - int(head.used_at))
     return LiveJob(
-        id=job_id, state=head.get("state", ""), device=head.get("device", "cpu"),
-        want=_whole(head, "want"), slots=_whole(head, "slots"), contributed=int(contributed),
+        id=job_id, state=head.state, device=head.device,
+        want=head.want, slots=head.slots, contributed=int(contributed),
         num_live=sum(1 for _, at in seen if at >= oldest), tickets=int(tickets),
         # 0, as a head that knows no cap may say it, is none.
-        max_workers=_whole(head, "max_workers") or None, is_stopping=head.get("stop") == "1",
-        weight=_whole(head, "weight") or 1,
-        allot=_whole(head, "allot") if head.get("allot") else None,
-        credit_ms=float(_whole(head, "credit")), lean=_whole(head, "lean"),
+        max_workers=head.max_workers or None, is_stopping=head.stop,
+        weight=head.weight or 1,
+        allot=head.allot,
+        credit_ms=float(head.credit), lean=head.lean,
         used_ms=used_ms,
-        unbooked_ms=now_ms - _whole(head, "books_at") if head.get("books_at") else 0.0,
-        unbooked_used_ms=used_ms - _whole(head, "books_used_ms"),
+        unbooked_ms=0.0 if head.books_at is None else now_ms - head.books_at,
+        unbooked_used_ms=used_ms - head.books_used_ms,
     )  # fmt: skip
-
-
-def _whole(head: Mapping[str, str], field: str) -> int:
-    """A field as a whole number; 0 if it is missing, or nobody can read it."""
-    try:
-        return int(float(head.get(field) or 0))
-    except (ValueError, OverflowError):
-        return 0

@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Self
 
+from brokers.rounds.head import Head
 from brokers.tensors.reference import TensorRef
 from brokers.wire import as_text
 
@@ -14,7 +15,7 @@ class Snapshot:
     """A job's head and contributions at one moment.
 
     Attributes:
-        head: Field to value, as text; empty if there is no head.
+        head: The head; false if there is none.
         contributions: Slot to the contribution's JSON text.
         num_live: Participants seen within a lease.
         tickets: Unanswered dispatches, with the server time (ms) each was sent.
@@ -24,7 +25,7 @@ class Snapshot:
         blobs: Key to the bytes of contributions that were read along with it, unchecked.
     """
 
-    head: Mapping[str, str]
+    head: Head
     contributions: Mapping[int, str]
     num_live: int
     tickets: Mapping[str, float]
@@ -33,53 +34,45 @@ class Snapshot:
     now_ms: float
     blobs: Mapping[str, bytes] = field(default_factory=dict, repr=False)
 
-    def number(self, field: str) -> int:
-        """A field of the head as a whole number; 0 if it is missing."""
-        return int(float(self.head.get(field) or 0))
-
     @property
     def state(self) -> str:
         """The job's state; "" if there is no head."""
-        return self.head.get("state", "")
+        return self.head.state
 
     @property
     def gen(self) -> str:
         """The job's generation."""
-        return self.head.get("gen", "")
+        return self.head.gen
 
     @property
     def rid(self) -> str:
         """The round's uuid."""
-        return self.head.get("rid", "")
+        return self.head.rid
 
     @property
     def is_complete(self) -> bool:
         """Whether every slot of the round has contributed."""
-        return len(self.contributions) >= self.number("want") > 0
+        return len(self.contributions) >= self.head.want > 0
 
     @property
     def weights(self) -> TensorRef | None:
         """The last merged weights."""
-        return self._ref("w")
+        return _reference(self.head.weights)
 
     @property
     def outer_state(self) -> TensorRef | None:
         """The outer optimizer's state that goes with them."""
-        return self._ref("m")
-
-    def _ref(self, field: str) -> TensorRef | None:
-        text = self.head.get(field)
-        return TensorRef.from_json(text) if text else None
+        return _reference(self.head.outer_state)
 
     @classmethod
     def from_answer(cls, answer: Sequence[Any], chunks: Mapping[str, bytes | None]) -> Self:
         """Read what LOOK answers, and what was read along with it."""
-        clock, head, contributions, seen, tickets, optimizer, local = answer
-        fields = {as_text(key): as_text(value) for key, value in _pairs(head)}
+        clock, fields, contributions, seen, tickets, optimizer, local = answer
+        head = Head.from_fields(dict(_pairs(fields)))
         now_ms = float(clock)
-        oldest = now_ms - float(fields.get("lease_ms") or 0)
+        oldest = now_ms - head.lease_ms
         return cls(
-            head=fields,
+            head=head,
             contributions=_by_slot(contributions),
             num_live=sum(1 for _, at in _pairs(seen) if float(at) >= oldest),
             tickets={as_text(ticket): float(at) for ticket, at in _pairs(tickets)},
@@ -88,6 +81,10 @@ class Snapshot:
             now_ms=now_ms,
             blobs={key: blob for key, blob in chunks.items() if blob is not None},
         )
+
+
+def _reference(text: str) -> TensorRef | None:
+    return TensorRef.from_json(text) if text else None
 
 
 def _by_slot(flat: Sequence[bytes]) -> dict[int, str]:

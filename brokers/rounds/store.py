@@ -11,12 +11,13 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from brokers.rounds.head import Head
 from brokers.rounds.index import ENDED_KEY, ENDED_TTL_S, JOBS_KEY
 from brokers.rounds.snapshot import Ledger, Snapshot
 from brokers.state.batch import Batch
 from brokers.state.error_mapping import redis_errors
 from brokers.state.scripts import as_texts, command, run_together
-from brokers.wire import as_fields, as_text, to_bytes
+from brokers.wire import as_text, to_bytes
 
 if TYPE_CHECKING:
     from redis import Redis
@@ -134,11 +135,11 @@ class RoundStore:
 
     # -- reads -------------------------------------------------------------------------------
 
-    def head(self) -> dict[str, str]:
-        """The job's head; empty if there is none."""
+    def head(self) -> Head:
+        """The job's head; false if there is none."""
         with redis_errors(self._where):
             raw: Mapping[bytes, bytes] = self._client.hgetall(self._keys[0])  # type: ignore[assignment]
-        return as_fields(raw)
+        return Head.from_fields(raw)
 
     def snapshot(self, *, first: Batch | None = None, chunks: Sequence[str] = ()) -> Snapshot:
         """Head, contributions, participants and tickets, read together.

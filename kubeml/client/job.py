@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from brokers.pool.workload import LiveJob
 from brokers.rounds.events import Event, LogLine
+from brokers.rounds.head import Head
 from brokers.rounds.snapshot import Snapshot
 from brokers.rounds.store import RoundStore
 from brokers.rounds.streams import JobStreams
@@ -76,7 +77,7 @@ class Job:
             end = self._records.end(self.id)
         if end is not None:
             return ended_status(self.spec, end, self._records.last_row(self.id, end.epoch))
-        epoch = snap.number("epoch")
+        epoch = snap.head.epoch
         waiting = len(snap.tickets)
         pending = self._why_pending(snap, pool)
         return JobStatus(
@@ -85,15 +86,15 @@ class Job:
             reason=pending or _why_waiting(snap.head, waiting, snap.num_live),
             spec=self.spec,
             epoch=epoch,
-            round=snap.number("round"),
-            rounds=snap.number("rounds"),
-            version=snap.number("ver"),
-            parallelism=snap.number("slots"),
+            round=snap.head.round,
+            rounds=snap.head.rounds,
+            version=snap.head.version,
+            parallelism=snap.head.slots,
             num_workers=snap.num_live,
             waiting=waiting,
-            floor=snap.number("floor"),
-            ceiling=snap.number("ceiling"),
-            max_workers=snap.number("max_workers"),
+            floor=snap.head.floor,
+            ceiling=snap.head.ceiling,
+            max_workers=snap.head.max_workers,
             last=self._records.last_row(self.id, epoch),
             is_pending=bool(pending),
         )
@@ -236,7 +237,7 @@ class Job:
         answer = "GONE"
         while answer == "GONE":  # rebuilt between the two calls: ask the new generation
             head = self._store.head()
-            answer = self._store.stop(head["gen"]) if head else "FINAL"
+            answer = self._store.stop(head.gen) if head else "FINAL"
         if answer == "FINAL":
             _ = self.spec
             ended = self._records.end(self.id)
@@ -317,9 +318,9 @@ class Job:
 
     def _why_pending(self, snap: Snapshot, pool: Callable[[], Staffing] | None) -> str:
         job = LiveJob(
-            id=self.id, state=snap.state, device=snap.head.get("device", "cpu"),
-            want=snap.number("want"), contributed=len(snap.contributions), num_live=snap.num_live,
-            is_stopping=snap.head.get("stop") == "1",
+            id=self.id, state=snap.state, device=snap.head.device,
+            want=snap.head.want, contributed=len(snap.contributions), num_live=snap.num_live,
+            is_stopping=snap.head.stop,
         )  # fmt: skip
         return why_pending(job, pool or partial(read_staffing, self._client))
 
@@ -348,11 +349,11 @@ class Job:
                 return
 
 
-def _why_waiting(head: dict[str, str] | Any, waiting: int, num_live: int) -> str:
-    if head.get("reason"):
-        return str(head["reason"])
-    if head.get("stop") == "1":
+def _why_waiting(head: Head, waiting: int, num_live: int) -> str:
+    if head.reason:
+        return head.reason
+    if head.stop:
         return "stopping"
     if waiting and not num_live:
-        return f"waiting for a free {head.get('device', 'cpu')} worker"
+        return f"waiting for a free {head.device} worker"
     return ""

@@ -65,7 +65,7 @@ def _require_running(client: "Client", store: RoundStore) -> None:
     end = client.records.end(store.job_id)
     if end is not None:
         raise Conflict(what=f"job {store.job_id} has ended already: {end.state}")
-    if head and State(head["state"]).is_final:
+    if head and State(head.state).is_final:
         raise Conflict(
             what=f"job {store.job_id} is just ending",
             hint=f"see kubeml task show --id {store.job_id}",
@@ -78,8 +78,6 @@ def _tell(client: "Client", store: RoundStore, scale: Scale) -> None:
         head = store.head()
         if not head:
             return  # lost: who rebuilds it reads the scale
-        answer = store.scale(
-            head["gen"], scale.number, scale.floor, scale.ceiling, scale.max_workers
-        )
+        answer = store.scale(head.gen, scale.number, scale.floor, scale.ceiling, scale.max_workers)
     if answer == "FINAL":
         _require_running(client, store)

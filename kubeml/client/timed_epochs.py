@@ -56,13 +56,13 @@ def _under_way(store: RoundStore) -> dict[str, Any] | None:
     """What the epoch that was planned last has merged so far, in the form of its ledger."""
     head, live = store.head(), store.ledger()
     after = store.head()
-    if not live.merged or any(head.get(key) != after.get(key) for key in ("gen", "epoch")):
+    if not head or not live.merged or (head.gen, head.epoch) != (after.gen, after.epoch):
         return None
     return {
-        "epoch": int(head["epoch"]),
-        "gen": int(head["gen"]),
-        "parallelism": int(head["slots"]),
+        "epoch": head.epoch,
+        "gen": int(head.gen),
+        "parallelism": head.slots,
         "rounds": {str(index): json.loads(text) for index, text in live.merged.items()},
         "timings": {str(index): json.loads(text) for index, text in live.timings.items()},
-        "planning_ms": int(float(head.get("planning_ms") or 0)),
+        "planning_ms": head.planning_ms,
     }

@@ -6,9 +6,11 @@ participants and parameter servers of the old generation are answered GONE.
 """
 
 import logging
-from typing import TYPE_CHECKING, Any
+from dataclasses import replace
+from typing import TYPE_CHECKING
 
 from brokers.objects.store import ObjectStore
+from brokers.rounds.head import Head
 from brokers.rounds.store import RoundStore
 from brokers.rounds.streams import JobStreams
 from brokers.settings import Settings
@@ -41,9 +43,8 @@ class Generations:
     def begin(self, spec: JobSpec) -> None:
         """Build the first generation of a job that was just recorded."""
         self._records.next_generation(spec.id, why="submitted")
-        self._store(spec.id).init(
-            1, birth=new_id(), fields=self._fields(spec, Scale.of(spec), life=0)
-        )
+        head = self._head(spec, Scale.of(spec), life=0)
+        self._store(spec.id).init(1, birth=new_id(), fields=head.to_fields())
 
     def rebuild(self, job_id: str, *, why: str, seen: str = "") -> bool:
         """Build the next generation from the last checkpoint, if this process wins the claim.
@@ -68,9 +69,8 @@ class Generations:
         if number is None:
             return False
         checkpoint = self._checkpoints.latest(job_id)
-        fields = self._fields(spec, self._records.scale(spec), life=life)
-        if checkpoint is not None:
-            fields |= self._restored(checkpoint)
+        head = self._head(spec, self._records.scale(spec), life=life)
+        fields = self._restored(head, checkpoint) if checkpoint else head.to_fields()
         built = self._store(job_id).init(number, birth=new_id(), fields=fields, seen=seen)
         if built:
             epoch = checkpoint.epoch if checkpoint else 0
@@ -83,49 +83,49 @@ class Generations:
     def _store(self, job_id: str) -> RoundStore:
         return RoundStore(self._client, job_id)
 
-    def _fields(self, spec: JobSpec, scale: Scale, *, life: int) -> dict[str, Any]:
-        return {
-            "life": life,
-            "state": State.INIT,
-            "rid": new_id(),
-            "epoch": 0,
-            "round": 0,
-            "rounds": 1,
-            "ver": 0,
-            "w": "",
-            "slots": 1,
-            "want": 1,
-            "lease_ms": int(self._settings.lease_s * 1000),
-            "max_errors": spec.max_errors,
-            "max_lost": MAX_LOST,
-            "device": spec.device,
-            "overlap": int(spec.overlap),
-            "layout": "",
-            "scale": scale.number,
-            "floor": scale.floor,
-            "ceiling": scale.ceiling,
-            "max_workers": scale.max_workers,
-            "weight": spec.priority,
+    def _head(self, spec: JobSpec, scale: Scale, *, life: int) -> Head:
+        """The head of a job whose weights are to be initialised: by one worker, in one round."""
+        return Head(
+            life=life,
+            state=State.INIT,
+            rid=new_id(),
+            rounds=1,
+            slots=1,
+            want=1,
+            lease_ms=int(self._settings.lease_s * 1000),
+            max_errors=spec.max_errors,
+            max_lost=MAX_LOST,
+            device=spec.device,
+            overlap=spec.overlap,
+            scale=scale.number,
+            floor=scale.floor,
+            ceiling=scale.ceiling,
+            max_workers=scale.max_workers,
+            weight=spec.priority,
             # A copy would begin without what `local` keeps in the other process.
-            "hedge": int(spec.hedge and spec.optimizer_state != "local"),
-        }
+            hedge=spec.hedge and spec.optimizer_state != "local",
+        )
 
-    def _restored(self, checkpoint: Checkpoint) -> dict[str, Any]:
+    def _restored(self, head: Head, checkpoint: Checkpoint) -> dict[str, str]:
+        """The fields of a head that goes on after a checkpoint, with its optimizer states."""
         store = self._store(checkpoint.job_id)
         blob = self._checkpoints.tensors(checkpoint.weights)
         weights = self._channel.push(store.key("w", new_id()), blob)
-        fields: dict[str, Any] = {
+        outer = ""
+        if checkpoint.outer_state:
+            momentum = self._checkpoints.blob(checkpoint.outer_state)
+            outer = self._channel.push(store.key("w", new_id()), momentum).to_json()
+        fields = replace(
+            head,
             # As if its epoch had just been trained: that may have been the last one, or have
             # reached the goal. Its history row is there: it is written before the checkpoint.
-            "state": State.END if checkpoint.epoch else State.PLAN,
-            "epoch": checkpoint.epoch,
-            "ver": checkpoint.version,
-            "w": weights.to_json(),
-            "layout": checkpoint.layout.hash,
-        }
-        if checkpoint.outer_state:
-            outer = self._checkpoints.blob(checkpoint.outer_state)
-            fields["m"] = self._channel.push(store.key("w", new_id()), outer).to_json()
+            state=State.END if checkpoint.epoch else State.PLAN,
+            epoch=checkpoint.epoch,
+            version=checkpoint.version,
+            weights=weights.to_json(),
+            outer_state=outer,
+            layout=checkpoint.layout.hash,
+        ).to_fields()
         for slot, stored in checkpoint.optimizer.items():
             state = self._checkpoints.blob(stored)
             fields[f"o:{slot}"] = self._channel.push(store.key("o", new_id()), state).to_json()

@@ -69,18 +69,18 @@ class JobBook:
 
     def look(self, snap: Snapshot, now: float, read_failed: ReadFailed) -> None:
         """Note how the job stands; attempts that failed since the last look are counted."""
-        self.seen_at, self.owner = now, snap.head.get("owner", "")
-        self.state, self.epoch = snap.state, snap.number("epoch")
-        self.round, self.rounds = snap.number("round"), snap.number("rounds")
+        self.seen_at, self.owner = now, snap.head.owner
+        self.state, self.epoch = snap.state, snap.head.epoch
+        self.round, self.rounds = snap.head.round, snap.head.rounds
         # A head that was rebuilt has one slot until the scheduler plans its epoch.
         if self.state in {State.RUN, State.VAL}:
-            slots = snap.number("slots")
+            slots = snap.head.slots
             if self.slots and slots != self.slots:
                 self.resizes["up" if slots > self.slots else "down"] += 1
             self.slots = slots
         if self._epoch_of_failures != (snap.gen, self.epoch):
             self._epoch_of_failures, self._num_failures = (snap.gen, self.epoch), 0
-        number = snap.number("failed")
+        number = snap.head.failed
         if number > self._num_failures:
             texts = read_failed(self._num_failures + 1, number)
             self.retries.update(map(_reason, texts))
@@ -143,7 +143,7 @@ class JobBooks:
             for phase in MEASURED
         } | {"merge": merge_s}
         # Both by the state server's clock, which may have been set back meanwhile.
-        opened_ms = float(snap.head.get("opened") or 0)
+        opened_ms = snap.head.opened
         if 0 < opened_ms <= snap.now_ms:
             total_s = (snap.now_ms - opened_ms) / 1000 + merge_s
             self.round_seconds.observe(total_s)

@@ -69,9 +69,9 @@ def view_pool(
 
 def _live_job(job: JobReading, now_ms: float) -> LiveJob:
     return LiveJob(
-        id=job.id, state=job.state, device=job.device, want=job.number("want"),
+        id=job.id, state=job.state, device=job.device, want=job.head.want,
         contributed=len(job.contributions), num_live=len(job.live_tokens(now_ms)),
-        is_stopping=job.head.get("stop") == "1",
+        is_stopping=job.head.stop,
     )  # fmt: skip
 
 
@@ -81,10 +81,10 @@ def _job(
     is_training = job.state == State.RUN
     pace = samples_per_s(
         job.events,
-        open_s=_seconds_since(job, "opened", now_ms) if is_training else 0.0,
+        open_s=_seconds_since(job.head.opened, now_ms) if is_training else 0.0,
         handed_in=job.num_samples if is_training else 0,
     )
-    is_paused = not is_training and _seconds_since(job, "since", now_ms) > _PAUSE_S
+    is_paused = not is_training and _seconds_since(job.head.since, now_ms) > _PAUSE_S
     left = _samples_left(job, facts) if facts else None
     num_participants = len(job.live_tokens(now_ms))
     capacity = sum(1 for worker in workers if worker.device == job.device)
@@ -93,12 +93,12 @@ def _job(
         state=job.state,
         function=facts.function if facts else "",
         device=job.device,
-        epoch=job.number("epoch"),
+        epoch=job.head.epoch,
         epochs=facts.epochs if facts else 0,
-        round=job.number("round"),
-        rounds=job.number("rounds"),
+        round=job.head.round,
+        rounds=job.head.rounds,
         progress=_progress(job, left, facts),
-        slots=job.number("slots"),
+        slots=job.head.slots,
         workers=num_participants,
         share=num_participants / capacity if capacity else None,
         samples_per_s=None if is_paused else pace,
@@ -114,10 +114,10 @@ def _samples_left(job: JobReading, facts: JobFacts) -> int:
     if job.state != State.RUN:
         return 0
     plan = EpochPlan(
-        seed=0, epoch=1, shard_rows=(facts.num_rows,), num_slots=max(1, job.number("slots")),
+        seed=0, epoch=1, shard_rows=(facts.num_rows,), num_slots=max(1, job.head.slots),
         k=facts.k, batch_size=facts.batch_size,
     )  # fmt: skip
-    done = plan.num_samples_before(job.number("round")) + job.num_samples
+    done = plan.num_samples_before(job.head.round) + job.num_samples
     return max(0, facts.num_rows - done)
 
 
@@ -126,7 +126,7 @@ def _job_left_s(
 ) -> float | None:
     if facts is None or left is None:
         return None
-    epochs = 0 if job.state in _FINAL else max(0, facts.epochs - job.number("epoch"))
+    epochs = 0 if job.state in _FINAL else max(0, facts.epochs - job.head.epoch)
     return time_left_s(
         left + epochs * facts.num_rows, pace, pauses=epochs, pause_s=pause_s(job.events)
     )
@@ -135,13 +135,12 @@ def _job_left_s(
 def _progress(job: JobReading, left: int | None, facts: JobFacts | None) -> float | None:
     if facts is None or left is None:
         return None
-    return 1 - left / facts.num_rows if job.number("epoch") else 0.0
+    return 1 - left / facts.num_rows if job.head.epoch else 0.0
 
 
-def _seconds_since(job: JobReading, name: str, now_ms: float) -> float:
+def _seconds_since(at_ms: float, now_ms: float) -> float:
     """Seconds since a time that stands in the head; 0 if it does not."""
-    at = job.ms(name)
-    return max(0.0, now_ms - at) / 1000 if at else 0.0
+    return max(0.0, now_ms - at_ms) / 1000 if at_ms else 0.0
 
 
 def _servers_of(queue: str, nodes: Sequence[Node]) -> int:

@@ -95,7 +95,7 @@ class PoolWatch:
 
 
 def _key(job: JobReading) -> _Key:
-    return job.id, int(job.head.get("life") or 0)
+    return job.id, job.head.life
 
 
 def read_demand(client: "Client") -> list[QueueDemand]:

@@ -61,7 +61,7 @@ def _waiting(job: JobReading, now_ms: float) -> Iterator[PoolWorker]:
     for slot, entry in job.contributions.items():
         if entry["token"] in live:
             came_ms = job.leases.get(slot, {}).get("i")
-            waits_ms = None if came_ms is None else now_ms - job.ms("opened") - came_ms
+            waits_ms = None if came_ms is None else now_ms - job.head.opened - came_ms
             yield replace(
                 _participant(entry["worker"], job, "wait", speeds),
                 for_s=None if waits_ms is None else max(0.0, waits_ms) / 1000,
@@ -71,7 +71,7 @@ def _waiting(job: JobReading, now_ms: float) -> Iterator[PoolWorker]:
 def _participant(name: str, job: JobReading, stage: str, speeds: Mapping[str, float]) -> PoolWorker:
     return PoolWorker(
         name=name, host="", device=job.device, gpu="", stage=stage, job=job.id,
-        epoch=job.number("epoch"), round=job.number("round") if job.state == State.RUN else None,
+        epoch=job.head.epoch, round=job.head.round if job.state == State.RUN else None,
         samples_per_s=speeds.get(name),
     )  # fmt: skip
 

@@ -9,6 +9,7 @@ from brokers import fail_points
 from brokers.messages.hint import Hint
 from brokers.objects.store import ObjectStore
 from brokers.pool.presence import alive_nodes
+from brokers.rounds.head import Head
 from brokers.rounds.keeping import Keeping
 from brokers.rounds.streams import JobStreams
 from brokers.settings import Settings
@@ -59,26 +60,26 @@ class Scheduler:
 
     def _step(self, store: Keeping, send_stage: SendStage) -> None:
         head = store.head()
-        if not head or head.get("stop") == "1":
+        if not head or head.stop:
             return
-        work_on(store.job_id, epoch=int(head["epoch"]))
+        work_on(store.job_id, epoch=head.epoch)
         spec = self._records.spec(store.job_id)
-        if head["state"] == State.PLAN:
+        if head.state == State.PLAN:
             try:
                 self._plan(store, head, spec)
             except (NotFound, ObjectMissing, Corrupted, MalformedMessage, InvalidOption) as err:
                 # It would fail the same way for ever: say so instead.
-                reason = f"epoch {int(head['epoch']) + 1} cannot be planned: {err}"
-                store.finish(head["gen"], head["rid"], "", to=State.FAILED, reason=reason)
+                reason = f"epoch {head.epoch + 1} cannot be planned: {err}"
+                store.finish(head.gen, head.rid, "", to=State.FAILED, reason=reason)
                 return
             head = store.head()
-        stage = STAGE_OF.get(State(head.get("state", State.END)))
+        stage = STAGE_OF.get(State(head.state or State.END))
         if stage is not None:
             self._dispatch(store, head, spec, stage, send_stage)
 
-    def _plan(self, store: Keeping, head: dict[str, str], spec: JobSpec) -> None:
+    def _plan(self, store: Keeping, head: Head, spec: JobSpec) -> None:
         started = time.monotonic()
-        epoch = int(head["epoch"]) + 1
+        epoch = head.epoch + 1
         work_on(spec.id, epoch=epoch)
         manifest = self._datasets.at(spec.dataset, spec.dataset_version)
         scale = self._scale(store, head, spec)
@@ -89,8 +90,8 @@ class Scheduler:
         plan = epoch_plan(spec, manifest, epoch, decision.parallelism)
         validation = validation_plan(spec, manifest, plan.num_slots)
         answer = store.plan(
-            head["gen"],
-            head["rid"],
+            head.gen,
+            head.rid,
             new_id(),
             epoch=epoch,
             slots=plan.num_slots,
@@ -108,7 +109,7 @@ class Scheduler:
         )  # fmt: skip
         if answer == "OK":
             # A generation that has planned nothing yet does not know the N of the epoch before.
-            before = int(head["slots"]) if "planned_at" in head else 0
+            before = 0 if head.planned_at is None else head.slots
             policy = "static" if spec.static else spec.policy
             self.book.note_plan(policy, before, plan.num_slots, time.monotonic() - started)
             JobStreams(self._client, spec.id).emit(
@@ -121,20 +122,20 @@ class Scheduler:
                 decision=decision.why,
             )
 
-    def _scale(self, store: Keeping, head: dict[str, str], spec: JobSpec) -> Scale:
+    def _scale(self, store: Keeping, head: Head, spec: JobSpec) -> Scale:
         """What N and W may be, by the records: a client may have died before it told the head."""
         scale = self._records.scale(spec)
-        if scale.number > int(head.get("scale") or 0):
-            store.scale(head["gen"], scale.number, scale.floor, scale.ceiling, scale.max_workers)
+        if scale.number > head.scale:
+            store.scale(head.gen, scale.number, scale.floor, scale.ceiling, scale.max_workers)
         return scale
 
-    def _written(self, head: dict[str, str], spec: JobSpec, epoch: int) -> Decision | None:
+    def _written(self, head: Head, spec: JobSpec, epoch: int) -> Decision | None:
         """What was decided for an epoch that has a row already, and is trained again.
 
         Its checkpoint was lost, or never written; with another N the row would tell of weights
         that are no more.
         """
-        row = self._records.row(spec.id, epoch) if int(head["gen"]) > 1 else None
+        row = self._records.row(spec.id, epoch) if int(head.gen) > 1 else None
         if row is None:
             return None
         return Decision(parallelism=row.parallelism, why=row.decision, expected_s=row.expected_s)
@@ -163,20 +164,20 @@ class Scheduler:
     def _dispatch(
         self,
         store: Keeping,
-        head: dict[str, str],
+        head: Head,
         spec: JobSpec,
         stage: str,
         send_stage: SendStage,
     ) -> None:
-        want = int(head["want"])
+        want = head.want
         hints = []
         for _ in range(want):
             ticket = new_id()
-            if store.send(head["gen"], ticket, burst=want) != "OK":
+            if store.send(head.gen, ticket, burst=want) != "OK":
                 break
             hints.append(Hint(job_id=spec.id, ticket=ticket))
         if hints:
-            send_stage(stage, hints, spec.device, f"{spec.id}-e{head['epoch']}-{stage}")
+            send_stage(stage, hints, spec.device, f"{spec.id}-e{head.epoch}-{stage}")
 
 
 #: Jobs whose rows are kept; those that were planned longest ago are forgotten first.

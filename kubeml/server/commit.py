@@ -115,7 +115,7 @@ class RoundCommitter:
             # waits for: what is left goes along with that.
             return is_tick or not job.is_owned
         self.rest()
-        job.ask_for_plan(snap.number("epoch"))
+        job.ask_for_plan(snap.head.epoch)
         return True
 
     def _stale(
@@ -135,11 +135,11 @@ class RoundCommitter:
         samples = sum(c.num_samples for c in contributions)
         return self._job.streams.event(
             "round",
-            epoch=snap.number("epoch"),
-            round=snap.number("round") + 1,
-            rounds=snap.number("rounds"),
+            epoch=snap.head.epoch,
+            round=snap.head.round + 1,
+            rounds=snap.head.rounds,
             samples=samples,
             loss=sum(c.loss * c.num_samples for c in contributions) / samples,
-            version=snap.number("ver") + 1,
+            version=snap.head.version + 1,
             workers=len({c.worker for c in contributions}),
         )

@@ -50,20 +50,20 @@ class DispatchWatch:
         if stage is None:
             return
         self._resend(snap, spec, stage, queue_length)
-        if _elapsed_ms(snap.number("since"), snap) > _LOST_AFTER_MS / 2:
+        if _elapsed_ms(snap.head.since, snap) > _LOST_AFTER_MS / 2:
             self._send_one(snap, spec, stage)
 
     def _ask_for_plan(self, snap: Snapshot) -> None:
-        unplanned = (snap.gen, snap.number("epoch"))
+        unplanned = (snap.gen, snap.head.epoch)
         if unplanned != self._unplanned:
             self._unplanned, self._asked = unplanned, 0
-        since = _elapsed_ms(snap.number("since"), snap)
+        since = _elapsed_ms(snap.head.since, snap)
         waited = min(since, _elapsed_ms(self._scheduled_at, snap))
         # Ever more rarely: while no control worker runs, the requests wait in its queue.
         if waited >= min(_RESCHEDULE_MS * 2**self._asked, _MAX_WAIT_MS):
             self._scheduled_at = snap.now_ms
             self._asked = min(self._asked + 1, 10)
-            label = f"{self._job_id}-e{snap.number('epoch') + 1}-schedule"
+            label = f"{self._job_id}-e{snap.head.epoch + 1}-schedule"
             self._dispatcher.schedule(Hint(job_id=self._job_id), label=label)
 
     def _send_one(self, snap: Snapshot, spec: JobSpec, stage: str) -> None:
@@ -92,7 +92,7 @@ class DispatchWatch:
                 stage,
                 Hint(job_id=self._job_id, ticket=ticket),
                 device=spec.device,
-                label=f"{self._job_id}-e{snap.number('epoch')}-{stage}",
+                label=f"{self._job_id}-e{snap.head.epoch}-{stage}",
             )
 
 

@@ -52,7 +52,7 @@ class JobTensors:
         if all(self._channel.has(ref) for ref in self.references(snap)):
             return False
         # Another parameter server may have advanced and dropped them since the snapshot.
-        return self._store.head().get("rid") == snap.rid
+        return self._store.head().rid == snap.rid
 
     def restore(self, snap: Snapshot) -> bool:
         """Give the state server the weights back that it forgot; whether that is all it needs."""

@@ -108,9 +108,8 @@ class JobKeeper:
             if is_tick and not self._job.acquire(snap.gen):
                 return True
             fail_points.at(
-                job=self.job_id, state=snap.state, epoch=snap.number("epoch"),
-                round=snap.number("round"),
-            )  # fmt: skip
+                job=self.job_id, state=snap.state, epoch=snap.head.epoch, round=snap.head.round
+            )
             if is_tick:
                 fail_points.reach("acquired")
             try:
@@ -129,12 +128,16 @@ class JobKeeper:
             # A server that lost everything may count its streams from an earlier time.
             job.gen, self._knock = snap.gen, "0-0"
         job.note(job.services.books.look, job.id, snap, time.monotonic(), job.store.failed)
-        work_on(job.id, epoch=snap.number("epoch"), round_index=snap.number("round"))
+        work_on(job.id, epoch=snap.head.epoch, round_index=snap.head.round)
 
     def _step(self, snap: Snapshot, *, is_tick: bool) -> bool:
         """One step; returns whether to look again at once."""
+        if snap.head.unreadable:
+            # Nothing is decided by a head of which a part counts as missing, and is not.
+            why = "; ".join(snap.head.unreadable)
+            return self._recovery.revive(why=f"its head cannot be read: {why}", seen=snap.gen)
         state = State(snap.state)
-        if snap.head.get("stop") == "1":
+        if snap.head.stop:
             self._stop(snap)
             return True
         if state in {State.INIT, State.RUN} and snap.is_complete:
@@ -185,7 +188,7 @@ class JobKeeper:
     def _conclude(self, snap: Snapshot) -> bool:
         """Write down how the job ended; returns whether it goes on all the same: it was resumed."""
         job = self._job
-        if job.records.life(job.id) > snap.number("life"):
+        if job.records.life(job.id) > snap.head.life:
             return self._recovery.revive(why="resumed", seen=snap.gen)
         end = self._recorder.conclude(job.spec, snap)
         job.channel.drop(*self._tensors.references(snap))

@@ -81,7 +81,7 @@ class RoundMerger:
     def contributions(self, snap: Snapshot) -> list[Contribution] | None:
         """The round's contributions in slot order; None if one was bad and is kicked."""
         read = []
-        for slot in range(snap.number("want")):
+        for slot in range(snap.head.want):
             contribution = self._contribution(snap, slot)
             if contribution is None:
                 return None
@@ -138,7 +138,7 @@ class RoundMerger:
         The last one is left to ``merge``.
         """
         merger, folded = self._of(spec), self._folded_of(snap)
-        while len(folded) < snap.number("want") - 1:
+        while len(folded) < snap.head.want - 1:
             slot = next((s for s in sorted(snap.contributions) if merger.may_fold(s)), None)
             if slot is None:
                 return
@@ -277,7 +277,7 @@ class RoundMerger:
             self._client, "contribution", f"job {self._store.job_id}: slot {slot} ({answer}): {err}"
         )
         self._streams.emit(
-            "retry", epoch=snap.number("epoch"), round=snap.number("round"), slot=slot, why=str(err)
+            "retry", epoch=snap.head.epoch, round=snap.head.round, slot=slot, why=str(err)
         )
 
     def rest(self) -> None:

@@ -61,13 +61,13 @@ class EpochRecorder:
             The row that stands in the history now; None if the job has moved on meanwhile, and
             nothing was written.
         """
-        epoch = snap.number("epoch")
+        epoch = snap.head.epoch
         written = self._records.row(spec.id, epoch)
         if written is not None and self._checkpoints.at(spec.id, epoch) is not None:
             return written
         live = self._store.ledger()
         ledger = _parsed(live.merged)
-        if self._store.head().get("rid") != snap.rid:
+        if self._store.head().rid != snap.rid:
             # What was read may be another round's, or gone with a lost Redis.
             return None
         timings = _parsed(live.timings)
@@ -75,11 +75,11 @@ class EpochRecorder:
         fail_points.reach("before_checkpoint")
         book = {
             "epoch": epoch,
-            "gen": snap.number("gen"),
+            "gen": int(snap.gen),
             "rounds": ledger,
             "failed": live.failed_attempts(),
             "timings": timings,
-            "planning_ms": snap.number("planning_ms"),
+            "planning_ms": snap.head.planning_ms,
         }
         row = self._records.add_row(spec.id, row, book)
         # The checkpoint last: a job that is rebuilt goes on after it, so its row must be there.
@@ -94,9 +94,9 @@ class EpochRecorder:
         self, snap: Snapshot, layout: Layout, origin: Checkpoint | None, weights: Buffer
     ) -> None:
         """Write the last merged weights of a job that is being stopped in mid-epoch."""
-        epoch = snap.number("epoch")
+        epoch = snap.head.epoch
         last = self._checkpoints.latest(self._store.job_id)
-        if last is None or last.version != snap.number("ver"):
+        if last is None or last.version != snap.head.version:
             self._write(snap, layout, origin, weights, "stop", epoch=epoch)
 
     def conclude(self, spec: JobSpec, snap: Snapshot) -> JobEnd:
@@ -107,7 +107,7 @@ class EpochRecorder:
         now = time.time()
         end = JobEnd(
             state=State(snap.state),
-            reason=snap.head.get("reason", ""),
+            reason=snap.head.reason,
             epoch=len(rows),
             checkpoint=key,
             weights_sha256=checkpoint.weights.sha256 if checkpoint else "",
@@ -117,7 +117,7 @@ class EpochRecorder:
             elapsed_s=max(0.0, now - spec.created_at),
             ended_at=now,
         )
-        end = self._records.set_end(spec.id, snap.number("life"), end, self._log())
+        end = self._records.set_end(spec.id, snap.head.life, end, self._log())
         self._checkpoints.drop_unreferenced(spec.id)
         return end
 
@@ -158,8 +158,8 @@ class EpochRecorder:
         }
         checkpoint = Checkpoint(
             job_id=job_id,
-            epoch=epoch if epoch is not None else snap.number("epoch"),
-            version=snap.number("ver"),
+            epoch=epoch if epoch is not None else snap.head.epoch,
+            version=snap.head.version,
             layout=layout,
             weights=self._checkpoints.put_weights(job_id, layout, weights),
             frozen=origin.frozen if origin else None,
@@ -194,12 +194,12 @@ def _row(
     merged = [entry for entries in ledger.values() for entry in entries]
     samples = sum(entry["samples"] for entry in merged)
     validated = sum(c.num_samples for c in validation)
-    in_validation_ms = snap.now_ms - snap.number("since") if validation else 0.0
+    in_validation_ms = snap.now_ms - snap.head.since if validation else 0.0
     phases, mean_workers = epoch_phases(ledger, timings)
-    expected = snap.head.get("expected_s")
+    expected = snap.head.expected_s
     return EpochRow(
-        epoch=snap.number("epoch"),
-        parallelism=snap.number("slots"),
+        epoch=snap.head.epoch,
+        parallelism=snap.head.slots,
         num_workers=len({entry["worker"] for entry in merged}),
         rounds=len(ledger),
         steps=sum(entry["steps"] for entry in merged),
@@ -209,13 +209,13 @@ def _row(
         accuracy=(
             sum(c.accuracy * c.num_samples for c in validation) / validated if validated else None
         ),
-        duration_s=snap.number("trained_ms") / 1000,
+        duration_s=snap.head.trained_ms / 1000,
         validation_s=in_validation_ms / 1000,
-        retries=snap.number("retries"),
-        decision=snap.head.get("decision", ""),
+        retries=snap.head.retries,
+        decision=snap.head.decision,
         weights_sha256=weights_sha256,
         ended_at=snap.now_ms / 1000,
-        expected_s=round(float(expected), 6) if expected else None,
+        expected_s=None if expected is None else round(expected, 6),
         mean_workers=mean_workers,
         phases=phases,
     )

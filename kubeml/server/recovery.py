@@ -42,7 +42,7 @@ class Recovery:
             return False
         if self._tensors.restore(snap):
             return True
-        if snap.head.get("stop") == "1":
+        if snap.head.stop:
             # Asked to stop: the last checkpoint is what there is to keep.
             reason = "stopped by the user"
             self._job.store.finish(snap.gen, snap.rid, "", to=State.STOPPED, reason=reason)
@@ -67,7 +67,7 @@ class Recovery:
         is_ours = self._generations.rebuild(job.id, why=why, seen=seen)
         self._kept.forget()
         if is_ours and (snap := job.read()).state in {State.INIT, State.PLAN}:
-            job.ask_for_plan(snap.number("epoch") + 1)
+            job.ask_for_plan(snap.head.epoch + 1)
         return True
 
     def repair(self, snap: Snapshot) -> None:

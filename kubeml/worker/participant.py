@@ -105,7 +105,7 @@ def participate(
     work_on(hint.job_id, everywhere=True)
     served = Served()
     try:
-        gen = store.head().get("gen", "")
+        gen = store.head().gen
         if gen:
             Participant(worker, store, hint.ticket, gen, is_draining, served).run(stage)
     except BackendUnreachable as err:

@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from brokers.pool.workload import busy_workers
+from brokers.rounds.head import Head
 from brokers.rounds.store import RoundStore
 from kubeml.client.client import Client
 from kubeml.client.job import Job
@@ -202,9 +203,9 @@ def held(client: Client, job: Job, worker: str) -> list[tuple[int, int, int]]:
     store = RoundStore(client.redis, job.id)
     before = store.head()
     leases: Mapping[bytes, bytes] = client.redis.hgetall(store.key("s"))
-    if store.head().get("rid") != before.get("rid"):
+    if store.head().rid != before.rid:
         return []
-    place = int(before["epoch"]), int(before["round"])
+    place = before.epoch, before.round
     records = {int(slot): json.loads(text) for slot, text in leases.items()}
     return [(*place, slot) for slot, r in records.items() if r["t"] and r.get("w") == worker]
 
@@ -222,8 +223,8 @@ def _submit(client: Client, *, parallelism: int, epochs: int = 10_000, **options
 
 def _end(client: Client, job: Job) -> list[Round]:
     """Stop a job once the epoch under way is on record; its rounds."""
-    epoch = int(_head(client, job)["epoch"])
-    wait_until(lambda: int(_head(client, job)["epoch"]) > epoch)
+    epoch = _head(client, job).epoch
+    wait_until(lambda: _head(client, job).epoch > epoch)
     pool.stop(job)
     return pool.rounds(client, job)
 
@@ -232,7 +233,7 @@ def _busy(client: Client, job: Job) -> set[str]:
     return busy_workers(client.redis, [job.id])
 
 
-def _head(client: Client, job: Job) -> Mapping[str, str]:
+def _head(client: Client, job: Job) -> Head:
     return RoundStore(client.redis, job.id).head()
 
 

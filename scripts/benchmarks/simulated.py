@@ -34,7 +34,7 @@ def take_part(client: Client, job_id: str, layout: Layout, stage: str) -> None:
     token, ticket = new_id(), new_id()
     # As SEND would record it, however many the parameter server has sent out.
     client.redis.zadd(store.key("d"), {ticket: 0})
-    gen = store.head()["gen"]
+    gen = store.head().gen
     blob: bytearray | None = None
     while True:
         work = store.take(gen, token=token, ticket=ticket, stage=stage)
@@ -107,7 +107,7 @@ def _initialised(client: Client, layout: Layout, *, slots: int, jobs: int) -> It
     for job in started:
         take_part(client, job.id, layout, "init")
         store = Participation(client.redis, job.id)
-        wait_until(lambda store=store: store.head().get("state") == "RUN", within_s=WITHIN_S)
+        wait_until(lambda store=store: store.head().state == "RUN", within_s=WITHIN_S)
     try:
         yield started
     finally:

@@ -49,13 +49,13 @@ class PacedTraining:
 
     def num_merged(self, job: Job) -> int:
         """Number of the last merged weights."""
-        return int(self._store(job).head().get("ver", "0"))
+        return self._store(job).head().version
 
     def last_work_of(self, worker: str, job: Job) -> tuple[int, int]:
         """(epoch, round) of the last that a worker handed in, of the epoch under way; (0, 0)."""
         store = self._store(job)
-        epoch, ledger = store.head().get("epoch", "0"), store.ledger()
-        if store.head().get("epoch") != epoch:
+        epoch, ledger = store.head().epoch, store.ledger()
+        if store.head().epoch != epoch:
             return 0, 0  # another one began meanwhile: look again
         rounds = [
             (int(epoch), number)

@@ -111,7 +111,7 @@ def forge_slot_0(pool: FaultPool, job: Job, forgery: Forgery) -> None:
     """Take slot 0 of the first round as a worker would, and hand in something else."""
     client = state_client(pool.direct)
     store, channel = Participation(client, job.id), TensorChannel(client)
-    eventually(lambda: store.head().get("state") == "RUN", within_s=20, what="first epoch")
+    eventually(lambda: store.head().state == "RUN", within_s=20, what="first epoch")
     origin = pool.client.checkpoints.at(job.id, 0)
     assert origin is not None
     facts = forgery(origin.layout)

@@ -49,7 +49,7 @@ def submit_slow(cluster: Cluster, **changes: object) -> Job:
 
 
 def num_trained_again(cluster: Cluster, job: Job) -> int:
-    copies = RoundStore(state_client(cluster.settings), job.id).head().get("copies", "0")
+    copies = RoundStore(state_client(cluster.settings), job.id).head().copies
     return sum(row.retries for row in job.history()) + int(copies)
 
 

@@ -82,7 +82,7 @@ def test_scale_outlives_the_live_state(client: Client, submit: Submit) -> None:
     head = eventually(store.head, within_s=30, what="rebuilt head")
     job.wait(90)
 
-    assert (head["floor"], head["ceiling"], head["max_workers"]) == ("2", "2", "7")
+    assert (head.floor, head.ceiling, head.max_workers) == (2, 2, 7)
     assert len(job.audit().generations) == 2
     assert [row.parallelism for row in job.history()] == [1, 2, 2, 2]
 

@@ -48,8 +48,8 @@ def test_a_new_job_begins_at_once_on_a_busy_pool_and_both_get_on(
     status = long_job.status()
     # It was not starved meanwhile, and nothing of it was lost or done again.
     assert other.status().state == State.DONE
-    assert (status.epoch, status.round) > (began_in.number("epoch"), began_in.number("round"))
-    assert RoundStore(client.redis, long_job.id).snapshot().number("retries") == 0
+    assert (status.epoch, status.round) > (began_in.head.epoch, began_in.head.round)
+    assert RoundStore(client.redis, long_job.id).snapshot().head.retries == 0
     assert other.audit().is_exact
     first = other.history()[0]
     assert (first.retries, first.parallelism) == (0, 2)

@@ -10,7 +10,7 @@ from brokers.rounds.keeping import Keeping
 from brokers.rounds.participation import Participation
 from brokers.state.scripts import script_sources
 from brokers.tensors.channel import TensorChannel
-from brokers.wire import new_id
+from brokers.wire import as_fields, new_id
 from tests.protocol.script_variants import clocked, install
 
 if TYPE_CHECKING:
@@ -26,6 +26,11 @@ START_MS = 1_800_000_000_000
 
 class WholeStore(Participation, Keeping):
     """Everything that can be done with a job's live state, by whomever."""
+
+    def fields(self) -> dict[str, str]:
+        """The head as it stands there: field to value, as text."""
+        raw: Any = self._client.hgetall(self.key("h"))
+        return as_fields(raw)
 
 
 class ScriptedJob:
@@ -51,7 +56,8 @@ class ScriptedJob:
 
     @property
     def head(self) -> dict[str, str]:
-        return self.store.head()
+        """Field to value, as text: what stands there, not what Python makes of it."""
+        return self.store.fields()
 
     @property
     def rid(self) -> str:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from brokers.errors import ChunksMissing
 from brokers.rounds.answers import Leave, Wait, Work
 from brokers.rounds.contribution import Contribution
+from brokers.rounds.head import Head
 from brokers.rounds.snapshot import Snapshot
 from brokers.tensors.reference import TensorRef
 from kubeml.jobs.spec import STAGE_OF, State
@@ -46,7 +47,7 @@ class _Participant:
 
     def run(self) -> Actor:
         head = yield self.store.head
-        self.gen = head.get("gen", "")
+        self.gen = head.gen
         if not self.gen:
             return
         started = idle_since = self.world.ms
@@ -152,13 +153,13 @@ def scheduler(world: "World", _name: str) -> Actor:
             continue
         world.plan_requests -= 1
         head = yield store.head
-        if not head or head.get("stop") == "1":
+        if not head or head.stop:
             continue
-        if head["state"] == "PLAN":
+        if head.state == "PLAN":
             yield _plan(world, head)
             head = yield store.head
-        stage = STAGE_OF.get(State(head.get("state", "END")))
-        for _ in range(int(head.get("want", 0)) if stage else 0):
+        stage = STAGE_OF.get(State(head.state or "END"))
+        for _ in range(head.want if stage else 0):
             ticket = world.new_id()
             answer = yield _send(world, head, ticket)
             if answer != "OK":
@@ -166,14 +167,14 @@ def scheduler(world: "World", _name: str) -> Actor:
             world.dispatch(ticket, str(stage))
 
 
-def _plan(world: "World", head: dict[str, str]) -> Callable[[], Any]:
+def _plan(world: "World", head: Head) -> Callable[[], Any]:
     rounds, slots = world.rng.randrange(1, 4), world.rng.randrange(1, 4)
     last_want, new_rid = world.rng.randrange(1, slots + 1), world.new_id()
     return lambda: world.store.plan(
-        head["gen"],
-        head["rid"],
+        head.gen,
+        head.rid,
         new_rid,
-        epoch=int(head["epoch"]) + 1,
+        epoch=head.epoch + 1,
         slots=slots,
         rounds=rounds,
         want=last_want if rounds == 1 else slots,
@@ -183,8 +184,8 @@ def _plan(world: "World", head: dict[str, str]) -> Callable[[], Any]:
     )
 
 
-def _send(world: "World", head: dict[str, str], ticket: str) -> Callable[[], Any]:
-    return lambda: world.store.send(head["gen"], ticket, burst=int(head["want"]))
+def _send(world: "World", head: Head, ticket: str) -> Callable[[], Any]:
+    return lambda: world.store.send(head.gen, ticket, burst=head.want)
 
 
 def parameter_server(world: "World", name: str) -> Actor:
@@ -232,11 +233,11 @@ class _Keeper:
     def _rebuild_unless_superseded(self, snap: Snapshot) -> Actor:
         """Rebuild the job: tensors are gone; unless others went on since the snapshot."""
         head = yield self.store.head
-        if head.get("rid") == snap.rid:
+        if head.rid == snap.rid:
             yield from self._rebuild(seen=snap.gen)
 
     def _step(self, snap: Snapshot, *, is_tick: bool) -> Actor:
-        if snap.head.get("stop") == "1":
+        if snap.head.stop:
             yield self._finish(snap, "", to="STOPPED")
             return True
         is_partial = bool(snap.contributions) and not snap.is_complete
@@ -273,7 +274,7 @@ class _Keeper:
                 yield self._refuse(snap, contribution)
                 return True
             if snap.state == "RUN":
-                parts.append([*trained, snap.number("want"), snap.number("rounds")])
+                parts.append([*trained, snap.head.want, snap.head.rounds])
         if snap.state == "INIT":
             yield lambda: self.objects.checkpoints.setdefault(0, {"parts": [], "ver": 1, "o": []})
         return (yield from self._advance(snap, read, parts))
@@ -320,16 +321,16 @@ class _Keeper:
         )
 
     def _finish_epoch(self, snap: Snapshot) -> Actor:
-        epoch, validated = snap.number("epoch"), []
+        epoch, validated = snap.head.epoch, []
         if snap.state == "VAL":
             validated = sorted(snap.contributions)
         if (yield lambda: epoch in self.objects.checkpoints) is False:
             parts = json.loads((yield partial(self._pull_weights, snap)))
             require_whole([tuple(p) for p in parts], epochs=epoch)
-            if (yield self.store.head).get("rid") != snap.rid:
+            if (yield self.store.head).rid != snap.rid:
                 return  # what was read just now is of another state than the weights
             made_with = [[slot, cid_of(text)] for slot, text in snap.optimizer.items()]
-            record = {"parts": parts, "ver": snap.number("ver"), "o": made_with}
+            record = {"parts": parts, "ver": snap.head.version, "o": made_with}
             # The row first: a checkpoint without its row would be built upon after a loss.
             yield lambda: self.objects.rows.setdefault(epoch, validated)
             yield lambda: self.objects.checkpoints.setdefault(epoch, record)

@@ -59,9 +59,9 @@ class SimulatedStore(WholeStore):
         self._world.set_clock()
         self._world.last_script = script
         watched = script in COMMITS
-        before = self.head() if watched else {}
+        before = self.fields() if watched else {}
         answer = super()._run(script, *args, **how)
-        after = self.head() if watched else {}
+        after = self.fields() if watched else {}
         texts = list(map(str, args))
         self._world.note(f"  {script} {' '.join(t[:12] for t in texts[1:6])} -> {answer[:4]}")
         now_ms = self._world.server_ms
@@ -330,20 +330,20 @@ class World:
 
     def _require_progress(self) -> None:
         if self._turn > MAX_TURNS:
-            raise Violation(f"I3: no end after {MAX_TURNS} turns: {self.store.head()}")
+            raise Violation(f"I3: no end after {MAX_TURNS} turns: {self.store.fields()}")
         if self.ms - self._calm_since_ms > BOUND_MS:
             raise Violation(
-                f"I3: no end {BOUND_MS / 1000:g} s after the last fault: {self.store.head()}"
+                f"I3: no end {BOUND_MS / 1000:g} s after the last fault: {self.store.fields()}"
             )
 
     def _after_the_end(self) -> None:
         """The end is the end, whatever comes late; the result is whole, and nothing is left."""
-        ended = self.store.head()
+        ended = self.store.fields()
         self._num_faulty_turns = 0
         self.ms += 10_000
         for _ in range(30):
             self._take_turn()
-        head = self.store.head()
+        head = self.store.fields()
         for changing in (head, ended):  # whose turn it is to look means nothing any more
             changing.pop("owner", None)
             changing.pop("owner_dl", None)

@@ -11,9 +11,11 @@ from brokers.messages.dispatch import Dispatcher
 from brokers.messages.topology import CONTROL_QUEUE
 from brokers.objects.store import ObjectStore
 from brokers.rounds.answers import Work
+from brokers.rounds.head import Head
 from brokers.rounds.index import ENDED_KEY, JOBS_KEY, ended_jobs, live_jobs
 from brokers.rounds.participation import Participation
 from brokers.rounds.snapshot import Snapshot
+from brokers.rounds.store import RoundStore
 from brokers.settings import Settings
 from brokers.state.connections import state_client
 from kubeml.client.client import Client
@@ -165,7 +167,7 @@ def test_each_plan_is_asked_for_afresh_and_then_ever_more_rarely(
 
     def waits(gen: int) -> list[int]:
         """Seconds after which a plan is asked for that nobody makes."""
-        head = {"state": "PLAN", "gen": str(gen), "epoch": "0", "since": str(gen * 1e6)}
+        head = Head(state="PLAN", gen=str(gen), since=gen * 1e6)
         asked = []
         for second in range(20):
             before = plans_asked()
@@ -218,11 +220,60 @@ def test_books_that_cannot_be_kept_stop_no_job_and_are_told_of_once(
     assert caplog.text.count("its metrics are incomplete") == 1
 
 
+@pytest.mark.parametrize("epoch", [None, 1], ids=["from its spec", "from a checkpoint"])
+def test_a_generation_begins_with_the_declared_fields_and_no_others(
+    client: Client, keeper: JobKeeper, pool_client: Redis, job_id: str, epoch: int | None
+) -> None:
+    if epoch is not None:
+        client.checkpoints.publish(make(client.checkpoints, job_id, epoch), epoch)
+
+    keeper.reconcile(is_tick=False)
+
+    stands: Any = pool_client.hkeys(RoundStore(pool_client, job_id).key("h"))
+    begun_with = {*Head().to_fields(), "gen", "birth", "since", "opened"}
+    assert {name.decode() for name in stands} == begun_with
+    head = RoundStore(pool_client, job_id).head()
+    assert head.unreadable == ()
+    assert (head.epoch, head.version > 0, bool(head.weights)) == (
+        epoch or 0, epoch is not None, epoch is not None
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("field", ["epoch", "want", "since", "life", "used_ms"])
+def test_a_job_whose_head_nobody_can_read_is_built_anew_and_says_why(
+    client: Client, keeper: JobKeeper, pool_client: Redis, job_id: str, field: str
+) -> None:
+    keeper.reconcile(is_tick=False)
+    store = RoundStore(pool_client, job_id)
+    pool_client.hset(store.key("h"), field, "much")
+
+    assert keeper.reconcile(is_tick=True)
+
+    head = store.head()
+    assert (head.gen, head.state, head.unreadable) == ("2", "INIT", ())
+    last = client.job(job_id).recent_events()[-1]
+    assert (last.kind, f"{field} is 'much'" in last.fields["why"]) == ("rebuilt", True)
+
+
+@pytest.mark.parametrize("field", ["epoch", "life", "opened", "failed"])
+def test_a_job_that_has_ended_is_written_down_whatever_its_head_has_become(
+    client: Client, keeper: JobKeeper, pool_client: Redis, job_id: str, field: str
+) -> None:
+    store = fail_with(keeper, pool_client, job_id, "no more ink")
+    pool_client.hset(store.key("h"), field, "much")
+
+    assert not keeper.reconcile(is_tick=True)
+
+    end = client.records.end(job_id)
+    assert end is not None
+    assert (end.state, end.reason) == (State.FAILED, "no more ink")
+
+
 def fail_with(keeper: JobKeeper, pool_client: Redis, job_id: str, why: str) -> Participation:
     """Let the job's function raise as often as it may; nobody has looked after it since."""
     keeper.reconcile(is_tick=False)
     store = Participation(pool_client, job_id)
-    gen, answer = store.head()["gen"], "OK"
+    gen, answer = store.head().gen, "OK"
     while answer == "OK":
         pool_client.zadd(store.key("d"), {"ticket": 0})
         work = store.take(gen, token="t", ticket="ticket", stage="init")
@@ -233,5 +284,5 @@ def fail_with(keeper: JobKeeper, pool_client: Redis, job_id: str, why: str) -> P
 
 
 _EMPTY = Snapshot(
-    head={}, contributions={}, num_live=0, tickets={}, optimizer={}, local={}, now_ms=0.0
+    head=Head(), contributions={}, num_live=0, tickets={}, optimizer={}, local={}, now_ms=0.0
 )

@@ -61,7 +61,7 @@ def test_job_is_read_with_everything_that_belongs_to_it(state: Redis) -> None:
     assert [node.name for node in reading.nodes] == ["w1"]
     assert reading.queues["kubeml.train.cpu"] == 2
     (one,) = reading.jobs
-    assert (one.id, one.state, one.device, one.number("round")) == ("one", "RUN", "cpu", 1)
+    assert (one.id, one.state, one.device, one.head.round) == ("one", "RUN", "cpu", 1)
     assert (one.leases[1]["t"], one.leases[1]["w"]) == ("token-2", "w2")
     assert (one.contributions[0]["token"], one.num_samples) == ("token-1", 7)
     assert set(one.live_tokens(reading.now_ms)) == {"token-1", "token-2"}

@@ -16,7 +16,7 @@ def test_advance_switches_to_the_staged_weights_in_one_step(job: ScriptedJob) ->
 
     assert answer == ("OK", "RUN")
     snap = job.store.snapshot()
-    assert (snap.rid, snap.number("ver"), snap.number("round")) == (rid, 2, 1)
+    assert (snap.rid, snap.head.version, snap.head.round) == (rid, 2, 1)
     assert (snap.weights, snap.outer_state) == (weights, outer)
     assert snap.contributions == {}
     assert job.everything()["s"] == {}
@@ -194,7 +194,7 @@ def test_advance_of_the_initial_weights_leads_to_the_plan(job: ScriptedJob) -> N
 
     assert answer == ("OK", "PLAN")
     snap = job.store.snapshot()
-    assert (snap.number("ver"), snap.number("epoch"), snap.number("round")) == (1, 0, 0)
+    assert (snap.head.version, snap.head.epoch, snap.head.round) == (1, 0, 0)
     assert snap.weights == weights
     assert job.store.ledger() == ({}, [], {})
 

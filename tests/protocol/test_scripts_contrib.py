@@ -125,7 +125,7 @@ def test_beat_renews_the_lease(clocked_job: ScriptedJob) -> None:
         assert job.store.beat("1", token="a", slot=0, rid=work.rid) == "OK"
 
     assert job.join("b").slot == 1
-    assert job.store.snapshot().number("retries") == 0
+    assert job.store.snapshot().head.retries == 0
 
 
 def test_beat_of_a_lost_slot_is_lost(clocked_job: ScriptedJob) -> None:

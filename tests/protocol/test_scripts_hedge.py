@@ -147,7 +147,7 @@ def test_whoever_has_a_copy_has_the_slot_when_the_first_one_dies(clocked_job: Sc
     assert beat(job, "slow", held) == "LOST"
     assert beat(job, "fast", work) == "OK"
     assert job.contribute("fast", work) == "OK"
-    assert job.store.snapshot().number("retries") == 1
+    assert job.store.snapshot().head.retries == 1
 
 
 def test_a_slot_given_up_goes_to_whoever_has_a_copy(clocked_job: ScriptedJob) -> None:

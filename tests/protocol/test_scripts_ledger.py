@@ -128,5 +128,5 @@ def test_what_an_earlier_version_cut_inside_a_character_is_read(job: ScriptedJob
 
     assert json.loads(job.store.failed(1, 2)[0])["why"] == "日\ufffd"
     assert job.store.ledger().failed_attempts() == [{"kind": "error", "why": "日\ufffd"}]
-    assert job.head["reason"] == job.store.snapshot().head["reason"] == "\ufffd"
+    assert job.head["reason"] == job.store.snapshot().head.reason == "\ufffd"
     assert job.store.snapshot().contributions == {0: "\ufffd"}

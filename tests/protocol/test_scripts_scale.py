@@ -17,7 +17,7 @@ def test_scale_changes_the_head_and_rings_the_bell(job: ScriptedJob) -> None:
     assert answer == "OK"
     assert scaled(job) == ("1", "2", "8", "3")
     assert job.num_rings() == rings + 1
-    assert job.store.snapshot().number("max_workers") == 3
+    assert job.store.snapshot().head.max_workers == 3
     # The epoch under way is not disturbed.
     assert {k: v for k, v in job.head.items() if before.get(k) != v} == {
         "scale": "1", "floor": "2", "ceiling": "8", "max_workers": "3",

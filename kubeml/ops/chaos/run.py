@@ -218,9 +218,9 @@ def _note_change(client: Client, job: Job, seen: list[Change]) -> bool:
         return False
     now = Change(
         at=time.time(),
-        gen=int(head.get("gen") or 0),
-        state=head.get("state", ""),
-        version=int(head.get("ver") or 0),
+        gen=int(head.gen),
+        state=head.state,
+        version=head.version,
         job_id=job.id,
     )
     last = seen[-1] if seen else None

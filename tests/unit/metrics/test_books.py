@@ -2,6 +2,7 @@
 
 import json
 import math
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -10,6 +11,7 @@ from prometheus_client import CollectorRegistry
 from prometheus_client import Histogram as TheirHistogram
 
 from brokers.rounds.contribution import Contribution
+from brokers.rounds.head import Head
 from brokers.rounds.snapshot import Snapshot
 from brokers.tensors.reference import TensorRef
 from kubeml.metrics.histogram import SECONDS, Histogram
@@ -20,10 +22,10 @@ from kubeml.stack.ports import port_of, ports_of
 from tests.jobs import make_row
 
 
-def make_snap(*, now_ms: float = 10_000, **head: object) -> Snapshot:
-    fields = {"gen": "1", "state": "RUN", "epoch": 1, "slots": 2, "owner": "ps-1"} | head
+def make_snap(*, now_ms: float = 10_000, **head: Any) -> Snapshot:
+    known: dict[str, Any] = {"gen": "1", "state": "RUN", "epoch": 1, "slots": 2, "owner": "ps-1"}
     return Snapshot(
-        head={name: str(field) for name, field in fields.items()}, contributions={}, num_live=0,
+        head=Head(**(known | head)), contributions={}, num_live=0,
         tickets={}, optimizer={}, local={}, now_ms=now_ms,
     )  # fmt: skip
 

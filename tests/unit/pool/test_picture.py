@@ -10,6 +10,7 @@ from brokers.pool.node import Node
 from brokers.pool.reading import JobReading, PoolReading
 from brokers.pool.request import Request
 from brokers.rounds.events import Event
+from brokers.rounds.head import Head
 from kubeml.pool.picture import JobFacts, view_pool
 from kubeml.pool.view import PoolJob, PoolWorker
 
@@ -26,12 +27,12 @@ def node(name: str, *, role: str = "worker", device: str = "cpu", gpu: str = "")
     return Node(name=name, role=role, pid=1, device=device, host="alpha", at=NOW_MS / 1000, gpu=gpu)
 
 
-def head(**changes: object) -> dict[str, str]:
-    values: dict[str, object] = {
-        "state": "RUN", "device": "cpu", "epoch": 1, "round": 1, "rounds": 5, "slots": 2,
-        "lease_ms": 6000, "opened": OPENED_MS, "since": NOW_MS - 4000,
+def head(**changes: Any) -> Head:
+    values: dict[str, Any] = {
+        "gen": "1", "state": "RUN", "device": "cpu", "epoch": 1, "round": 1, "rounds": 5,
+        "slots": 2, "lease_ms": 6000, "opened": OPENED_MS, "since": NOW_MS - 4000,
     }  # fmt: skip
-    return {name: str(value) for name, value in (values | changes).items()}
+    return Head(**(values | changes))
 
 
 def lease(worker: str, token: str, **changes: object) -> dict[str, Any]:
@@ -193,7 +194,7 @@ def test_job_whose_records_cannot_be_read_is_shown_without() -> None:
 
 
 def test_job_without_live_state_is_shown_as_such() -> None:
-    job = the_job(JobReading(id="lost", head={}), None)
+    job = the_job(JobReading(id="lost", head=Head()), None)
 
     assert (job.id, job.state, job.workers, job.share) == ("lost", "", 0, None)
 
@@ -204,7 +205,7 @@ def test_job_without_live_state_is_shown_as_such() -> None:
         ({}, ["gpu"], ""),
         ({"participants": {}}, ["cpu"], ""),
         ({"participants": {}}, ["gpu"], "no cpu worker in the pool (1 gpu worker)"),
-        ({"participants": {}, "head": head(stop=1)}, ["gpu"], ""),
+        ({"participants": {}, "head": head(stop=True)}, ["gpu"], ""),
         ({"participants": {}, "contributions": {}}, [], "no worker in the pool: "),
     ],
     ids=["at work", "about to be", "nobody", "stopping", "empty pool"],
