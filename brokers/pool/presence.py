@@ -60,7 +60,7 @@ def withdraw(client: "Redis", name: str) -> None:
         client.hdel(NODES_KEY, name)
 
 
-def alive_nodes(client: "Redis", *, role: str = "", device: str = "") -> list[Node]:
+def alive_nodes(client: "Redis", *, role: str = "") -> list[Node]:
     """The nodes heard of lately, by name; those long silent are forgotten on the way."""
     with redis_errors("the state server"):
         clock: Any = client.time()
@@ -70,11 +70,7 @@ def alive_nodes(client: "Redis", *, role: str = "", device: str = "") -> list[No
         silent = [node.name for node in nodes if abs(now - node.at) > FORGET_AFTER_S]
         if silent:
             client.hdel(NODES_KEY, *silent)
-    return [
-        node
-        for node in alive_among(rows, now)
-        if role in {"", node.role} and device in {"", node.device}
-    ]
+    return [node for node in alive_among(rows, now) if role in {"", node.role}]
 
 
 class Heart(threading.Thread):

@@ -123,12 +123,10 @@ def read_waiting(client: "Redis", *, where: str = "the broker") -> dict[str, int
         return dict(zip(DEVICES, map(int, pipe.execute()), strict=True))
 
 
-def busy_workers(
-    client: "Redis", job_ids: Sequence[str], *, where: str = "the state server"
-) -> set[str]:
+def busy_workers(client: "Redis", job_ids: Sequence[str]) -> set[str]:
     """Names of the workers that hold a slot of these jobs, or have handed one in this round."""
     busy: set[str] = set()
-    with redis_errors(where):
+    with redis_errors("the state server"):
         pipe = client.pipeline(transaction=False)
         for job_id in job_ids:
             prefix = f"kml:{{{job_id}}}"

@@ -185,13 +185,13 @@ class TensorChannel:
         with redis_errors(self._where):
             return self._client.exists(*ref.chunk_keys()) == ref.num_chunks
 
-    def keep(self, *refs: TensorRef, ttl_s: int = TTL_S) -> None:
-        """Give blobs that are still referred to another ``ttl_s``."""
+    def keep(self, *refs: TensorRef) -> None:
+        """Give blobs that are still referred to another ``TTL_S``."""
         with redis_errors(self._where):
             pipe = self._client.pipeline(transaction=False)
             for ref in refs:
                 for key in ref.chunk_keys():
-                    pipe.expire(key, ttl_s)
+                    pipe.expire(key, TTL_S)
             pipe.execute()
 
     def drop(self, *refs: TensorRef) -> None:
