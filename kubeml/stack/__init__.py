@@ -1,1 +1,1 @@
-"""The embedded stack: servers and workers on one machine."""
+"""The embedded stack: the servers and the pool's processes on one machine, for ``kubeml up``."""

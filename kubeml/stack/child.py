@@ -1,4 +1,4 @@
-"""A process that the supervisor keeps running, and how it begins and ends."""
+"""A process that a supervisor or a worker group keeps running, and how it begins and ends."""
 
 import contextlib
 import ctypes
@@ -11,7 +11,8 @@ from pathlib import Path
 
 from kubeml.stack.processes import ProcessInfo, kill_group
 
-#: What ends is started again after this long, doubled each time up to the maximum.
+#: A process that ended is started again after this pause, which doubles each time up to the
+#: maximum. One that ran for longer than the last of these begins with the shortest pause.
 _BACKOFF_S, _MAX_BACKOFF_S, _CALM_AFTER_S = 0.2, 10.0, 30.0
 
 _PR_SET_PDEATHSIG = 1
@@ -22,17 +23,18 @@ class Child:
     """One process that is kept running.
 
     Attributes:
-        name, role: What the status says of it.
-        command, env, cwd, log: What to start, where, and the file its output is appended to;
-            None leaves it where this process's goes.
-        process: The process of now; None once its end was noted.
-        started_at: Start time of the last one, by the kernel; our clock's without psutil.
+        name, role: Its name and role in the status file.
+        command, env, cwd: What to start, and where.
+        log: The file its output is appended to; None: its output goes where this process's goes.
+        process: The running process; None once its end was noted.
+        started_at: When the process was last started, as the kernel has it; by our clock if
+            psutil is not installed.
         restarts: How often it had to be started again.
-        backoff_s: How long it waited for the last restart.
+        backoff_s: The pause before the last restart.
         start_again_at: When it may start again, by the supervisor's monotonic clock.
         announced: Whether it has answered since its last start.
-        device: Of a training worker, see ``ProcessInfo``.
-        is_leaving: Whether it was told to end, and is not to be started again.
+        device: The device of a training worker, see ``ProcessInfo``.
+        is_leaving: Whether it was told to end; it is not started again then.
     """
 
     name: str
@@ -56,7 +58,7 @@ class Child:
         return self.process is not None and self.process.poll() is None
 
     def info(self) -> ProcessInfo:
-        """What the status file says of it."""
+        """Return the process's entry in the status file."""
         up = self.is_up
         state = "down" if not up else ("running" if self.announced else "starting")
         state = "leaving" if up and self.is_leaving else state
@@ -83,7 +85,11 @@ class Child:
         self.announced = False
 
     def note_end(self) -> tuple[int | None, float]:
-        """Clear away a process that has ended; returns its exit code and the pause due, in s."""
+        """Clear away a process that has ended.
+
+        Returns:
+            Its exit code, and the pause before it is started again, in seconds.
+        """
         code = None
         if self.process is not None:
             kill_group(self.process.pid)
@@ -96,7 +102,7 @@ class Child:
 
 def _start_time(pid: int) -> float:
     try:
-        # Comes with the extra `local`; only the embedded stack looks for its processes by it.
+        # psutil comes with the extra `local`: only the embedded stack finds its processes by it.
         import psutil
     except ImportError:
         return time.time()
@@ -104,7 +110,7 @@ def _start_time(pid: int) -> float:
 
 
 def _die_with_parent() -> None:
-    """In a new child, before exec: get SIGTERM should the supervisor be killed."""
+    """Let the kernel end a new child with its supervisor; called in the child, before exec."""
     with contextlib.suppress(OSError, AttributeError):  # only Linux has it; clean_up does the rest
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
 
@@ -113,7 +119,7 @@ def end_all(children: Sequence[Child], within_s: float) -> None:
     """SIGTERM all of them, wait for their ends, and SIGKILL what is left of their groups."""
     running = [child.process for child in children if child.process is not None]
     for child in children:
-        # Who was told already is not told twice.
+        # A process that was told to leave already is not told twice.
         if child.process is not None and child.is_up and not child.is_leaving:
             child.process.terminate()
     deadline = time.monotonic() + within_s

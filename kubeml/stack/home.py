@@ -1,4 +1,7 @@
-"""The files in KUBEML_HOME by which a stack's processes, and later commands, find each other."""
+"""The files in KUBEML_HOME by which the supervisor and later commands find each other.
+
+The supervisor holds the lock and writes the status; ``kubeml up``, ``down`` and ``status`` read it.
+"""
 
 import fcntl
 import json
@@ -20,7 +23,7 @@ def write_private(path: Path, text: str) -> None:
     with os.fdopen(descriptor, "w", encoding="utf-8") as file:
         file.write(text)
         file.flush()
-        # Without it a power cut may leave an empty file of that name.
+        # Without the fsync a power cut may leave an empty file of that name.
         os.fsync(file.fileno())
     fresh.replace(path)
 
@@ -33,9 +36,9 @@ _LOCK_WITHIN_S = 3.0
 
 
 def is_running(home: Path) -> bool:
-    """Whether a supervisor lives in ``home``: it holds the lock."""
+    """Return whether a supervisor lives in ``home``, which is to say that it holds the lock."""
     try:
-        # Shared, so that two who ask at once do not take each other for a supervisor.
+        # A shared lock: two commands that ask at once do not take each other for a supervisor.
         with _lock(home, fcntl.LOCK_SH):
             return False
     except BlockingIOError:
@@ -56,7 +59,7 @@ def hold_lock(home: Path) -> int:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            # Whoever only asks whether a supervisor runs holds it for a moment, too.
+            # A command that only asks whether a supervisor runs holds the lock for a moment, too.
             if time.monotonic() > deadline:
                 raise
             time.sleep(0.02)
@@ -65,10 +68,10 @@ def hold_lock(home: Path) -> int:
 
 
 def clean_up(home: Path) -> int:
-    """Kill what a dead supervisor left behind; for the holder of the lock.
+    """Kill the processes that a dead supervisor left behind. Only the lock's holder may call it.
 
     Returns:
-        How many processes that were.
+        How many processes were killed.
     """
     left = kill_survivors(noted_processes(home), run=_read(home).get("run", ""))
     for name in (PROFILE_NAME, STATUS_NAME):
@@ -77,11 +80,11 @@ def clean_up(home: Path) -> int:
 
 
 def noted_processes(home: Path) -> list[ProcessInfo]:
-    """The processes in the status file, whether they still live or not."""
+    """Return the processes in the status file, whether they still live or not."""
     try:
         return [ProcessInfo(**row) for row in _read(home).get("processes", [])]
     except TypeError:
-        # Written by another version of kubeml.
+        # Another version of kubeml wrote it.
         return []
 
 
@@ -89,7 +92,7 @@ def _read(home: Path) -> dict[str, Any]:
     try:
         value = json.loads((home / STATUS_NAME).read_text("utf-8"))
     except (FileNotFoundError, ValueError):
-        # Not there, or torn by a power cut: nothing is known.
+        # The file is missing, or was torn by a power cut: nothing is known.
         return {}
     return value if isinstance(value, dict) else {}
 

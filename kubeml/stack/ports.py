@@ -2,15 +2,16 @@
 
 
 def port_of(first: int, role: str, number: int = 1) -> int:
-    """The port of a process of the embedded stack.
+    """Return the port of a process of the embedded stack.
 
     Args:
-        first: The stack's ``metrics_port``; 0: nobody serves metrics.
+        first: The stack's ``metrics_port``; 0: no process serves metrics.
         role: ``ps``, ``control`` or ``worker``.
-        number: Of a worker, from 1.
+        number: Which worker, from 1.
 
     Returns:
-        The first one for the parameter server, the next for the control worker, then the workers.
+        The first port for the parameter server, the next for the control worker, and those after
+        it for the workers.
     """
     if not first:
         return 0
@@ -18,7 +19,7 @@ def port_of(first: int, role: str, number: int = 1) -> int:
 
 
 def ports_of(first: int, workers: int) -> list[int]:
-    """All ports of a stack with so many workers."""
+    """Return all ports of a stack with this many workers."""
     if not first:
         return []
     return [port_of(first, role) for role in ("ps", "control")] + [

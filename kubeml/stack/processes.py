@@ -1,6 +1,7 @@
-"""Which process is which: by pid and start time, so that a number used again is not taken for ours.
+"""Find, signal and kill the stack's own processes, and no others.
 
-psutil comes with the extra ``local``: it is imported when processes are looked at, no sooner.
+A process is known by its pid and its start time: the kernel uses a pid again, and that process is
+not ours. psutil comes with the extra ``local``, so it is imported only when it is used.
 """
 
 import os
@@ -16,24 +17,25 @@ if TYPE_CHECKING:
 #: Environment variable that every process of one supervisor's run carries.
 RUN_MARK = "KUBEML_STACK_RUN"
 
-#: An exec is over within this, on the busiest machine.
+#: Even on the busiest machine an exec is over within this time.
 _EXEC_WITHIN_S = 1.0
 
-#: Start times of one process, read twice, differ by the rounding of the boot time.
+#: Two readings of one process's start time differ by the rounding of the boot time.
 _SAME_START_S = 1.0
 
 
 @dataclass(frozen=True, kw_only=True)
 class ProcessInfo:
-    """One process of the stack; it leads a process group of its own.
+    """One process of the stack. It leads a process group of its own.
 
     Attributes:
         name, role: E.g. worker-1, worker; roles are supervisor, valkey, s3, ps, control, worker.
-        pid: Its process id (and its group's); 0 while it is down.
-        started_at: Unix seconds, as the kernel has it: with the pid it identifies the process.
-        state: ``running``, ``starting``, ``down``, or ``leaving`` (not wanted any more).
+        pid: Its process id, which is its group's too; 0 while it is down.
+        started_at: When it started, in Unix seconds, as the kernel has it. It identifies the
+            process together with the pid.
+        state: ``running``, ``starting``, ``down``, or ``leaving`` (no longer wanted).
         restarts: How often it had to be started again.
-        device: Of a training worker: ``cpu``, or e.g. ``gpu 0``.
+        device: The device of a training worker: ``cpu``, or e.g. ``gpu 0``.
     """
 
     name: str
@@ -46,23 +48,26 @@ class ProcessInfo:
 
 
 def is_alive(info: ProcessInfo) -> bool:
-    """Whether this very process lives (one that only waits to be reaped does not)."""
+    """Return whether this very process lives. One that only waits to be reaped does not."""
     return info.pid > 0 and _is_same(info.pid, info.started_at) and not _is_zombie(info.pid)
 
 
 def send_signal(info: ProcessInfo, number: int) -> None:
-    """Signal this very process, if it lives."""
+    """Send a signal to this very process, if it lives."""
     if is_alive(info):
         _kill(info.pid, number)
 
 
 def kill_survivors(infos: Sequence[ProcessInfo], *, run: str) -> int:
-    """SIGKILL what lives of these processes' groups, wait for it, and return how many that were.
+    """SIGKILL whatever lives in these processes' groups and wait for it to end.
 
     Args:
-        infos: The leaders, as they were noted; after a reboot, or in a container started again,
-            their numbers may belong to others by now.
-        run: What ``RUN_MARK`` says in the environment of every one of them.
+        infos: The groups' leaders, as they were noted. After a reboot, or in a container started
+            again, their pids may belong to other processes by now.
+        run: The value of ``RUN_MARK`` in the environment of each of them.
+
+    Returns:
+            How many processes were killed.
     """
     import psutil
 
@@ -76,7 +81,7 @@ def kill_survivors(infos: Sequence[ProcessInfo], *, run: str) -> int:
             continue
         if group not in noted or _is_zombie(process.pid):
             continue
-        # A group whose leader is gone may have been founded again by somebody else.
+        # Once a group's leader is gone, another process may have founded a group of that number.
         if group in own_groups or _run_of(process) == run:
             victims.append(process)
     for process in victims:
@@ -86,7 +91,7 @@ def kill_survivors(infos: Sequence[ProcessInfo], *, run: str) -> int:
 
 
 def kill_group(leader: int) -> None:
-    """SIGKILL what is left of a process group."""
+    """SIGKILL the processes left in a process group."""
     try:
         os.killpg(leader, signal.SIGKILL)
     except ProcessLookupError:
@@ -112,7 +117,7 @@ def _is_zombie(pid: int) -> bool:
 
 
 def _run_of(process: "psutil.Process") -> str:
-    """What its ``RUN_MARK`` says; "" if it has none, is another user's, or gone."""
+    """Return the process's ``RUN_MARK``; "" if it has none, is another user's, or is gone."""
     import psutil
 
     deadline = time.monotonic() + _EXEC_WITHIN_S

@@ -1,4 +1,7 @@
-"""The processes of a pool that are Celery workers: what they are started with."""
+"""Become one of the pool's Celery workers: ``kubeml worker`` and ``kubeml control`` end here.
+
+Each replaces its own process by Celery's, with the arguments and the environment of its role.
+"""
 
 import os
 import socket
@@ -17,15 +20,15 @@ _COMMON = ("--without-gossip", "--without-mingle", "--task-events")
 def exec_worker(settings: Settings, *, name: str = "", slots_given: bool = False) -> None:
     """Become a training worker: one Celery worker with one process, for one device.
 
-    Where there is room for several on the GPUs, become their parent instead.
+    If the GPUs have room for several workers, become their parent instead.
 
     Args:
-        settings: With the device, and the slots on each GPU.
-        name: Name in the pool; made up if it is empty.
+        settings: They name the device, and the slots on each GPU.
+        name: The worker's name in the pool; made up if it is empty.
         slots_given: See ``pinned_gpus``.
 
     Raises:
-        Conflict, InvalidOption: See ``pinned_gpus``; nothing was started.
+        Conflict, InvalidOption: See ``pinned_gpus``. Nothing was started.
     """
     gpus = pinned_gpus(settings, os.environ, slots_given=slots_given)
     if len(gpus) > 1:
@@ -37,9 +40,10 @@ def exec_worker(settings: Settings, *, name: str = "", slots_given: bool = False
 
 
 def exec_control(settings: Settings, *, name: str = "") -> None:
-    """Become a control worker: it runs the scheduler's tasks, in its one process.
+    """Become a control worker: it runs the scheduler's tasks in its one process.
 
-    They are short, and all they wait for has a time limit: a child of their own would only cost.
+    The tasks are short, and whatever they wait for has a time limit. A child process for them
+    would cost something and give nothing.
     """
     _become(settings, "control", name, "cpu", ["--queues", CONTROL_QUEUE], pool="solo")
 
@@ -55,19 +59,19 @@ def _become(
     extra: Mapping[str, str] | None = None,
 ) -> None:
     node = name or f"{role}-{os.getpid()}"
-    # Said here, once: Celery's parent announces it, its child takes slots by it.
+    # The name is made once, here: Celery's parent announces it, and its child takes slots by it.
     name = name or f"{role}-{socket.gethostname()}-{os.getpid()}"
     env = child_environment(settings) | dict(extra or {})
     env |= {
         "KUBEML_ROLE": role,
         "KUBEML_WORKER_NAME": name,
         "KUBEML_DEVICE": device,
-        # One thread per process by default: more would fight for the cores, and change the bits.
+        # One thread per process by default: more would compete for the cores and change the bits.
         "OMP_NUM_THREADS": str(settings.torch_threads),
     }
     command = [
         sys.executable, "-P", "-m", "celery",
-        # Its banner is no line of JSON.
+        # Celery's banner is no line of JSON.
         *(["--quiet"] if settings.log_format == "json" else []), "-A", "tasks.app", "worker",
         "--pool", pool, "--hostname", f"{node}@%h", "--loglevel", settings.log_level,
         *_COMMON, *options,

@@ -1,7 +1,7 @@
 """The embedded servers: a real Valkey and a real S3 server (SeaweedFS), on loopback ports.
 
-The binaries come with the ``local`` extra. Passwords and keys are random, and stand in files that
-only this user can read, never on a command line.
+The supervisor starts them first. The binaries come with the ``local`` extra. Passwords and keys are
+random; they are in files that only this user can read, and never on a command line.
 """
 
 import json
@@ -26,13 +26,14 @@ from brokers.urls import mask_url
 from kubeml.errors import BackendUnreachable, Conflict, KubemlError, TimedOut
 from kubeml.stack.home import STACK_NAME, write_private
 
-#: Memory the S3 server may use before its collector works harder (it took 840 MB without). It holds
-#: 240 MB for good, most of it never touched: a limit near that has the collector run all the time.
+#: Memory the S3 server may use before its garbage collector works harder; without a limit it took
+#: 840 MB. It always holds 240 MB, most of it never touched: with a limit near that the collector
+#: would run all the time.
 _S3_MEMORY = "288MiB"
 
 _GRPC_OFFSET = 10_000
 
-#: The kernel's limit of a socket's path, less the end of the string.
+#: The kernel's limit for the path of a socket, without the byte that ends the string.
 _MAX_SOCKET_PATH = 107
 
 _S3_PORTS = ("master", "volume", "filer", "s3", "admin")
@@ -40,7 +41,7 @@ _S3_PORTS = ("master", "volume", "filer", "s3", "admin")
 
 @dataclass(frozen=True, kw_only=True)
 class ServerPlan:
-    """Ports and secrets of one embedded stack; written to its profile, the same at every restart.
+    """Ports and secrets of one embedded stack. They are kept, so every start has the same.
 
     Attributes:
         valkey_port: Port of the Valkey server.
@@ -57,10 +58,10 @@ class ServerPlan:
 
     @classmethod
     def make(cls) -> "ServerPlan":
-        """A plan with free ports and fresh secrets."""
+        """Make a plan with free ports and fresh secrets."""
         ports = free_ports(len(_S3_PORTS) + 1)
         s3_ports = dict(zip(_S3_PORTS, ports[1:], strict=True))
-        # Parts that are not told otherwise look for each other's gRPC port here.
+        # Parts look for each other's gRPC port at this distance, unless they are told otherwise.
         grpc = {f"{name}.grpc": port + _GRPC_OFFSET for name, port in s3_ports.items()}
         return cls(
             valkey_port=ports[0],
@@ -71,12 +72,12 @@ class ServerPlan:
         )
 
     def settings(self, base: Settings, *, directory: Path | None = None) -> Settings:
-        """``base``, pointing at these servers.
+        """Return the settings ``base``, pointed at these servers.
 
         Args:
             base: The settings.
-            directory: The Valkey server's, if those who use these settings are to reach its state
-                by its socket there, which takes a third of the time.
+            directory: The Valkey server's directory. If it is given, the server is reached by its
+                socket in there, which takes a third of the time.
         """
         url = Secret(f"redis://:{self.password}@127.0.0.1:{self.valkey_port}/0")
         socket_path = _socket_path(directory) if directory else None
@@ -90,16 +91,17 @@ class ServerPlan:
 
 
 def _socket_path(directory: Path) -> Path | None:
-    """Where a Valkey server's socket lies; None if its path cannot be one, or stand in a URL."""
+    """Return the path of a Valkey server's socket; None if it is too long, or unfit for a URL."""
     path = directory.absolute() / "valkey.sock"
     is_plain = quote(str(path)) == str(path)
     return path if is_plain and len(bytes(path)) <= _MAX_SOCKET_PATH else None
 
 
 def free_ports(count: int) -> list[int]:
-    """Free loopback ports, all different, whose gRPC twins (10,000 above) are free as well.
+    """Return different free loopback ports, whose gRPC twins (10,000 above) are free as well.
 
-    Below the range the kernel hands out by itself, so that nobody takes one between two starts.
+    They lie below the range from which the kernel assigns ports, so that no other program is given
+    one of them between two starts.
     """
     found: list[int] = []
     while len(found) < count:
@@ -111,11 +113,11 @@ def free_ports(count: int) -> list[int]:
 
 
 def are_free(ports: list[int]) -> bool:
-    """Whether all these loopback ports can be had."""
+    """Return whether all these loopback ports are free."""
     with ExitStack() as stack:
         for port in ports:
             sock = stack.enter_context(socket.socket())
-            # As the servers do: a port of a connection that lingers is free.
+            # The servers set this, too: a port counts as free although an old connection lingers.
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             try:
                 sock.bind(("127.0.0.1", port))
@@ -144,7 +146,7 @@ def valkey_command(plan: ServerPlan, directory: Path) -> list[str]:
                 # Snapshots beside the AOF would fork a copy of all tensors every few minutes.
                 'save ""',
                 "maxmemory-policy noeviction",
-                # Large values are sent from where they lie, also without threads for it.
+                # Send large values from where they lie in memory, even without I/O threads.
                 "min-io-threads-avoid-copy-reply 1",
                 "daemonize no",
                 "",
@@ -157,8 +159,8 @@ def valkey_command(plan: ServerPlan, directory: Path) -> list[str]:
 def s3_command(plan: ServerPlan, directory: Path) -> list[str]:
     """Write the S3 server's credentials into ``directory`` and return its command line.
 
-    It is to run in ``directory``: its sockets have relative names, since the kernel takes no
-    socket path of more than 107 bytes.
+    The server must run in ``directory``: its sockets have relative names, since the kernel takes
+    no socket path of more than 107 bytes.
     """
     data = directory / "data"
     data.mkdir(parents=True, exist_ok=True)
@@ -182,7 +184,7 @@ def s3_command(plan: ServerPlan, directory: Path) -> list[str]:
 
 
 def s3_environment() -> dict[str, str]:
-    """Environment of the S3 server: ours without AWS variables, which it would read as its own."""
+    """Return our environment without AWS variables, which the S3 server would take for its own."""
     own = {key: value for key, value in os.environ.items() if not key.startswith("AWS_")}
     return own | {"GOMEMLIMIT": _S3_MEMORY}
 
@@ -203,7 +205,7 @@ def wait_for_valkey(settings: Settings, *, within_s: float, is_up: Callable[[], 
             with redis_errors(where):
                 return bool(client.ping())
         except BackendUnreachable:
-            # Not there yet, or still reading its data.
+            # The server is not there yet, or still reads its data.
             return False
         finally:
             client.close()
@@ -212,7 +214,7 @@ def wait_for_valkey(settings: Settings, *, within_s: float, is_up: Callable[[], 
 
 
 def wait_for_s3(settings: Settings, *, within_s: float, is_up: Callable[[], bool]) -> None:
-    """Wait until the S3 server takes objects, creating the bucket on the way.
+    """Create the bucket, and wait until the S3 server takes objects.
 
     Raises:
         TimedOut: It does not.
@@ -232,10 +234,11 @@ def wait_for_s3(settings: Settings, *, within_s: float, is_up: Callable[[], bool
 
 
 def wait_for_s3_apart(settings: Settings, *, within_s: float, is_up: Callable[[], bool]) -> None:
-    """As ``wait_for_s3``, in a process of its own: talking S3 takes 30 MB, which end with it.
+    """Do what ``wait_for_s3`` does in a process of its own, whose end frees the 30 MB S3 takes.
 
     Raises:
-        TimedOut, Conflict: As there; or the asking process failed, and its output says why.
+        TimedOut, Conflict: As for ``wait_for_s3``. Conflict also if the asking process failed; its
+            output says why.
     """
     command = [sys.executable, "-P", "-m", "kubeml.stack.servers", str(within_s)]
     with subprocess.Popen(  # noqa: S603 - our own interpreter and module
@@ -296,7 +299,7 @@ if __name__ == "__main__":
 
 
 def _load_plan(home: Path) -> ServerPlan:
-    """The ports and secrets of the last start, if the ports are still free; else fresh ones."""
+    """Return the plan of the last start, if its ports are still free; else a fresh one."""
     path = home / STACK_NAME
     try:
         kept = json.loads(path.read_text("utf-8"))

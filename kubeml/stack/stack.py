@@ -1,4 +1,4 @@
-"""``kubeml up``: a whole pool on one machine, run by a supervisor in the background.
+"""``kubeml up``, ``down`` and ``status``: a pool on one machine, run by a background supervisor.
 
 KUBEML_HOME/
     profile.json   settings of the running stack, secrets included; readable by its user alone
@@ -24,24 +24,24 @@ from kubeml.stack.home import GAVE_WAY, _lock, _read, clean_up, is_running, note
 from kubeml.stack.ports import ports_of
 from kubeml.stack.processes import ProcessInfo, is_alive, send_signal
 
-#: `up` gives up after this long (it takes a few seconds), `down` kills after that long.
+#: `up` gives up after the first (it takes a few seconds); `down` kills after the second.
 UP_WITHIN_S = 60.0
 DOWN_WITHIN_S = 45.0
 
 
 @dataclass(frozen=True, kw_only=True)
 class StackStatus:
-    """The embedded stack as it stands now.
+    """The embedded stack as it is now.
 
     Attributes:
         home: Its directory.
         running: Whether its supervisor lives.
         ready: Whether everything has answered.
-        workers: Number of training workers there are to be now.
-        min_workers, max_workers: Between what numbers that moves, as jobs want them.
+        workers: How many training workers there should be now.
+        min_workers, max_workers: The bounds of that number, which follows what jobs want.
         redis, s3: Where the servers are, without secrets.
         metrics_port: The first port on which its processes serve metrics; 0: nowhere.
-        processes: What runs.
+        processes: The processes that run.
     """
 
     home: str
@@ -57,7 +57,7 @@ class StackStatus:
 
     @property
     def device(self) -> str:
-        """What the workers have: ``cpu`` or ``gpu``."""
+        """The workers' kind of device: ``cpu`` or ``gpu``."""
         return next((p.device.split()[0] for p in self.processes if p.device), "cpu")
 
     @property
@@ -67,27 +67,27 @@ class StackStatus:
         return str(low) if low == high else f"{low} to {high}"
 
     def to_wire(self) -> dict[str, Any]:
-        """The status as JSON-able values."""
+        """Return the status as JSON-able values."""
         return asdict(self)
 
 
 def up(
     settings: Settings, *, workers: int, max_workers: int | None = None, gpus: Sequence[str] = ()
 ) -> tuple[StackStatus, bool]:
-    """Start the stack and return when everything answers.
+    """Start the stack, and return when everything answers.
 
     Args:
-        settings: Its home and tunables.
-        workers: How many training workers, at least.
-        max_workers: At most, if jobs want them; never another number unless given.
-        gpus: The GPU of each of them, at most; none on CPUs. See ``kubeml.machine``.
+        settings: The stack's home and tunables.
+        workers: How many training workers there are at least.
+        max_workers: How many there are at most, when jobs want them; None: always ``workers``.
+        gpus: The GPU of each of the most workers; empty on CPUs. See ``kubeml.machine``.
 
     Returns:
         Its status, and whether this call started it (rather than finding it running).
 
     Raises:
         Conflict: A part could not be started, or the ``local`` extra is not installed.
-        TimedOut: It is not ready in time; it is taken down again if this call started it.
+        TimedOut: It is not ready in time. If this call started it, it is taken down again.
     """
     _require_local_extra()
     (settings.home / "logs").mkdir(parents=True, exist_ok=True)
@@ -104,21 +104,21 @@ def up(
             ],
             env=_supervisor_environment(settings), stdin=subprocess.DEVNULL,
             stdout=log, stderr=log, start_new_session=True,
-            # `-m` looks for modules in the current directory first: not in the user's, where a
-            # tasks.py of their own may stand.
+            # `-m` looks for modules in the current directory first. In the user's directory it
+            # might find a tasks.py of their own.
             cwd=settings.home,
         )  # fmt: skip
     try:
         return _wait_until_ready(settings.home, started=supervisor)
     except BaseException:
-        # One that gave way to another `up`'s supervisor has ended already.
+        # If our supervisor gave way to that of another `up`, it has ended already.
         if supervisor.poll() is None:
             down(settings)
         raise
 
 
 def down(settings: Settings) -> bool:
-    """Stop the stack, and return whether there was one; nothing of it is left running."""
+    """Stop the stack with all its processes, and return whether there was one."""
     home = settings.home
     was_running = _stop_supervisor(home)
     try:
@@ -127,13 +127,13 @@ def down(settings: Settings) -> bool:
     except FileNotFoundError:
         return False
     except BlockingIOError:
-        # Somebody has started it anew since.
+        # Another command has started it anew meanwhile.
         return was_running
     return was_running or left > 0
 
 
 def status(settings: Settings) -> StackStatus:
-    """The stack as it stands now."""
+    """Return the stack as it is now."""
     home = settings.home
     wire = _read(home)
     running = is_running(home)
@@ -153,13 +153,13 @@ def status(settings: Settings) -> StackStatus:
 
 
 def _stop_supervisor(home: Path) -> bool:
-    """SIGTERM the supervisor and wait for its end; SIGKILL it when it takes too long."""
+    """SIGTERM the supervisor and wait for its end; SIGKILL it if it takes too long."""
     asked: set[int] = set()
     deadline = time.monotonic() + DOWN_WITHIN_S
     was_running = False
     while is_running(home):
         was_running = True
-        # A supervisor that has just begun has not noted itself yet: look again.
+        # A supervisor that has just started is not in the status file yet: look again.
         own = [p for p in noted_processes(home) if p.role == "supervisor" and is_alive(p)]
         late = time.monotonic() > deadline
         for process in own:
@@ -178,7 +178,7 @@ def _wait_until_ready(
     deadline = time.monotonic() + UP_WITHIN_S
     while time.monotonic() < deadline:
         wire = _read(home)
-        # A file that a dead supervisor left says nothing.
+        # A status file that a dead supervisor left behind says nothing about this one.
         own = [p for p in noted_processes(home) if p.role == "supervisor" and is_alive(p)]
         if own and wire.get("ready"):
             now = status(Settings(home=home))
@@ -193,12 +193,12 @@ def _wait_until_ready(
 
 
 def _supervisor_environment(settings: Settings) -> dict[str, str]:
-    # Where the servers are is the supervisor's to say; tunables such as lease_s are passed on.
+    # The supervisor decides where the servers are; tunables such as lease_s are passed on.
     own = {"KUBEML_BROKER_URL", "KUBEML_STATE_URL", "KUBEML_S3_ENDPOINT_URL"}
     return {
         key: value
         for key, value in child_environment(settings).items()
-        # Keys and profiles of a cloud are nothing to the embedded S3 server.
+        # The embedded S3 server must not see the keys and profiles of a cloud.
         if key not in own and not key.startswith("AWS_")
     }
 

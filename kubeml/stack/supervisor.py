@@ -2,9 +2,9 @@
 
 ``python -m kubeml.stack.supervisor --min-workers A --max-workers B``
 
-Starts the servers, then the pool's processes; starts again what ends; keeps as many workers as jobs
-want; stops all on SIGTERM. Every child leads a process group of its own, so that nothing of it can
-be left behind.
+``kubeml up`` starts it in the background. It starts the servers, then the pool's processes. It
+starts them again when they end, keeps as many workers as jobs want, and stops all on SIGTERM. Every
+child leads a process group of its own, so that none of its own children can be left behind.
 """
 
 import argparse
@@ -50,12 +50,12 @@ _START_WITHIN_S = 30.0
 _LOOK_EVERY_S = 0.1
 _AFTER_FAULT_S = 2.0
 
-#: How long processes get to drain, and servers to write what they hold.
+#: How long the pool's processes get to drain, and the servers to write their data.
 _DRAIN_S, _SERVER_STOP_S = 25.0, 10.0
 
 
 class Supervisor:
-    """Keeps the children of one home running."""
+    """Keeps the processes of one KUBEML_HOME running."""
 
     def __init__(
         self, settings: Settings, *, min_workers: int, max_workers: int, gpus: Sequence[str] = ()
@@ -65,7 +65,7 @@ class Supervisor:
         self._run_id = uuid.uuid4().hex
         self._plan = _load_plan(self.home)
         self.settings = self._plan.settings(settings, directory=self.home / "valkey")
-        #: All but the workers; those are the pool's.
+        #: All children but the workers, which are the pool's.
         self._children: list[Child] = []
         self._pool = WorkerPool(
             self.settings, low=min_workers, high=max_workers, make=self._worker, drain_s=_DRAIN_S
@@ -83,8 +83,8 @@ class Supervisor:
         """Start everything and keep it running until ``stop``.
 
         Raises:
-            KubemlError: A server does not start; what was started has been stopped again.
-            OSError: Neither does a process.
+            KubemlError: A server does not start. Whatever was started has been stopped again.
+            OSError: A process cannot be started. The rest has been stopped, too.
         """
         try:
             self._write_status()
@@ -101,7 +101,7 @@ class Supervisor:
         self._stopping.set()
 
     def note_fault(self, fault: str) -> None:
-        """Leave word, for who waits for it, why the stack could not be started."""
+        """Note why the stack could not be started, for the ``kubeml up`` that waits for it."""
         self._write_status(fault=fault)
 
     def _start_servers(self) -> None:
@@ -116,7 +116,7 @@ class Supervisor:
             child.announced = True
 
     def _may(self, child: Child) -> bool:
-        """Whether it makes sense to wait for ``child``."""
+        """Return whether it makes sense to wait for ``child``."""
         return child.is_up and not self._stopping.is_set()
 
     def _start_pool(self) -> None:
@@ -172,19 +172,19 @@ class Supervisor:
         )  # fmt: skip
 
     def _environment(self) -> dict[str, str]:
-        # By environment, so that no kubeml.toml points a child at other servers.
+        # Settings travel by environment, so that no kubeml.toml points a child at other servers.
         return os.environ | self.settings.environment()
 
     def _tend_or_pause(self) -> None:
         try:
             self._tend()
         except OSError as err:
-            # The disk is full, or no process can be started: that may pass.
+            # The disk may be full, or no process can be started now: either may pass.
             logger.warning("%s, looking again in %.0f s", err, _AFTER_FAULT_S)
             self._stopping.wait(_AFTER_FAULT_S)
 
     def _tend(self) -> None:
-        """Start again what ended, have as many workers as jobs want, and note how all stand."""
+        """Restart ended processes, keep as many workers as jobs want, and write the status."""
         now = time.monotonic()
         for child in self._kept:
             if child.is_up:
@@ -222,12 +222,12 @@ class Supervisor:
         servers = [node.at for node in nodes if node.role == "ps"]
         for child in waiting:
             at = max(servers, default=0.0) if child.role == "ps" else named.get(child.name, 0.0)
-            # An announcement from before its last start does not count.
+            # An announcement from before the child's last start does not count.
             child.announced = child.announced or at >= child.started_at
 
     @property
     def _kept(self) -> list[Child]:
-        """What is to run."""
+        """The children that are to run."""
         return [*self._children, *self._pool.workers]
 
     def _stop_all(self) -> None:
@@ -271,7 +271,7 @@ class Supervisor:
 
 
 def main(arguments: list[str]) -> int:
-    """Supervise a home until SIGTERM."""
+    """Supervise a KUBEML_HOME until SIGTERM, and return the exit code."""
     parser = argparse.ArgumentParser(prog="kubeml.stack.supervisor")
     parser.add_argument("--min-workers", type=int, required=True)
     parser.add_argument("--max-workers", type=int, required=True)

@@ -1,4 +1,7 @@
-"""One process that keeps several worker processes running, each pinned to a GPU."""
+"""One process that keeps several worker processes running, each pinned to a GPU.
+
+``kubeml worker`` becomes it on a machine whose GPUs have room for more than one worker.
+"""
 
 import logging
 import os
@@ -17,17 +20,17 @@ logger = logging.getLogger(__name__)
 
 _LOOK_EVERY_S = 0.2
 
-#: How long the workers get to give their slots back; a batch and two seconds, usually.
+#: How long the workers get to give their slots back. A batch and two seconds usually suffice.
 _DRAIN_S = 25.0
 
 
 class WorkerGroup:
-    """Workers of one machine; each is a pool member of its own, with a name of its own.
+    """Keeps the workers of one machine running. Each is a pool member with a name of its own.
 
     Args:
-        settings: Of all of them.
-        gpus: One worker for each entry.
-        name: They are called ``{name}-1`` and so on; by host and pid if it is empty.
+        settings: The settings of all of them.
+        gpus: One worker is started for each entry.
+        name: The workers are called ``{name}-1`` and so on; by host and pid if it is empty.
     """
 
     def __init__(self, settings: Settings, gpus: Sequence[str], *, name: str = "") -> None:
@@ -50,7 +53,7 @@ class WorkerGroup:
         self._stopping = threading.Event()
 
     def run(self) -> int:
-        """Keep them running until SIGTERM or SIGINT; returns the exit code."""
+        """Keep the workers running until SIGTERM or SIGINT, and return the exit code."""
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, lambda *_: self._stopping.set())
         try:
@@ -63,7 +66,7 @@ class WorkerGroup:
         return 0
 
     def _start_again(self, now: float) -> None:
-        """Start what ended a while ago."""
+        """Start the workers again whose pause after their end is over."""
         for child in self._children:
             if child.is_up:
                 continue
@@ -76,7 +79,7 @@ class WorkerGroup:
 
 
 def _port(settings: Settings, number: int) -> int:
-    """Where a worker serves its metrics: one after the other; 0: nowhere."""
+    """Return the port of a worker's metrics, one above that of the worker before; 0: nowhere."""
     return settings.metrics_port + number - 1 if settings.metrics_port else 0
 
 

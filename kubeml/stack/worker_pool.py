@@ -1,4 +1,7 @@
-"""The embedded stack's training workers: as many as are wanted, between two bounds."""
+"""The embedded stack's training workers: as many as jobs want, between two bounds.
+
+The supervisor calls it all the time; it reads the demand, and starts and ends workers by it.
+"""
 
 import logging
 import time
@@ -18,12 +21,12 @@ from kubeml.stack.processes import kill_group
 
 logger = logging.getLogger(__name__)
 
-#: How often the demand is read: a few commands, well below a millisecond while nothing is to do,
+#: The demand is read this often: a few commands, well below a millisecond while there is no job.
 _LOOK_EVERY_S = 0.5
-#: and never for more than this share of the time, however many jobs there are.
+#: Reading it never takes more than this share of the time, however many jobs there are.
 _LOOKING_RATIO = 0.05
 
-#: A server that did not answer is left alone for so long.
+#: A server that did not answer is left alone for this long.
 _AFTER_FAULT_S = 2.0
 
 #: The name by which the supervisor announces how many workers it would start.
@@ -31,12 +34,12 @@ _NODE = "supervisor"
 
 
 class WorkerPool:
-    """Starts workers when jobs want them, and sends those away that nobody has wanted for a while.
+    """Starts workers when jobs want them, and ends those that no job has wanted for a while.
 
     Args:
         settings: Where the servers are, the workers' device, and ``idle_s``.
-        low, high: How many workers at least and at most.
-        make: Makes the worker of a number from 1; the lowest free one is used.
+        low, high: How many workers there are at least and at most.
+        make: Makes the worker of a number; numbers begin at 1, and the lowest free one is used.
         drain_s: How long a worker gets to finish or hand back its slot.
     """
 
@@ -50,7 +53,7 @@ class WorkerPool:
         drain_s: float,
     ) -> None:
         self.low, self.high = low, high
-        #: Those that are kept running, by number; and those on their way out, with their deadlines.
+        #: By number: the workers that are kept running, and the leaving ones with their deadlines.
         self._workers: dict[int, Child] = {}
         self._leaving: dict[int, tuple[Child, float]] = {}
         self._scaler = Autoscaler(low=low, high=high, idle_s=settings.idle_s)
@@ -67,15 +70,15 @@ class WorkerPool:
 
     @property
     def leaving(self) -> list[Child]:
-        """Those that were told to go and have not gone yet."""
+        """The workers that were told to leave and still run."""
         return [child for child, _ in self._leaving.values()]
 
     def start(self) -> None:
-        """Start as many as there are to be at any time."""
+        """Start as many workers as there are at least."""
         self._grow(self.low)
 
     def look(self) -> None:
-        """Start and send away what the demand asks for; call it every 0.1 s or so.
+        """Start and end workers as the demand asks; to be called every 0.1 s or so.
 
         Raises:
             OSError: No process can be started.
@@ -95,13 +98,13 @@ class WorkerPool:
             self._look_at = time.monotonic() + _AFTER_FAULT_S
         else:
             took_s = time.monotonic() - now
-            # All there that ever will be: readers alone want to hear of it now and then.
+            # The pool is as large as it will ever be: only readers want to hear of it now and then.
             is_settled = self.low == self.high and not self._announced[1]
             every_s = BEAT_EVERY_S if is_settled else _LOOK_EVERY_S
             self._look_at = now + max(every_s, took_s / _LOOKING_RATIO)
 
     def close(self) -> None:
-        """Say goodbye to the pool, as far as the server still answers; the workers run on."""
+        """Leave the pool, if the server still answers. The workers run on."""
         with suppress(KubemlError):
             withdraw(self._state, _NODE)
         self._state.close()
@@ -124,7 +127,7 @@ class WorkerPool:
         return self._workers[number].name in busy
 
     def _grow(self, goal: int, *, why: str = "at least") -> None:
-        # Who is on his way out still has his number, and his place.
+        # A worker that is leaving keeps its number, and its place, until its end.
         free = (n for n in range(1, self.high + 1) if n not in self._workers | self._leaving)
         for number in list(free)[: goal - len(self._workers)]:
             child = self._make(number)
@@ -150,7 +153,7 @@ class WorkerPool:
             del self._leaving[number]
 
     def _announce(self, nodes: Sequence[Node], now: float) -> None:
-        """Tell readers how many more would be started, at every change and every two seconds."""
+        """Announce how many more workers could be started, at each change and every two seconds."""
         there = {node.name for node in nodes}
         room = self.high - sum(child.name in there for child in self._workers.values())
         at, told = self._announced
