@@ -1,12 +1,12 @@
-"""The command line: one file per noun, all of it on top of ``kubeml.Client``."""
+"""The command line, where ``kubeml`` begins: one file per noun, on top of ``kubeml.Client``."""
 
 import signal
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Run the command line: the process's own arguments, unless others are given."""
+    """Run the command line on the process's own arguments, unless others are given."""
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
-        # Nothing was done yet: Ctrl-C ends us as it does other tools, without a traceback.
+        # Nothing has been done yet: let Ctrl-C end us as it ends other tools, without a traceback.
         signal.signal(signal.SIGINT, signal.SIG_DFL)
     from kubeml.cli.app import main as run
 

@@ -1,4 +1,4 @@
-"""The ``kubeml`` command: its nouns, and what becomes of an error."""
+"""The ``kubeml`` command: it gathers the nouns, and turns errors into messages and exit codes."""
 
 import os
 import signal
@@ -26,10 +26,11 @@ from kubeml.cli import (
 )
 from kubeml.errors import KubemlError
 
-#: The base of typer's usage errors, found through one: newer versions carry their own click.
+#: The base class of typer's usage errors. It is found through one of them, since newer versions of
+#: typer carry a click of their own.
 _UsageProblem: Any = next(c for c in typer.BadParameter.__mro__ if c.__name__ == "ClickException")
 
-#: What typer returns for a command that Ctrl-C ended.
+#: The exit code that typer returns for a command that Ctrl-C ended.
 _BY_CTRL_C = 130
 
 app = typer.Typer(
@@ -75,8 +76,8 @@ def _options(
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Run the command line; the process ends with one of the documented exit codes."""
-    # A reader that closes the pipe (`| head`) ends us quietly, as it does other tools.
+    """Run the command line, and end the process with one of the documented exit codes."""
+    # A reader that closes the pipe (`| head`) ends us quietly, as it ends other tools.
     signal.signal(signal.SIGPIPE, signal.SIG_DFL)
     if signal.getsignal(signal.SIGINT) is signal.SIG_DFL:
         signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -103,7 +104,7 @@ def run(arguments: list[str]) -> int:
     except Exception as err:
         if debug:
             raise
-        # The border of the program: a bug of ours, told without a screenful of our code.
+        # The border of the program: a bug of ours, reported without a screenful of our code.
         output.complain(f"unexpected error: {type(err).__name__}: {err}")
         output.hint("set KUBEML_DEBUG=1 to see where, and please report it")
         return 1

@@ -112,10 +112,10 @@ def _s(value: float | None) -> str:
 
 
 def _seconds(option: str, text: str) -> float:
-    """Seconds from ``10s``, ``5m``, ``1h`` or a number.
+    """Return the seconds in ``10s``, ``5m``, ``1h`` or a plain number.
 
     Raises:
-        InvalidOption: It is none of those, or zero.
+        InvalidOption: The text is none of those, or zero.
     """
     from kubeml.errors import InvalidOption
 

@@ -106,7 +106,7 @@ def _labels(split: "SplitInfo") -> str:
 
 @contextmanager
 def _warnings_told() -> Iterator[None]:
-    """Tell warnings about the data in one line each."""
+    """Print each warning about the data as one line."""
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         yield
@@ -116,7 +116,7 @@ def _warnings_told() -> Iterator[None]:
 
 @contextmanager
 def _bar(name: str, *, quiet: bool) -> Iterator[Callable[[int, int], None] | None]:
-    """A progress bar on stderr, where there is somebody to see it."""
+    """Draw a progress bar on stderr, if it is a terminal."""
     if quiet or not output.stderr_is_live():
         yield None
         return

@@ -1,4 +1,4 @@
-"""``kubeml flower``: become Flower, on this pool."""
+"""``kubeml flower``: become Flower on this pool's broker."""
 
 from typing import Annotated
 

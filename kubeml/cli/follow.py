@@ -1,4 +1,4 @@
-"""Following a job: bars on a terminal, plain lines elsewhere."""
+"""Follow a job to its end, for ``--follow`` and ``task watch``: bars on a terminal, else lines."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -12,12 +12,12 @@ from kubeml.jobs.spec import State
 if TYPE_CHECKING:
     from kubeml.client.job import Job
 
-#: Exit code by how the job ended.
+#: The exit code for each way a job can end.
 _EXIT = {State.DONE: 0, State.FAILED: 1, State.STOPPED: 7}
 
 
 def follow_job(job: "Job", *, quiet: bool = False) -> int:
-    """Show a job until it ends, and return the exit code that says how.
+    """Show a job until it ends, and return the exit code for its end.
 
     Raises:
         Interrupted: Ctrl-C; the job goes on.
@@ -30,7 +30,7 @@ def follow_job(job: "Job", *, quiet: bool = False) -> int:
             for batch in job.event_batches():
                 for event in batch:
                     show(view.apply(event.kind, event.at, event.fields))
-                # A second without news may mean that nobody can serve it.
+                # A second without news may mean that no worker can serve the job.
                 show(view.wait_for("" if batch else job.why_pending()))
     except KeyboardInterrupt as err:
         raise Interrupted(
@@ -77,7 +77,7 @@ def _lines() -> Iterator[Callable[[str], None]]:
 
 @contextmanager
 def _bars(view: JobView) -> Iterator[Callable[[str], None]]:
-    """Two bars, for epochs and rounds, below the lines."""
+    """Draw two bars below the lines, one for epochs and one for rounds."""
     from rich.console import Console
     from rich.markup import escape
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn

@@ -1,4 +1,4 @@
-"""Options that several commands share."""
+"""Options that several commands share, and the client that they all use."""
 
 import threading
 from typing import TYPE_CHECKING, Annotated
@@ -23,12 +23,12 @@ JobIdArgument = Annotated[str | None, typer.Argument(metavar="ID", show_default=
 NameOption = Annotated[str | None, typer.Option("--name", "-n", help="Its name.")]
 NameArgument = Annotated[str | None, typer.Argument(metavar="NAME", show_default=False)]
 
-#: A command that takes longer looks whether the servers answer.
+#: A command that takes longer than this checks whether the servers answer.
 _QUIET_FOR_S = 4.0
 
 
 def connect() -> "Client":
-    """A client on the settings found by environment, file and profile."""
+    """Return a client on the settings from environment, file and profile."""
     # Imported here: `kubeml --help` must not pay for the libraries underneath.
     from kubeml.client.client import Client
 
@@ -40,7 +40,7 @@ def connect() -> "Client":
 
 
 def _tell_who_is_silent(settings: "Settings") -> None:
-    """A server that hangs is asked for up to a minute or two: say what is waited for."""
+    """Say which server hangs: a command may wait a minute or two for its answer."""
     from kubeml.ops.probe import silent_servers
 
     for silence in silent_servers(settings).values():

@@ -1,4 +1,4 @@
-"""What the commands print: data on stdout, talk on stderr."""
+"""How all commands print: data on stdout, talk on stderr."""
 
 import json
 import os
@@ -14,7 +14,7 @@ from kubeml.errors import Interrupted, InvalidOption, JobFailed, KubemlError
 if TYPE_CHECKING:
     from rich.console import Console
 
-#: Columns of a file or another program: programs read it, and a cell that is cut is no name.
+#: The width when stdout is no terminal: programs read it, and a name that is cut is no name.
 _ENDLESS = 10**6
 
 
@@ -45,7 +45,7 @@ def warn(text: str) -> None:
 
 
 def error(err: KubemlError) -> None:
-    """Print one of our errors: the user's own traceback first, then one line, then the hint."""
+    """Print one of our errors: first the user's own traceback, then one line, then the hint."""
     traceback = str(getattr(err, "user_traceback", "") or "")
     text = str(err)
     if isinstance(err, JobFailed):
@@ -69,9 +69,9 @@ def as_json(value: Any) -> None:
 def table(
     columns: Sequence[str], rows: Iterable[Sequence[str]], *, right: Sequence[str] = ()
 ) -> None:
-    """Print a table, a line for each row; columns named in ``right`` are aligned to the right.
+    """Print a table with a line for each row. Columns named in ``right`` are aligned right.
 
-    Cells are cut where a terminal has no room for them, and nowhere else.
+    Cells are cut only where a terminal has no room for them.
     """
     from rich.table import Table
 
@@ -94,7 +94,7 @@ def rows(
     right: Sequence[str] = (),
     empty: str = "nothing there",
 ) -> None:
-    """Print a list the way that was asked for: a table, JSON, or names alone."""
+    """Print a list the way the user asked for: as a table, as JSON, or as names alone."""
     if as_json_:
         as_json([item.to_wire() for item in items])
     elif quiet:
@@ -107,7 +107,7 @@ def rows(
 
 
 def fields(pairs: Iterable[tuple[str, str]]) -> None:
-    """Print what is known of one thing, a line each."""
+    """Print what is known of one thing, each field on a line."""
     known = [(key, value) for key, value in pairs if value != ""]
     width = max((len(key) for key, _ in known), default=0)
     for key, value in known:
@@ -121,7 +121,7 @@ def confirm(question: str, *, yes: bool) -> None:
     """Ask before something is destroyed.
 
     Raises:
-        InvalidOption: Nobody is there to ask, and ``--yes`` was not given.
+        InvalidOption: There is nobody to ask, and ``--yes`` was not given.
         click.Abort: The answer is no.
     """
     if yes:
@@ -135,10 +135,10 @@ def confirm(question: str, *, yes: bool) -> None:
 
 
 def either(by_option: str | None, by_argument: str | None, *, option: str) -> str:
-    """The name that was given as an option or as an argument.
+    """Return the name that was given, be it as an option or as an argument.
 
     Raises:
-        InvalidOption: Neither, or two different ones.
+        InvalidOption: It was given in neither way, or there are two different ones.
     """
     given = {value for value in (by_option, by_argument) if value}
     if len(given) == 1:
@@ -152,13 +152,13 @@ def either(by_option: str | None, by_argument: str | None, *, option: str) -> st
 
 
 def first_line(text: str) -> str:
-    """How a text begins; on a terminal no more of it than leaves other columns their room."""
+    """Return a text's first line, cut on a terminal so that other columns have room."""
     first = next(iter(text.splitlines()), "")
     return first[:100] if sys.stdout.isatty() else first
 
 
 def age(at: float) -> str:
-    """How long ago, for people."""
+    """Return how long ago a time was, for people."""
     seconds = max(0.0, time.time() - at)
     for unit, length in (("d", 86400), ("h", 3600), ("m", 60)):
         if seconds >= length:
@@ -167,7 +167,7 @@ def age(at: float) -> str:
 
 
 def size(num_bytes: float) -> str:
-    """A number of bytes, for people."""
+    """Return a number of bytes, for people."""
     for unit in ("B", "KiB", "MiB", "GiB"):
         if num_bytes < 1024 or unit == "GiB":
             return f"{num_bytes:.0f} {unit}" if unit == "B" else f"{num_bytes:.1f} {unit}"
@@ -176,24 +176,24 @@ def size(num_bytes: float) -> str:
 
 
 def number(value: float | None, *, digits: int = 2) -> str:
-    """A number, or a dash for None."""
+    """Return a number as text; None becomes a dash."""
     return "-" if value is None else f"{value:.{digits}f}"
 
 
 def stdout() -> "Console":
-    """A console on stdout, as wide as it must be when nobody looks."""
+    """Return a console on stdout; when stdout is no terminal it is as wide as its text."""
     from rich.console import Console
 
     return Console(width=None if sys.stdout.isatty() else _ENDLESS)
 
 
 def stderr_is_live() -> bool:
-    """Whether bars may be drawn on stderr."""
+    """Return whether bars may be drawn on stderr."""
     return sys.stderr.isatty() and not os.environ.get("CI")
 
 
 def stdout_is_live() -> bool:
-    """Whether a view that changes may be drawn on stdout."""
+    """Return whether a changing view may be drawn on stdout."""
     term = os.environ.get("TERM", "").lower()
     return sys.stdout.isatty() and not os.environ.get("CI") and term not in {"dumb", "unknown"}
 

@@ -1,4 +1,4 @@
-"""``kubeml probe``: for the probes of containers."""
+"""``kubeml probe``: the check that containers' probes run."""
 
 from typing import Annotated
 
@@ -30,7 +30,7 @@ def probe(
 
     if role not in {"", *ROLES}:
         raise InvalidOption(option="ROLE", got=repr(role), expected=", ".join(ROLES))
-    # Its `min` lets infinity through, by which everything is alive.
+    # typer's `min` would let infinity through, by which every process is alive.
     check_number("--within", within, above=0.0)
     if role == "flower":
         check_flower(port)

@@ -1,4 +1,4 @@
-"""The whole command line as one object: the documents' page of commands is made from it."""
+"""The whole command line as one object, from which the documents' page of commands is made."""
 
 from typer.main import get_command
 

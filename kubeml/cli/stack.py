@@ -1,4 +1,4 @@
-"""``kubeml up``, ``down``, ``status``, ``doctor``: the embedded stack, and a look at any stack."""
+"""``kubeml up``, ``down``, ``status`` for the embedded stack, and ``doctor`` for any pool."""
 
 import os
 import time
@@ -137,7 +137,7 @@ def _check_bounds(workers: int | None, low: int | None, high: int | None) -> Non
 
 
 def _bounds(workers: int | None, low: int | None, high: int | None, usual: int) -> tuple[int, int]:
-    """How many workers at least and at most."""
+    """Return how many workers there are to be at least and at most."""
     if (low, high) == (None, None):
         return workers or usual, workers or usual
     return low or 0, high or max(usual, low or 0)
@@ -148,7 +148,7 @@ def down(home: Home = None, quiet: Quiet = False) -> None:
     from brokers.settings import Settings, find_home
     from kubeml.stack import stack
 
-    # By the home alone: no setting that is wrong, nor a damaged profile, may keep a stack running.
+    # Only the home is needed: a wrong setting or a damaged profile must not keep a stack running.
     was_there = stack.down(Settings(home=find_home(home)))
     if not quiet:
         output.say("kubeml is down" if was_there else "nothing was running")
@@ -192,7 +192,7 @@ def status(home: Home = None, as_json: AsJson = False) -> int:
 
 
 def _pool(settings: "Settings") -> "tuple[list[QueueDemand], list[Node]]":
-    """The demand, and who has announced himself; nothing of what does not answer just now."""
+    """Return the demand and the announced processes; nothing from a server that is silent."""
     from brokers.pool.presence import alive_nodes
     from kubeml.client.client import Client
     from kubeml.errors import BackendUnreachable
@@ -233,7 +233,7 @@ def _show_processes(now: "StackStatus", workers: "Mapping[str, Node]") -> None:
 
 
 def _declared(node: "Node | None") -> str:
-    """What a worker says it has, e.g. ``2 cores, 7.8 GiB``; a dash until it has said so."""
+    """Return what a worker declared, e.g. ``2 cores, 7.8 GiB``; a dash until it has done so."""
     if node is None or not node.cores:
         return "-"
     cores = f"{node.cores} {'core' if node.cores == 1 else 'cores'}"

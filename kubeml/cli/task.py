@@ -90,7 +90,7 @@ def stop(by_id: JobIdArgument = None, job_id: JobIdOption = None) -> None:
     output.say(f"job {chosen} is being stopped")
 
 
-# What is left over is taken here, since click would not say that an id has its option.
+# Extra arguments are taken here, since click would not say that a job's id has its own option.
 @app.command(context_settings={"allow_extra_args": True})
 def scale(
     ctx: typer.Context,
@@ -199,7 +199,7 @@ def prune(yes: Yes = False, quiet: Quiet = False) -> None:
 
 
 def _job_to_scale(job_id: str | None, given: list[str | None]) -> str:
-    """The job's id, which this command takes as an option alone: N has the argument."""
+    """Return the job's id, which this command takes only as an option: its argument is N."""
     if not job_id:
         raise InvalidOption(
             option="--id", got="missing", expected="the id of the job",
@@ -215,7 +215,7 @@ def _job_to_scale(job_id: str | None, given: list[str | None]) -> str:
 
 
 def _choice(status: JobStatus) -> str:
-    """How N is chosen, and between what."""
+    """Return how N is chosen, and between which bounds."""
     spec = status.spec
     low = status.floor or (spec.parallelism if spec.static else spec.min_parallelism)
     high = status.ceiling or (spec.parallelism if spec.static else spec.max_parallelism)

@@ -1,4 +1,4 @@
-"""``kubeml top``: the pool, live."""
+"""``kubeml top``: a live view of the pool."""
 
 import os
 import select
@@ -69,16 +69,16 @@ def _live(client: "Client", interval_s: float) -> None:
                 try:
                     view, trouble = client.pool(), ""
                 except (BackendUnreachable, BackendRefused) as err:
-                    # Whoever looks wants to see it come back.
+                    # The view stays, so that the user sees when the server comes back.
                     trouble = str(err)
     except KeyboardInterrupt:
-        # The usual way to leave such a view.
+        # Ctrl-C is the usual way to leave such a view.
         return
 
 
 @contextmanager
 def _keys() -> Iterator[Callable[[float], str]]:
-    """What gives the key that is pressed within so many seconds; "" for none."""
+    """Yield a function that returns the key pressed within so many seconds; "" for none."""
     if not sys.stdin.isatty():
         yield _no_key
         return
@@ -90,12 +90,12 @@ def _keys() -> Iterator[Callable[[float], str]]:
 
     def pressed(within_s: float) -> str:
         if select.select([terminal], [], [], within_s)[0]:
-            # Nothing to read although there is: the terminal is gone.
+            # The terminal is readable, yet nothing can be read: it is gone.
             return (os.read(terminal, 1) or b"q").decode(errors="replace")
         return ""
 
     try:
-        # Keys at once, and not shown; Ctrl-C stays a signal.
+        # Keys come at once and are not echoed; Ctrl-C stays a signal.
         tty.setcbreak(terminal)
         yield pressed
     finally:
@@ -109,10 +109,10 @@ def _no_key(within_s: float) -> str:
 
 @contextmanager
 def _signals() -> Iterator[Callable[[], bool]]:
-    """Let SIGTERM end the view in order: it would leave the terminal on the other screen.
+    """Let SIGTERM end the view in order; else the terminal would stay on its other screen.
 
-    What it yields tells whether Ctrl-C was pressed: the exception alone may come up where it
-    cannot go on, in a callback or a destructor, and be lost.
+    Yields a function that returns whether Ctrl-C was pressed. The exception alone does not
+    suffice: raised in a callback or a destructor, it gets no further and is lost.
     """
     pressed = False
 

@@ -115,7 +115,7 @@ def train(
         raise InvalidOption(
             option="--static", got=f"given with --policy {policy}", expected="one of the two"
         )
-    # Known before it is submitted: Ctrl-C must not leave a job whose id nobody was told.
+    # The id is known before the submission: Ctrl-C must not leave a job of unknown id behind.
     job_id = new_job_id() if job_id is None else job_id
     with connect() as client:
         with _tells_of(job_id):
@@ -145,7 +145,7 @@ def train(
 
 @contextmanager
 def _tells_of(job_id: str) -> Iterator[None]:
-    """Ctrl-C may come when the job is there already."""
+    """Name the job if Ctrl-C comes during the submission: it may exist already."""
     try:
         yield
     except KeyboardInterrupt as err:

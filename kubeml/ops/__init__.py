@@ -1,1 +1,1 @@
-"""Looking after a pool: checks, access, Flower, chaos."""
+"""Looking after a pool: checks of its health, credentials, Flower, chaos."""

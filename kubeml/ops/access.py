@@ -1,9 +1,10 @@
-"""Credentials for each role of a pool, with the least rights it needs.
+"""Credentials for each role of a pool, with the least rights it needs; for ``kubeml access``.
 
-``brokers/acl/users.acl`` says which keys and commands a role may use on Redis; S3 knows who may
-only read. What is written: ``users.acl`` for the server (hashes alone), ``s3-identities.json`` for
-a SeaweedFS server, and ``{role}.env`` for the processes of each role. A state server of its own has
-``state-users.acl``: other passwords, and of the rights those that its keys need; so has the broker.
+``brokers/acl/users.acl`` says which keys and commands a role may use on Redis. S3 lets some roles
+read only. Three kinds of files are written: ``users.acl`` for the Redis server, with hashes alone;
+``s3-identities.json`` for a SeaweedFS server; and ``{role}.env`` for the processes of each role.
+If the state server is not the broker, it gets a ``state-users.acl`` with passwords of its own. Then
+each of the two servers grants only the rights that its own keys need.
 """
 
 import hashlib
@@ -22,11 +23,11 @@ from kubeml.stack.home import write_private
 
 ROLES = ("client", "worker", "ps", "control", "flower")
 
-#: Whose keys these are, in ``users.acl``: the state server's. All others, and all channels, are
-#: the broker's.
+#: In ``users.acl`` the keys that begin so are the state server's. All other keys, and all
+#: channels, are the broker's.
 _STATE_KEYS = ("~kml:", "~kubeml:")
 
-#: Who may write to S3: a worker and a control worker only read there, Flower does not look.
+#: Which roles may do what on S3: workers and control workers only read, Flower does not use it.
 _S3_ACTIONS = {
     "client": ("Admin", "Read", "List", "Write"),
     "ps": ("Read", "List", "Write"),
@@ -34,11 +35,11 @@ _S3_ACTIONS = {
     "control": ("Read", "List"),
 }
 
-#: Is there with a state server of its own alone.
+#: This file is written only if the state server is not the broker.
 _STATE_USERS = "state-users.acl"
 
-#: A host's name: RFC 1123, and the underscore that container networks have in names. At most 253
-#: characters, and no number at the end: only an address has one, so 300.1.1.1 is no name either.
+#: A host's name by RFC 1123, with the underscore that names in container networks have. It has at
+#: most 253 characters and does not end in a number: only addresses do, so 300.1.1.1 is no name.
 _HOST_NAME = re.compile(
     r"(?=.{1,253}$)(?!\.|(?:.*\.)?[0-9]+\.?$)"
     r"(?:(?:^|\.)[A-Za-z0-9_](?:[A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?)+\.?"
@@ -50,10 +51,10 @@ class RedisServer:
     """A Redis server as the pool's processes reach it.
 
     Attributes:
-        host, port: Where it is; the host as ``url_host`` writes it.
+        host, port: Where it is, with the host as ``url_host`` returns it.
         tls: Whether it speaks TLS.
         ca: File with the authority that vouches for its certificate, on the machines of the
-            processes; empty: one that they know anyway.
+            processes; empty: an authority that they know anyway.
     """
 
     host: str
@@ -62,7 +63,7 @@ class RedisServer:
     ca: str = ""
 
     def url(self, user: str, password: str) -> str:
-        """How somebody reaches it."""
+        """Return the URL by which this user reaches the server."""
         query = f"?ssl_ca_certs={quote(self.ca)}" if self.ca else ""
         scheme = "rediss" if self.tls else "redis"
         return f"{scheme}://{user}:{password}@{self.host}:{self.port}/0{query}"
@@ -73,14 +74,14 @@ def url_host(host: str, *, option: str) -> str:
 
     Args:
         host: A name, an IPv4 or an IPv6 address, the latter with or without brackets.
-        option: The flag that it was given with.
+        option: The flag by which it was given.
 
     Raises:
-        InvalidOption: It is none of these.
+        InvalidOption: The host is none of these.
     """
     is_bracketed = host.startswith("[") and host.endswith("]")
     address = _address(host[1:-1] if is_bracketed else host)
-    # A zone is an interface of one machine: it says nothing to the others.
+    # A zone names an interface of one machine: it means nothing on the others.
     if isinstance(address, IPv6Address) and address.scope_id is None:
         return f"[{address}]"
     if not is_bracketed and (isinstance(address, IPv4Address) or _HOST_NAME.fullmatch(host)):
@@ -92,7 +93,7 @@ def url_host(host: str, *, option: str) -> str:
 
 
 def is_same_host(one: str, other: str) -> bool:
-    """Whether two hosts are written alike, but for the case of letters and a dot at the end."""
+    """Return whether two hosts are written alike, but for the case of letters and a final dot."""
     return one.lower().removesuffix(".") == other.lower().removesuffix(".")
 
 
@@ -100,7 +101,7 @@ def check_s3_url(url: str, *, option: str) -> None:
     """Check the URL of an S3 server.
 
     Raises:
-        InvalidOption: It is no http(s) URL of a server with a plain path at most.
+        InvalidOption: The URL is not http(s), names no server, or has more than a plain path.
     """
     try:
         parts = urlsplit(url)
@@ -110,11 +111,11 @@ def check_s3_url(url: str, *, option: str) -> None:
             and parts.port != 0
             and not ("@" in parts.netloc or parts.query or parts.fragment)
             and re.fullmatch(r"[A-Za-z0-9._~/-]*", parts.path)
-            # urlsplit drops blanks and line ends where they do least harm to it.
+            # urlsplit silently drops some blanks and line ends.
             and not re.search(r"\s", url)
         )
     except (ValueError, InvalidOption):
-        # Brackets or a port that cannot be, or no host.
+        # The brackets or the port are impossible, or there is no host.
         is_server = False
     if not is_server:
         head, at, tail = url.rpartition("@")
@@ -129,7 +130,7 @@ def check_bucket(bucket: str, *, option: str) -> None:
     """Check the name of an S3 bucket by the rules of S3 itself.
 
     Raises:
-        InvalidOption: No server would make it.
+        InvalidOption: No S3 server would create a bucket of this name.
     """
     is_name = re.fullmatch(r"(?!.*\.\.)[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]", bucket)
     if not is_name or _address(bucket) is not None:
@@ -148,23 +149,23 @@ def write_access(
     replace: bool,
     s3_url: str = "",
 ) -> list[Path]:
-    """Make credentials for every role, and write them where only this user can read them.
+    """Make credentials for every role, and write them into files that only this user can read.
 
     Args:
-        folder: Where to.
+        folder: The folder for the files.
         broker: The Redis server of the messages.
-        state: That of the jobs' state, if it is another one.
+        state: The Redis server of the jobs' state, if it is another one.
         bucket: The S3 bucket.
-        replace: Whether files that are there may be replaced. What an earlier set-up had and this
-            one has not is deleted then: nobody may take it for a part of this one.
+        replace: Whether existing files may be replaced. A file of an earlier set-up that has no
+            place in this one is then deleted, lest anybody take it for a part of this one.
         s3_url: The S3 server, as the pool's processes reach it; empty: they know it otherwise.
 
     Returns:
-        The files.
+        The files that were written.
 
     Raises:
-        Conflict: A file is there already.
-        InvalidOption: The folder is none, or cannot be written to.
+        Conflict: A file exists already.
+        InvalidOption: The folder is not a folder, or cannot be written to.
     """
     template = (resources.files("brokers") / "acl" / "users.acl").read_text("utf-8")
     users = template if state is None else _for_server(template, is_state=False)
@@ -206,7 +207,7 @@ def _address(text: str) -> IPv4Address | IPv6Address | None:
 
 
 def _write(folder: Path, texts: dict[str, str], *, replace: bool) -> list[Path]:
-    """Write the files, and delete what there was beside them in an earlier set-up."""
+    """Write the files, and delete a file that only the earlier set-up had."""
     files = [folder / name for name in texts]
     there = [file for file in {*files, folder / _STATE_USERS} if file.exists()]
     for file in sorted(there):
@@ -224,12 +225,12 @@ def _write(folder: Path, texts: dict[str, str], *, replace: bool) -> list[Path]:
 
 
 def _for_server(text: str, *, is_state: bool) -> str:
-    """The users of one of two servers, with the keys and channels that this one holds."""
+    """Return the users of one of the two servers, with the keys and channels that it holds."""
     lines = []
     for line in text.splitlines():
         rules = line.split()
         kept = [rule for rule in rules if not _is_key(rule) or _is_state_key(rule) == is_state]
-        # Who has no business with any of its keys is no user of it.
+        # A role that uses none of a server's keys is no user of that server.
         if any(map(_is_key, kept)) or not any(map(_is_key, rules)):
             lines.append(" ".join(kept))
     return "\n".join(lines) + "\n"
@@ -244,7 +245,7 @@ def _is_state_key(rule: str) -> bool:
 
 
 def _with_passwords(users: str) -> tuple[str, dict[str, tuple[str, str]]]:
-    """The users with a new password's hash each, and role to user and password."""
+    """Return the users, each with the hash of a new password; and each role's user and password."""
     made = {}
     for role in ROLES:
         if f"@{role}@" in users:

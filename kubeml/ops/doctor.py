@@ -1,4 +1,4 @@
-"""``kubeml doctor``: is everything that kubeml needs there, and set as it must be?"""
+"""``kubeml doctor``: check that all that kubeml needs is there, and is set as it must be."""
 
 import platform
 import shutil
@@ -30,7 +30,7 @@ _MOST_FAULTS = 10
 
 @dataclass(frozen=True, kw_only=True)
 class Finding:
-    """One thing that was checked: level ``ok``, ``warning`` or ``bad``, and what to do."""
+    """The result of one check: its level (``ok``, ``warning`` or ``bad``), and what to do."""
 
     check: str
     level: str
@@ -38,12 +38,12 @@ class Finding:
     hint: str = ""
 
     def to_wire(self) -> dict[str, Any]:
-        """The finding as JSON-able values."""
+        """Return the finding as JSON-able values."""
         return asdict(self)
 
 
 def examine(settings: Settings) -> list[Finding]:
-    """Check everything; what cannot be reached is a finding rather than an error."""
+    """Check everything. A server that cannot be reached is a finding rather than an error."""
     findings = [_packages()]
     silent = silent_servers(settings)
     for server, why in silent.items():
@@ -57,7 +57,7 @@ def examine(settings: Settings) -> list[Finding]:
         ("redis", "refused", _refused),
         ("", "disk", _disk),
     ):
-        # Who does not answer was told of, and would keep each of these waiting.
+        # A silent server has its finding already, and would keep each of these checks waiting.
         if server not in silent:
             findings += _guarded(check, look, settings)
     return findings
@@ -91,7 +91,7 @@ def _redis(settings: Settings) -> Iterator[Finding]:
     client = state_client(settings)
     with redis_errors(where):
         started = time.perf_counter()
-        # Not PING, which a server that cannot write its file refuses.
+        # TIME rather than PING, which a server refuses while it cannot write its file.
         clock: Any = client.time()
         took_ms = (time.perf_counter() - started) * 1000
         info: Any = client.info()
@@ -103,7 +103,7 @@ def _redis(settings: Settings) -> Iterator[Finding]:
         found=f"{where}, version {server}, answers in {took_ms:.1f} ms",
         hint="kubeml needs Redis 7 or Valkey 7.2 at least",
     )
-    # From INFO, since servers in a cloud refuse CONFIG.
+    # The policy comes from INFO, since servers in a cloud refuse CONFIG.
     evicts = str(info.get("maxmemory_policy", "?"))
     yield Finding(
         check="redis eviction",
@@ -205,7 +205,7 @@ def _pool(settings: Settings) -> Iterator[Finding]:
     ):
         there = [node for node in nodes if node.role == role]
         count = len(there)
-        # Workers that would be started are as good as there.
+        # Workers that would be started when wanted count as well.
         room = sum(node.room for node in nodes) if role == "worker" else 0
         details = [_devices(there)] if count and role == "worker" else []
         details += [f"{room} more on demand"] if room else []
@@ -218,7 +218,7 @@ def _pool(settings: Settings) -> Iterator[Finding]:
 
 
 def _devices(nodes: list[Node]) -> str:
-    """What the workers have, e.g. ``1 on cpu, 2 on gpu 0``."""
+    """Return how many workers there are on each device, e.g. ``1 on cpu, 2 on gpu 0``."""
     counts = Counter(f"{node.device} {node.gpu}".rstrip() for node in nodes)
     return ", ".join(f"{count} on {device}" for device, count in sorted(counts.items()))
 

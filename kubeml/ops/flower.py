@@ -1,4 +1,4 @@
-"""How Flower is run for kubeml: it looks, keeps what it saw, and changes nothing."""
+"""``kubeml flower``: run Flower so that it shows and keeps the pool's tasks and changes nothing."""
 
 import errno
 import os
@@ -22,14 +22,14 @@ def exec_flower(settings: Settings, *, host: str, port: int, max_tasks: int) -> 
     """Become Flower on the settings' broker until SIGTERM.
 
     Args:
-        settings: With the broker, and ``flower_auth`` for who may look.
+        settings: They name the broker, and ``flower_auth`` says who may look.
         host: Address to bind.
         port: Port to bind.
-        max_tasks: How many tasks it remembers; the oldest go first.
+        max_tasks: How many tasks it remembers; it forgets the oldest first.
 
     Raises:
-        InvalidOption: Others could reach it, and it has no password; or this machine does not
-            have the address.
+        InvalidOption: Other machines could reach it and it has no password, or this machine does
+            not have the address.
         InvalidSetting: ``flower_auth`` has a part that is not ``USER:PASSWORD``.
         Conflict: Flower is not installed, or the port is taken.
     """
@@ -40,7 +40,7 @@ def exec_flower(settings: Settings, *, host: str, port: int, max_tasks: int) -> 
         )
     if find_spec("flower") is None:
         raise Conflict(what="Flower is not installed", hint="pip install 'kubeml[flower]'")
-    # Flower tells it by a traceback, and after it has connected to everything.
+    # Flower itself reports a taken port by a traceback, after it has connected to everything.
     check_port(host, port)
     folder = settings.home / "flower"
     folder.mkdir(parents=True, exist_ok=True)
@@ -53,14 +53,14 @@ def exec_flower(settings: Settings, *, host: str, port: int, max_tasks: int) -> 
         "max_tasks": str(max_tasks),
         "max_workers": str(_MAX_WORKERS),
         "purge_offline_workers": str(_FORGET_WORKER_AFTER_S),
-        # Its buttons would end workers and tasks. Workers send their events without being asked.
+        # Flower's buttons would end workers and tasks. Workers send their events unasked anyway.
         "read_only": "true",
         "enable_events": "false",
         "unauthenticated_api": "false",
         "tasks_columns": "name,uuid,args,state,result,received,runtime,worker",
     }
     env = child_environment(settings)
-    # By the environment, as all of them: arguments are for everybody to read.
+    # All options travel by environment: anybody on the machine can read arguments.
     env |= {f"FLOWER_{name.upper()}": value for name, value in options.items()}
     env.pop("FLOWER_BASIC_AUTH", None)
     if settings.flower_auth:
@@ -68,13 +68,13 @@ def exec_flower(settings: Settings, *, host: str, port: int, max_tasks: int) -> 
     command = [
         sys.executable, "-P", "-m", "celery", "-A", "tasks.flower_app", "flower",
     ]  # fmt: skip
-    # It looks for a configuration file of its own in the current folder.
+    # Flower looks for a configuration file of its own in the current folder.
     os.chdir(folder)
     os.execve(sys.executable, command, env)  # noqa: S606 - our own interpreter, no shell
 
 
 def check_auth(auth: str) -> None:
-    """Check who may look, as it will be read: pairs by commas. What it says is never shown.
+    """Check ``flower_auth``: pairs of user and password, separated by commas. It is never shown.
 
     Raises:
         InvalidSetting: A part is not ``USER:PASSWORD``.
@@ -92,7 +92,7 @@ def check_port(host: str, port: int) -> None:
 
     Raises:
         InvalidOption: The host is no address of this machine.
-        Conflict: The port is taken, or not for this user.
+        Conflict: The port is taken, or this user may not bind it.
     """
     try:
         found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM) if host else []
@@ -102,15 +102,15 @@ def check_port(host: str, port: int) -> None:
     for family, kind, protocol, _, address in found:
         try:
             with socket.socket(family, kind, protocol) as sock:
-                # As Flower does: a port of a connection that lingers is free, and 0.0.0.0 and ::
-                # do not stand in each other's way.
+                # Flower sets these, too: a port counts as free although an old connection lingers,
+                # and 0.0.0.0 and :: do not exclude each other.
                 sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
                 if family == socket.AF_INET6:
                     sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
                 sock.bind(address)
         except OSError as err:
             if err.errno in {errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT}:
-                # localhost may be ::1 as well, where there is no IPv6.
+                # localhost may also stand for ::1 on a machine without IPv6.
                 continue
             taken = err.errno == errno.EADDRINUSE
             why = "is taken" if taken else f"cannot be had: {err.strerror}"

@@ -1,9 +1,8 @@
-"""Whether the processes of this machine are alive and ready, for the probes of their containers.
+"""``kubeml probe``: tell a container's probes whether this machine's processes are alive and ready.
 
-Alive is who makes progress: its main loop went round lately (``brokers.alive_files``), or
-it cannot,
-since a server hangs. Ready is who is alive, is announced to the pool, and whose servers answer.
-Imports neither torch nor boto3.
+A process is alive if its main loop went round lately (``brokers.alive_files``), or if it cannot
+because a server hangs. A process is ready if it is alive, is announced to the pool, and all servers
+answer. This module imports neither torch nor boto3.
 """
 
 import json
@@ -33,7 +32,7 @@ _ANSWER_WITHIN_S = 2.0
 
 @dataclass(eq=False, kw_only=True)
 class Unwell(KubemlError):
-    """A process is stuck, or not there, or not ready."""
+    """A process is stuck, missing or not ready."""
 
     what: str
     exit_code: ClassVar[int] = 1
@@ -47,8 +46,8 @@ class Living:
     """A process that is alive.
 
     Attributes:
-        sign: What it noted.
-        waits_for: Which servers do not answer, which is why it made no progress; empty if it did.
+        sign: The sign of life that it left.
+        waits_for: The servers whose silence kept it from making progress; empty if it did.
     """
 
     sign: Sign
@@ -56,19 +55,19 @@ class Living:
 
 
 def check_alive(settings: Settings, role: str, *, within_s: float) -> list[Living]:
-    """Return the role's processes of this machine.
+    """Check that the role's processes on this machine are alive, and return them.
 
-    While a server hangs (its connections stay open, and nothing comes) a process may wait for it
-    for longer than ``within_s``. A restart would mend nothing and lose what it holds: its time
-    begins anew.
+    A server may hang: its connections stay open, and nothing comes. A process then may wait for it
+    for longer than ``within_s``. A restart would mend nothing and lose what the process holds, so
+    the process gets its whole time again.
 
     Args:
-        settings: With the home that they share.
-        role: ``worker``, ``ps`` or ``control``; all of them if it is empty.
-        within_s: Each has to have made progress in this time.
+        settings: They name the home that the processes share.
+        role: ``worker``, ``ps`` or ``control``; empty: all of them.
+        within_s: Each process must have made progress in the last so many seconds.
 
     Raises:
-        Unwell: There is none, or one has not although all servers answer.
+        Unwell: There is no such process, or one made no progress although all servers answer.
     """
     found = signs(settings.home, role or "*")
     if not found:
@@ -95,7 +94,7 @@ def check_ready(settings: Settings, found: list[Living]) -> None:
     """Check that these processes are announced to the pool, and that S3 answers.
 
     Raises:
-        Unwell: One is not announced.
+        Unwell: A process is not announced.
         BackendUnreachable, BackendRefused: A server does not answer.
     """
     client = watch_client(settings)
@@ -125,10 +124,10 @@ def check_flower(port: int) -> None:
 
 
 def silent_servers(settings: Settings) -> dict[str, str]:
-    """What is wrong with each server that does not answer: ``redis``, ``broker``, ``s3``.
+    """Return what is wrong with each server that does not answer: ``redis``, ``broker``, ``s3``.
 
-    All are asked at the same time; it takes 5 s at most. A broker that is the state server, and an
-    S3 without an endpoint of its own, are not asked.
+    All are asked at the same time, which takes 5 s at most. The broker is not asked if it is the
+    state server, nor is S3 if it has no endpoint of its own.
     """
     questions = {"redis": partial(_redis_answers, settings, "state_url")}
     if settings.broker_url != settings.state_url:
@@ -146,7 +145,7 @@ def _silence(question: Callable[[], None]) -> str:
     except BackendUnreachable as err:
         return str(err)
     except KubemlError:
-        # Who refuses is there.
+        # A server that refuses us is there.
         return ""
     return ""
 
@@ -163,10 +162,11 @@ def _answers(url: str, backend: str, *, hint: str = BackendUnreachable.hint) -> 
         with urlopen(url, timeout=_ANSWER_WITHIN_S):  # noqa: S310 - from our own settings
             return
     except HTTPError:
-        # Who refuses a question without credentials is there.
+        # A server that refuses a question without credentials is there.
         return
     except (OSError, HTTPException) as err:
-        # Of urlopen's own errors the reason says it; and who speaks no HTTP is somebody else.
+        # urlopen's own errors explain themselves in `reason`. A server that does not speak HTTP
+        # is not the one that is meant.
         detail = str(getattr(err, "reason", "")) or str(err) or type(err).__name__
         raise BackendUnreachable(
             backend=backend, where=mask_url(url), detail=detail, hint=hint

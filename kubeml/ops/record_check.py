@@ -1,8 +1,8 @@
-"""Whether what S3 holds is whole: names without content, jobs that nobody would find.
+"""Check that the records on S3 are whole; ``kubeml doctor`` calls it.
 
-None of it happens by itself, whatever dies: what points is written after what it points to. It
-does where a bucket was copied in another order (docs/how-to/back-up.md), or somebody deleted
-objects.
+It finds names without content, and jobs that no list would show. Neither comes from a crash, since
+an object is always written before the objects that point to it. Both can come about if a bucket was
+copied in another order (docs/how-to/back-up.md), or if somebody deleted objects.
 """
 
 from collections.abc import Iterator
@@ -18,7 +18,7 @@ from kubeml.jobs.records import JobRecords
 
 
 def record_faults(objects: ObjectStore) -> Iterator[str]:
-    """What is missing, for people. Of an ended job ``task audit --verify`` knows all.
+    """Yield what is missing, for people. ``task audit --verify`` checks an ended job more fully.
 
     Raises:
         BackendUnreachable, BackendRefused: From S3.
@@ -32,7 +32,7 @@ def record_faults(objects: ObjectStore) -> Iterator[str]:
             yield f"dataset {manifest.name} lacks {count} shards: delete it and create it again"
     records = JobRecords(objects)
     ids, finished = records.all_ids(), records.finished()
-    # After the jobs: whatever a job ended with was there before its end.
+    # Checkpoints are listed after the jobs: those of an ended job were there before its end.
     there = {info.key for info in objects.list("checkpoints/")}
     for job_id in ids:
         status = finished.get(job_id)
@@ -58,7 +58,7 @@ def _missing_shards(objects: ObjectStore, manifest: DatasetManifest) -> int:
 def _job_faults(
     objects: ObjectStore, job_id: str, bundles: set[str], there: set[str]
 ) -> Iterator[str]:
-    """What a job that is to go on would miss."""
+    """Yield what a job would lack when it is to go on."""
     spec = JobRecords(objects).spec(job_id)
     if bundle_key(spec.function_sha256) not in bundles:
         yield f"job {job_id} lacks the code of its function {spec.function}"
@@ -73,7 +73,7 @@ def _job_faults(
     except KubemlError as err:
         yield f"job {job_id}: its last checkpoint cannot be read: {err}"
         return
-    # One that was written since the objects were listed has nothing to do with what they lack.
+    # A checkpoint that was written after the objects were listed cannot be judged by the list.
     if checkpoint and Checkpoints(objects).key(job_id, checkpoint.epoch) in there:
         lost = sorted(checkpoint.keys - there)
         if lost:

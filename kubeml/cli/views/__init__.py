@@ -1,1 +1,1 @@
-"""What the command line draws."""
+"""What the command line draws: values in, text and tables out."""

@@ -1,4 +1,4 @@
-"""A job's audit, for people."""
+"""A job's audit as tables, for ``kubeml task audit``."""
 
 from typing import TYPE_CHECKING
 
@@ -7,12 +7,12 @@ from kubeml.cli import output
 if TYPE_CHECKING:
     from kubeml.analysis.audit import EpochAudit, JobAudit
 
-#: Failed attempts shown; all of them are in ``--json``.
+#: How many failed attempts are shown; ``--json`` has them all.
 _SHOWN = 20
 
 
 def show_audit(audit: "JobAudit") -> None:
-    """Print how often rows counted, who trained what, what failed, and the verdict."""
+    """Print how often rows counted, which worker trained what, what failed, and the verdict."""
     if not audit.epochs:
         output.say("no epoch is finished yet")
         return

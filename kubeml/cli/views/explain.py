@@ -1,6 +1,6 @@
-"""Where a job's time went, as bars for people.
+"""Where a job's time went, as bars, for ``kubeml task explain``.
 
-A phase has a letter and a colour: the bars are read by either, with and without a terminal.
+Each phase has a letter and a colour: the bars can be read by either, with or without a terminal.
 """
 
 from collections.abc import Iterable, Mapping
@@ -35,8 +35,8 @@ _LOOKS: Mapping[str, tuple[str, str]] = {
 #: Characters of a bar.
 _WIDTH = 60
 
-#: Slowest rounds that are shown slot by slot, slots of each, and epochs as bars; ``--json`` has
-#: them all.
+#: How many of the slowest rounds are shown slot by slot, how many slots of each, and how many
+#: epochs as bars; ``--json`` has them all.
 _ROUNDS_SHOWN = 3
 _SLOTS_SHOWN = 16
 _EPOCHS_SHOWN = 20
@@ -61,11 +61,11 @@ def show_times(times: "JobTimes") -> None:
 
 
 def bar_cells(shares: Mapping[str, float], width: int) -> dict[str, int]:
-    """Phase to its characters in a bar that is ``width`` long: the largest remainders round up.
+    """Return how many characters each phase gets in a bar; the largest remainders round up.
 
     Args:
-        shares: Phase to its part; they add up to 1 at most, and what is missing stays empty.
-        width: Length of the whole.
+        shares: Phase to its part. They add up to 1 at most; the rest of the bar stays empty.
+        width: Length of the whole bar.
     """
     exact = {phase: max(0.0, shares.get(phase, 0.0)) * width for phase in _LOOKS}
     cells = {phase: int(length) for phase, length in exact.items()}

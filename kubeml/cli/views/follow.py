@@ -1,4 +1,4 @@
-"""What a follower of a job sees: events folded into a picture. Pure."""
+"""What a follower of a job sees: its events folded into a picture, for ``cli/follow.py``. Pure."""
 
 from collections import deque
 from collections.abc import Mapping
@@ -15,10 +15,10 @@ class JobView:
 
     Attributes:
         epochs: Epochs asked for.
-        epoch, round, rounds: Where it is; ``epoch`` from 1.
+        epoch, round, rounds: Where it is; ``epoch`` counts from 1.
         parallelism, workers: Slots of the epoch; workers in the last round.
-        samples: Rows of the epoch; ``done`` of them merged.
-        loss, accuracy: The last known.
+        samples: Rows of the epoch; ``done`` of them are merged.
+        loss, accuracy: The last known values.
         state: Set by the ``end`` event.
         pending: Why no worker can serve the job now; "" if one does.
     """
@@ -39,7 +39,7 @@ class JobView:
     _recent: deque[tuple[float, int]] = field(default_factory=lambda: deque(maxlen=_WINDOW + 1))
 
     def apply(self, kind: str, at: float, fields: Mapping[str, Any]) -> str:
-        """Take in one event, and return a line that tells it ("" if it is not worth one).
+        """Take in one event, and return a line about it ("" if it is not worth a line).
 
         Args:
             kind: The event's kind.
@@ -65,14 +65,14 @@ class JobView:
         return ""
 
     def wait_for(self, pending: str) -> str:
-        """Take in why no worker can serve the job now, and return a line if that is news."""
+        """Take in why no worker can serve the job now, and return a line if the reason is new."""
         is_news = pending not in {"", self.pending}
         self.pending = pending
         return f"PENDING: {pending}" if is_news else ""
 
     @property
     def samples_per_s(self) -> float:
-        """Rows merged per second, over the last rounds; 0 while unknown."""
+        """Return the rows merged per second over the last rounds; 0 while unknown."""
         if len(self._recent) < 2:
             return 0.0
         seconds = self._recent[-1][0] - self._recent[0][0]
@@ -81,7 +81,7 @@ class JobView:
 
     @property
     def eta_s(self) -> float | None:
-        """Seconds until the last epoch is trained, at this speed; None while unknown."""
+        """Return the seconds until the last epoch is trained, at this speed; None while unknown."""
         speed = self.samples_per_s
         if not speed or not self.samples:
             return None
@@ -123,12 +123,12 @@ class JobView:
 
 
 def many(count: int | str, noun: str) -> str:
-    """So many of something, for people: 1 worker, 0 to 1 workers, 2 workers."""
+    """Return a count of something, for people: 1 worker, 0 to 1 workers, 2 workers."""
     return f"{count} {noun}" if str(count) == "1" else f"{count} {noun}s"
 
 
 def duration(seconds: float | None) -> str:
-    """Seconds for people: 45s, 3m20s, 2h05m."""
+    """Return seconds as people write them: 45s, 3m20s, 2h05m."""
     if seconds is None:
         return "-"
     whole = round(seconds)

@@ -1,4 +1,7 @@
-"""The pool as tables that fit a screen: columns and rows are left out until they do. Pure."""
+"""The pool as tables that fit a screen, for ``kubeml top``. Pure.
+
+Columns and rows are left out until the rest fits.
+"""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -14,15 +17,15 @@ from kubeml.pool.view import PoolJob, PoolQueue, PoolView, PoolWorker
 
 T = TypeVar("T")
 
-#: No column of a screen is wider: ids and names may have up to 63 characters.
+#: No column of a screen is wider than this: ids and names may have up to 63 characters.
 _MAX_CELL = 28
 
-#: As long as there is another column to leave out, texts are not cut below this.
+#: Texts are not cut below this while there is another column to leave out.
 _MIN_TEXT = 12
 _GAP = 2
 _BAR = 10
 
-#: The least that jobs and workers get on a low screen, before the queues are left out.
+#: The rows that jobs and workers get at least on a low screen; then the queues are left out.
 _MIN_ROWS = 6
 
 
@@ -32,9 +35,9 @@ class _Column(Generic[T]):
 
     Attributes:
         title: Its heading.
-        cell: What it says of a row.
-        rank: 0 stays on every screen; of the others the highest is left out first.
-        is_text: Aligned to the left, and cut if there is no other way.
+        cell: Returns its text for a row.
+        rank: A column of rank 0 stays on every screen; of the others the highest goes first.
+        is_text: Whether it is aligned left, and may be cut if there is no other way.
     """
 
     title: str
@@ -85,7 +88,7 @@ _JOBS = (
     _Column[PoolJob]("WAIT", lambda job: duration(job.oldest_wait_s), rank=4),
 )
 
-#: Beside those, while a job is PENDING.
+#: An additional column of jobs, shown while one is PENDING.
 _REASON = _Column[PoolJob]("REASON", lambda job: job.reason, rank=10, is_text=True)
 
 _WORKERS = (
@@ -112,19 +115,19 @@ _QUEUES = (
 def screen(
     view: PoolView, *, width: int | None, height: int | None = None, trouble: str = ""
 ) -> RenderableType:
-    """The whole picture, no wider and no higher than the screen.
+    """Return the whole picture, no wider and no higher than the screen.
 
     Args:
         view: The pool.
-        width: Columns of the screen; None where it is none, and nothing is left out or cut.
-        height: Its lines; None for as many as it takes.
-        trouble: What is wrong with the picture, if it is an old one.
+        width: Columns of the screen; None: it is no screen, so nothing is left out or cut.
+        height: Lines of the screen; None: as many as are needed.
+        trouble: Why the picture is an old one; "" if it is not.
     """
-    # Queues of a device that nobody has and nobody asks for say nothing.
+    # A queue without workers and without messages says nothing.
     queues = [queue for queue in view.queues if queue.workers or queue.messages]
     room = None
     if height is not None:
-        # The first line and three headings, each after an empty line.
+        # Room is needed for the first line and three headings, each after an empty line.
         room = height - 7 - len(queues)
         if room < _MIN_ROWS:
             room, queues = height - 5, []
@@ -155,7 +158,7 @@ def _first_line(view: PoolView, width: int | None, trouble: str) -> Text:
 
 
 def _shares(room: int | None, jobs: int, workers: int) -> tuple[int | None, int | None]:
-    """How many lines jobs and workers get of so many: half each, or what the other leaves."""
+    """Return how many lines jobs and workers get: half each, or what the other leaves."""
     if room is None:
         return None, None
     half = max(1, room // 2)
@@ -171,7 +174,7 @@ def _section(
     *,
     empty: str,
 ) -> list[RenderableType]:
-    """A table of at most so many lines beside its heading; the last one says what is missing."""
+    """Return a table of so many lines at most, below its heading; the last says what is missing."""
     shown = items if lines is None or len(items) <= lines else items[: lines - 1]
     rows = [[column.cell(item) for column in columns] for item in shown]
     widths = _widths(columns, rows, width)
@@ -197,7 +200,7 @@ def _section(
 def _widths(
     columns: Sequence[_Column[T]], rows: Sequence[Sequence[str]], width: int | None
 ) -> dict[int, int]:
-    """The columns there is room for, each with its width: long texts are cut before one goes."""
+    """Return the columns that fit, each with its width. Long texts are cut before one goes."""
     kept = list(range(len(columns)))
     whole = {index: _natural(columns[index].title, rows, index) for index in kept}
     if width is None:

@@ -1,1 +1,1 @@
-"""Training while processes are killed at random."""
+"""``kubeml chaos``: training while processes are killed at random."""

@@ -10,7 +10,7 @@ _COLOURS = {
     "s3": "tab:green",
 }  # fmt: skip
 
-#: Throughput is shown as the mean of so many seconds.
+#: Throughput is shown as the mean of this many seconds.
 _BIN_S = 2.0
 
 

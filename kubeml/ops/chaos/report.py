@@ -18,8 +18,8 @@ class Kill:
         at: Unix seconds.
         kind: worker, ps, control, broker or s3.
         name: The process.
-        recovery_s: Longest pause of a job that it may have caused, see ``with_recovery``; None if
-            nothing moved any more.
+        recovery_s: The longest pause of a job that the kill may have caused, see
+            ``with_recovery``; None if nothing moved any more.
     """
 
     at: float
@@ -30,7 +30,7 @@ class Kill:
 
 @dataclass(frozen=True, kw_only=True)
 class Change:
-    """A job's live state when it was seen to have changed: ``at`` in Unix seconds."""
+    """A job's live state at the moment its change was seen; ``at`` is in Unix seconds."""
 
     at: float
     gen: int
@@ -41,7 +41,7 @@ class Change:
 
 @dataclass(frozen=True, kw_only=True)
 class Merge:
-    """One merged round, for the curves: ``at`` in Unix seconds, samples, mean loss."""
+    """One merged round, for the curves; ``at`` is in Unix seconds."""
 
     at: float
     samples: int
@@ -55,7 +55,7 @@ class JobRun:
     Attributes:
         job_id, state, accuracy, weights_sha256, elapsed_s: How it ended.
         slots_redone: Slots trained again within their rounds.
-        rounds_redone: Rounds merged again, because a lost Redis threw the job back.
+        rounds_redone: Rounds merged again because the loss of Redis threw the job back.
         generations: How often its live state was built.
         faults: What its audit found; empty if every row counted once in every epoch.
     """
@@ -73,7 +73,10 @@ class JobRun:
 
 @dataclass(frozen=True, kw_only=True)
 class KindSummary:
-    """Recovery of one kind, in seconds; ``cost_s`` is beyond the usual time between two merges."""
+    """How soon the pool recovered from kills of one kind, in seconds.
+
+    ``cost_s`` is the part beyond the usual time between two merges.
+    """
 
     kind: str
     kills: int
@@ -85,12 +88,12 @@ class KindSummary:
 
 @dataclass(frozen=True, kw_only=True)
 class ChaosReport:
-    """A whole run.
+    """The result of a whole run.
 
     Attributes:
         calm: The undisturbed job.
         runs: The jobs under chaos.
-        kills: In order.
+        kills: The kills, in order.
         usual_s: Median time between two merges of the undisturbed job, in seconds.
         merges: All merged rounds, for the curves.
     """
@@ -103,13 +106,13 @@ class ChaosReport:
 
     @property
     def faults(self) -> list[str]:
-        """What must not be: jobs that did not end well, rows that did not count once."""
+        """What must not happen: jobs that did not end well, rows that did not count once."""
         found = [f"job {run.job_id} is {run.state}" for run in self.runs if not _is_done(run)]
         return found + [f"job {r.job_id}: {fault}" for r in self.runs for fault in r.faults]
 
     @property
     def accuracy_gap(self) -> float | None:
-        """Largest distance from the undisturbed accuracy, in points."""
+        """The largest distance from the undisturbed job's accuracy, in points."""
         reached = [run.accuracy for run in self.runs if run.accuracy is not None]
         if not reached or self.calm.accuracy is None:
             return None
@@ -121,11 +124,11 @@ class ChaosReport:
         return all(run.weights_sha256 == self.calm.weights_sha256 for run in self.runs)
 
     def summaries(self) -> list[KindSummary]:
-        """One for each kind that was killed, in alphabetical order."""
+        """A summary for each kind that was killed, in alphabetical order."""
         return [self._summary(kind) for kind in sorted({kill.kind for kill in self.kills})]
 
     def to_wire(self) -> dict[str, Any]:
-        """The report as JSON-able values."""
+        """Return the report as JSON-able values."""
         return {
             **asdict(self),
             "summaries": [asdict(summary) for summary in self.summaries()],
@@ -149,12 +152,13 @@ class ChaosReport:
 
 
 def with_recovery(kills: Sequence[Kill], seen: Sequence[Change]) -> list[Kill]:
-    """Each kill with the longest pause of a job that it may have caused.
+    """Return each kill with the longest pause of a job that it may have caused.
 
-    That is the longest time without progress between it and the next kill (beyond that one, if
-    nothing moved before): a worker's death is felt only when its slot is missed, and merges that
-    were under way come first. The time between two jobs is no pause, and a new generation no
-    progress: it is where work begins again.
+    The pause is the longest time without progress between this kill and the next one. If nothing
+    moved before the next kill, the pause lasts beyond it. The longest counts rather than the first,
+    because a worker's death is felt only when its slot is missed, and merges that were under way
+    come before that. The time between two jobs is no pause. A new generation is no progress: work
+    begins again there.
     """
     marks = _marks(seen)
     horizons = [*(kill.at for kill in kills[1:]), math.inf]
@@ -165,7 +169,7 @@ def with_recovery(kills: Sequence[Kill], seen: Sequence[Change]) -> list[Kill]:
 
 
 def _marks(seen: Sequence[Change]) -> list[tuple[float, bool]]:
-    """Instants of progress (True), and of a job's beginning (False), in order."""
+    """Return the instants of progress (True) and of a job's beginning (False), in order."""
     marks = [(seen[0].at, False)] if seen else []
     for before, later in itertools.pairwise(seen):
         if later.job_id != before.job_id:
@@ -189,14 +193,14 @@ def _longest_pause(since: float, until: float, marks: list[tuple[float, bool]]) 
 
 
 def usual_interval(seen: Sequence[Change]) -> float:
-    """Median time between two merges, in seconds; 0 if there are too few."""
+    """Return the median time between two merges, in seconds; 0 if there are too few."""
     at = [p.at for b, p in itertools.pairwise(seen) if p.version > b.version]
     gaps = [later - before for before, later in itertools.pairwise(at)]
     return statistics.median(gaps) if gaps else 0.0
 
 
 def rounds_lost(seen: Sequence[Change]) -> int:
-    """Merges that a new generation had to do again."""
+    """Return how many merges a new generation had to do again."""
     return sum(
         max(0, before.version - later.version)
         for before, later in itertools.pairwise(seen)

@@ -1,7 +1,7 @@
 """``kubeml chaos``: train while processes of the embedded stack are killed at random.
 
-The supervisor starts again what is killed; what is measured is how soon a job moves on, and
-whether it ends with the same weights and every row counted once.
+The supervisor starts the killed processes again. The run measures how soon the job moves on, and
+checks that it ends with the same weights and every row counted once.
 """
 
 import os
@@ -35,13 +35,13 @@ from kubeml.ops.chaos.report import (
 from kubeml.stack.processes import is_alive
 from kubeml.stack.stack import status
 
-#: What can be killed, and the role it has in the stack.
+#: The kinds that can be killed, and the role of each in the stack.
 ROLES = {"worker": "worker", "ps": "ps", "control": "control", "broker": "valkey", "s3": "s3"}
 
 #: How often a job's live state is looked at.
 _LOOK_EVERY_S = 0.05
 
-#: A job that makes no progress at all for so long is given up.
+#: A job that makes no progress at all for this long is given up.
 _GIVE_UP_S = 180.0
 
 T = TypeVar("T")
@@ -51,14 +51,14 @@ Tell = Callable[[str], None]
 
 @dataclass(frozen=True, kw_only=True)
 class ChaosPlan:
-    """What to do.
+    """What a chaos run is to do.
 
     Attributes:
         function, dataset, options: The job that is trained again and again.
-        kinds: What to kill; keys of ``ROLES``.
+        kinds: The kinds to kill; keys of ``ROLES``.
         every_s: Seconds between two kills.
-        for_s: Seconds of chaos; the job under way then is waited for.
-        seed: Fixes what is killed.
+        for_s: Seconds of chaos; the job that is under way at their end is waited for.
+        seed: Fixes which processes are killed.
     """
 
     function: str
@@ -71,7 +71,7 @@ class ChaosPlan:
 
 
 def run_chaos(settings: Settings, plan: ChaosPlan, tell: Tell) -> ChaosReport:
-    """Train once undisturbed, then under chaos until the time is over, and report.
+    """Train once undisturbed, then under chaos until the time is over.
 
     Raises:
         Conflict: The embedded stack is not running, or the undisturbed job failed.
@@ -117,21 +117,21 @@ class _Killer(threading.Thread):
             self._kill_one()
 
     def stop(self) -> None:
-        """No more kills."""
+        """Kill no more processes."""
         self._stopped.set()
 
     def _kill_one(self) -> None:
         if not self._bag:
-            # Each kind as often as any other, in random order.
+            # Every kind is killed as often as any other, in random order.
             self._bag = self._random.sample(list(self._plan.kinds), len(self._plan.kinds))
         kind = self._bag.pop()
         up = [p for p in status(self._settings).processes if p.role == ROLES[kind] and is_alive(p)]
         if not up:
-            # Killed a moment ago, and not back yet.
+            # The process was killed a moment ago and is not back yet.
             self._bag.append(kind)
             return
         victim = self._random.choice(up)
-        # Each leads a group of its own: a worker's children die with it, as on a dead machine.
+        # A process leads a group of its own: a worker's children die with it, as on a dead machine.
         os.killpg(victim.pid, signal.SIGKILL)
         self.done.append(Kill(at=time.time(), kind=kind, name=victim.name))
         self._tell(f"killed {victim.name}")
@@ -155,7 +155,7 @@ def _train(
     deadline: float | None = None,
     kills: _Killer | None = None,
 ) -> tuple[JobRun, list[Change], list[Merge]]:
-    """Submit a job and watch it to its end, whatever does not answer meanwhile."""
+    """Submit a job and watch it to its end, even while servers do not answer."""
     job = _submit(client, plan)
     seen: list[Change] = []
     merges: list[Merge] = []
@@ -178,7 +178,7 @@ def _train(
                 since = _note_merges(job, merges, since)
                 end = client.records.end(job.id)
         except KubemlError:
-            # Something is down: that is what this is about.
+            # A server is down, as is to be expected here.
             end = None
         time.sleep(_LOOK_EVERY_S)
     _patiently(lambda: _note_merges(job, merges, since))
@@ -193,14 +193,14 @@ def _submit(client: Client, plan: ChaosPlan) -> Job:
         try:
             return client.train(plan.function, plan.dataset, job_id=job_id, **plan.options)
         except NameTaken:
-            # The last attempt had got so far before a server went away.
+            # The attempt before this one submitted the job, and then a server went away.
             return client.job(job_id)
 
     return _patiently(submit)
 
 
 def _patiently(act: Callable[[], T]) -> T:
-    """Do something that servers may be away for."""
+    """Call ``act`` again and again while a server does not answer, for a minute at most."""
     deadline = time.monotonic() + 60
     while True:
         try:
@@ -212,7 +212,7 @@ def _patiently(act: Callable[[], T]) -> T:
 
 
 def _note_change(client: Client, job: Job, seen: list[Change]) -> bool:
-    """Note the job's state if it has changed since it was last seen."""
+    """Note the job's state if it has changed since the last look."""
     head = RoundStore(client.redis, job.id).head()
     if not head:
         return False
