@@ -1,4 +1,4 @@
-"""Looking at something that may not answer, without waiting for it for longer than one can."""
+"""Read a server that may hang, without waiting for longer than a scrape may take."""
 
 import logging
 import threading
@@ -12,7 +12,7 @@ logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
-#: What was seen is good for so long: several Prometheus servers may scrape at the same time.
+#: A reading is good for this long: several Prometheus servers may scrape at the same time.
 _FRESH_S = 1.0
 
 
@@ -27,17 +27,17 @@ class BackgroundRead(Generic[T]):
         self._seen_at = float("-inf")
 
     def begin(self) -> None:
-        """Look, unless that is under way or was done a moment ago."""
+        """Begin a reading, unless one is under way or was done a moment ago."""
         with self._guard:
             is_fresh = time.monotonic() - self._seen_at < _FRESH_S
             if is_fresh or (self._thread is not None and self._thread.is_alive()):
                 return
-            # A daemon: what hangs must not keep the process from ending.
+            # A daemon thread: a call that hangs must not keep the process from ending.
             self._thread = threading.Thread(target=self._run, name="kubeml-read", daemon=True)
             self._thread.start()
 
     def result(self, deadline: float) -> T | None:
-        """What was seen; None if it failed, or is not there by ``deadline`` (monotonic)."""
+        """Return the reading; None if it failed, or is not there by ``deadline`` (monotonic)."""
         thread = self._thread
         if thread is not None:
             thread.join(max(0.0, deadline - time.monotonic()))
@@ -49,7 +49,7 @@ class BackgroundRead(Generic[T]):
         try:
             self._seen = self._read()
         except KubemlError as err:
-            # Who looks sees that it failed; the work reports the outage itself.
+            # The caller sees that it failed; the process's real work reports the outage itself.
             logger.debug("not seen: %s", err)
             self._seen = None
         except Exception:  # the border of a thread: a metric is missing, nothing more

@@ -1,7 +1,7 @@
 """Serving a process's metrics over HTTP, for a Prometheus that scrapes it.
 
-Metrics never stop the work: a port that is taken is asked for again and again, which a process that
-was started anew needs anyway while the one before it ends.
+Metrics never stop the work: if the port is taken, the process tries it again and again. A process
+that was started anew needs that anyway, while the one before it ends.
 """
 
 import logging
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-#: A port that is taken is asked for again after this long.
+#: A port that is taken is tried again after this long.
 _AGAIN_AFTER_S = 2.0
 
 
@@ -41,12 +41,12 @@ def serve_control(settings: Settings, book: "SchedulerBook") -> None:
 
 
 def serve_worker(settings: Settings, book: "WorkerBook") -> None:
-    """Serve a training worker's metrics from now on; in the process that does the work."""
+    """Serve a training worker's metrics from now on, in the process that does the work."""
     serve(settings, WorkerCollector(book))
 
 
 def serve(settings: Settings, *collectors: Collector) -> None:
-    """Serve what these collect, and what is known of the process, from a daemon thread."""
+    """Serve what these collectors give, and the process's own metrics, from a daemon thread."""
     registry = CollectorRegistry()
     for collector in (*collectors, ProcessCollector(registry=None)):
         registry.register(collector)

@@ -1,4 +1,4 @@
-"""Metric families from plain numbers."""
+"""Metric families from plain numbers, for the collectors."""
 
 from collections.abc import Mapping, Sequence
 
@@ -11,27 +11,27 @@ from prometheus_client.core import (
 
 from kubeml.metrics.histogram import Histogram
 
-#: Label values to a value; one that is not known (None) has no series.
+#: Label values to a value; an unknown value (None) has no series.
 Rows = Mapping[tuple[str, ...], float | None]
 
 
 def gauge(name: str, text: str, labels: Sequence[str], rows: Rows) -> Metric:
-    """A family of gauges."""
+    """Return a family of gauges."""
     return _filled(GaugeMetricFamily(name, text, labels=labels), rows)
 
 
 def counter(name: str, text: str, labels: Sequence[str], rows: Rows) -> Metric:
-    """A family of counters; their series end in ``_total``."""
+    """Return a family of counters; their series end in ``_total``."""
     return _filled(CounterMetricFamily(name, text, labels=labels), rows)
 
 
 def histogram(
     name: str, text: str, labels: Sequence[str], rows: Mapping[tuple[str, ...], Histogram]
 ) -> Metric:
-    """A family of histograms."""
+    """Return a family of histograms."""
     family = HistogramMetricFamily(name, text, labels=labels)
     for values, one in rows.items():
-        # Read once: the sum may be that of a value more, as in any scrape.
+        # The buckets are read first: the sum may have one value more by then, as in any scrape.
         family.add_metric(values, one.buckets(), one.sum)
     return family
 

@@ -1,4 +1,4 @@
-"""A histogram of durations: how many took how long. Pure."""
+"""A histogram of durations, as the books keep them: how many took how long. Pure."""
 
 from bisect import bisect_left
 from collections.abc import Sequence
@@ -11,7 +11,7 @@ class Histogram:
     """Counts observations by upper bounds, as Prometheus does.
 
     Args:
-        bounds: In ascending order; one more bucket, for what is above all of them, is added.
+        bounds: In ascending order. One more bucket is added, for values above all of them.
     """
 
     def __init__(self, bounds: Sequence[float] = SECONDS) -> None:
@@ -20,17 +20,17 @@ class Histogram:
         self.sum = 0.0
 
     def observe(self, value: float) -> None:
-        """Count one value; a bound counts as below itself."""
+        """Count one value. A value equal to a bound falls into that bound's bucket."""
         self._counts[bisect_left(self._bounds, value)] += 1
         self.sum += value
 
     @property
     def count(self) -> int:
-        """Values so far."""
+        """How many values there were so far."""
         return sum(self._counts)
 
     def buckets(self) -> list[tuple[str, float]]:
-        """(upper bound, values up to it), in order, the last one being ``+Inf``."""
+        """Return (upper bound, number of values up to it) in order; the last bound is ``+Inf``."""
         total, rows = 0, []
         for bound, count in zip((*map(str, self._bounds), "+Inf"), self._counts, strict=True):
             total += count

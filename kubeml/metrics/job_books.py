@@ -1,7 +1,7 @@
-"""What a parameter server has seen of its jobs, in numbers, for who asks. Pure.
+"""What a parameter server has seen of its jobs, in numbers, for its metrics. Pure.
 
-One writer for each book (its job's keeper), any number of readers. Counters say what *this*
-process saw: with several parameter servers they are summed. Everything else is what the job is at.
+Each book has one writer, its job's keeper, and any number of readers. Counters hold what *this*
+process saw: over several parameter servers they are summed. All else is the job's present state.
 """
 
 import json
@@ -16,35 +16,35 @@ from kubeml.jobs.round_times import MEASURED
 from kubeml.jobs.spec import State
 from kubeml.metrics.histogram import Histogram
 
-#: No more jobs than these have series: a bound for who stores them.
+#: No more jobs than this have series, which bounds what Prometheus has to store.
 MAX_JOBS = 200
 
-#: Why an attempt at a slot comes to nothing, as in the ledger: its lease ran out, the function
-#: raised or hung, its contribution was refused, its worker was told to go. Of very many in one
-#: epoch the ledger notes the first ones alone: the others are ``other``.
+#: Why an attempt at a slot comes to nothing, in the ledger's words: its lease ran out, the function
+#: raised or hung, its contribution was refused, or its worker was told to go. If an epoch has very
+#: many failed attempts, the ledger notes only the first: the others are ``other``.
 REASONS = ("lost", "error", "bad", "drain", "other")
 
-#: Phases of a round: what workers measure (mean of the slots), the parameter server's merge, and
-#: the rest: waiting for a worker, for the slowest slot, attempts that failed.
+#: Phases of a round: what workers measure (the mean of the slots), the parameter server's merge,
+#: and the rest, which is waiting for a worker or for the slowest slot, and attempts that failed.
 ROUND_PHASES = (*MEASURED, "merge", "rest")
 
-#: Reads the failed attempts of the epoch from the ledger, by their numbers, first and last.
+#: Reads failed attempts of the epoch from the ledger, from the first to the last of two numbers.
 ReadFailed = Callable[[int, int], Sequence[str]]
 
 
 class JobBook:
-    """One job.
+    """What was seen of one job.
 
     Attributes:
-        state, epoch, round, rounds: As it was seen last.
+        state, epoch, round, rounds: The job's place when it was last seen.
         slots: N of the epoch that was trained last; 0 before the first.
-        owner: The parameter server that looks after it, by name; "" for none yet.
-        seen_at: When, by the caller's clock.
-        num_rounds, num_samples: Merged by this process, and the rows in them.
-        retries: Reason to attempts that came to nothing.
-        resizes: ``up`` and ``down`` to changes of N between two epochs.
-        row: The last history row that is known.
-        val_loss, accuracy: Of the last validation that is known.
+        owner: The name of the parameter server that looks after it; "" if there is none yet.
+        seen_at: When it was last seen, by the caller's clock.
+        num_rounds, num_samples: Rounds that this process merged, and the rows in them.
+        retries: Reason to the number of attempts that came to nothing.
+        resizes: ``up`` and ``down`` to the number of changes of N between two epochs.
+        row: The last known history row.
+        val_loss, accuracy: Those of the last known validation.
     """
 
     def __init__(self) -> None:
@@ -53,7 +53,7 @@ class JobBook:
         self.owner = ""
         self.seen_at = -math.inf
         self.num_rounds = self.num_samples = 0
-        # From zero: what begins with one looks to Prometheus as if nothing had happened.
+        # Counters begin with zero: to Prometheus a series that begins with one has not grown.
         self.retries: Counter[str] = Counter(dict.fromkeys(REASONS, 0))
         self.resizes: Counter[str] = Counter(up=0, down=0)
         self.row: EpochRow | None = None
@@ -68,7 +68,7 @@ class JobBook:
         return self.state not in {State.DONE, State.FAILED, State.STOPPED}
 
     def look(self, snap: Snapshot, now: float, read_failed: ReadFailed) -> None:
-        """Note how the job stands; attempts that failed since the last look are counted."""
+        """Note the job's present state, and count the attempts that failed since the last look."""
         self.seen_at, self.owner = now, snap.head.owner
         self.state, self.epoch = snap.state, snap.head.epoch
         self.round, self.rounds = snap.head.round, snap.head.rounds
@@ -88,7 +88,7 @@ class JobBook:
             self._num_failures = number
 
     def note_row(self, row: EpochRow) -> None:
-        """Note an epoch's history row."""
+        """Note the history row of an epoch."""
         self.row = row
         if row.val_loss is not None:
             self.val_loss = row.val_loss
@@ -100,7 +100,7 @@ class JobBooks:
     """The jobs that a parameter server sees, and its merges.
 
     Args:
-        keep_s: How long a job is remembered that nobody looks at any more: it has left.
+        keep_s: How long a job is remembered after its last look: then it has left this process.
     """
 
     def __init__(self, keep_s: float = 300.0) -> None:
@@ -108,11 +108,11 @@ class JobBooks:
         self._books: dict[str, JobBook] = {}
         self.round_seconds = Histogram()
         self.phase_seconds = {phase: Histogram() for phase in ROUND_PHASES}
-        #: Bytes of the contributions that were merged.
+        #: Bytes of all contributions that were merged.
         self.merged_bytes = 0
 
     def of(self, job_id: str) -> JobBook:
-        """The book of a job, a new one if there is none."""
+        """Return the book of a job; a new one if there is none."""
         return self._books.setdefault(job_id, JobBook())
 
     def look(self, job_id: str, snap: Snapshot, now: float, read_failed: ReadFailed) -> None:
@@ -128,9 +128,9 @@ class JobBooks:
 
         Args:
             job_id: The job.
-            snap: Its state as the round was found complete.
+            snap: Its state when the round was found complete.
             contributions: What was merged.
-            merge_s: How long that took, from then on.
+            merge_s: How long the merge took from that moment.
         """
         if snap.state != State.RUN:
             return
@@ -142,7 +142,7 @@ class JobBooks:
             phase: sum(_seconds(c.timings, phase) for c in contributions) / len(contributions)
             for phase in MEASURED
         } | {"merge": merge_s}
-        # Both by the state server's clock, which may have been set back meanwhile.
+        # Both times are by the state server's clock, which may have been set back meanwhile.
         opened_ms = snap.head.opened
         if 0 < opened_ms <= snap.now_ms:
             total_s = (snap.now_ms - opened_ms) / 1000 + merge_s
@@ -152,7 +152,7 @@ class JobBooks:
             self.phase_seconds[phase].observe(seconds)
 
     def current(self, now: float) -> dict[str, JobBook]:
-        """The jobs that have not left for long; others are forgotten."""
+        """Return the jobs that were seen lately, and forget the others."""
         oldest = now - self._keep_s
         gone = [id_ for id_, book in self._books.copy().items() if book.seen_at < oldest]
         for job_id in gone:
@@ -161,7 +161,7 @@ class JobBooks:
 
 
 def bounded(books: Mapping[str, JobBook]) -> dict[str, JobBook]:
-    """The jobs that get series: ``MAX_JOBS`` at most, live ones first, then who left last."""
+    """Return the ``MAX_JOBS`` jobs that get series: live ones first, then those seen last."""
     ranked = sorted(books, key=lambda id_: (not books[id_].is_live, -books[id_].seen_at, id_))
     return {job_id: books[job_id] for job_id in sorted(ranked[:MAX_JOBS])}
 
@@ -175,7 +175,7 @@ def _reason(text: str) -> str:
 
 
 def _seconds(timings: Mapping[str, object], phase: str) -> float:
-    """What a worker says of a phase; what is no time counts nothing."""
+    """Return the seconds that a worker measured for a phase; 0 if its value is no time."""
     value = timings.get(phase)
     is_time = isinstance(value, int | float) and math.isfinite(value) and value > 0
     return float(value) if is_time else 0.0  # type: ignore[arg-type]

@@ -1,7 +1,7 @@
-"""The pool and its servers, looked at when they are scraped: an idle stack does nothing for it.
+"""Metrics of the pool and its servers, read only when scraped: an idle stack does nothing for them.
 
-Every parameter server exports the same values: take them by ``max``. A server that does not answer
-in time costs its own values, and no more.
+Every parameter server exports the same values: take them by ``max``. If a server does not answer in
+time, its own values are missing, and no others.
 """
 
 import time
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
     from kubeml.client.client import Client
 
-#: All servers together get so long. Prometheus itself waits for 10 s, unless it is told otherwise.
+#: All servers together get this long. Prometheus itself waits for 10 s, unless told otherwise.
 _WITHIN_S = 3.0
 
 _ROLES = ("ps", "control", "worker")
@@ -41,12 +41,12 @@ _DOORS = ("message", "hint", "task", "contribution")
 
 @dataclass(frozen=True, kw_only=True)
 class ServerHealth:
-    """How a Redis server does.
+    """The health of a Redis server.
 
     Attributes:
         answer_s: How long it took to answer.
-        memory_bytes, limit_bytes: What it uses, of how much; 0 for no limit.
-        can_write: Whether it could write its file the last time.
+        memory_bytes, limit_bytes: The memory it uses, and its limit; 0 if there is no limit.
+        can_write: Whether its last attempt to write its file succeeded.
     """
 
     answer_s: float
@@ -57,7 +57,7 @@ class ServerHealth:
 
 @dataclass(frozen=True, kw_only=True)
 class StateFacts:
-    """What the state server says of itself and the pool."""
+    """What the state server tells about itself and the pool."""
 
     health: ServerHealth
     workload: Workload
@@ -67,7 +67,7 @@ class StateFacts:
 
 @dataclass(frozen=True, kw_only=True)
 class BrokerFacts:
-    """What the broker says of itself and the queues."""
+    """What the broker tells about itself and the queues."""
 
     health: ServerHealth
     queues: Mapping[str, int]
@@ -87,7 +87,7 @@ class PoolCollector(Collector):
         self._s3_read = BackgroundRead(self._read_s3)
 
     def view(self) -> PoolView | None:
-        """The pool now; None if the state server does not answer."""
+        """Return the pool now; None if the state server does not answer."""
         self._begin()
         seen = self._state_read.result(time.monotonic() + _WITHIN_S)
         return seen.view if seen else None
@@ -103,7 +103,7 @@ class PoolCollector(Collector):
         if state is not None:
             yield from _pool(state)
         if state is not None and broker is not None:
-            # Unknown is not zero: an autoscaler goes by it.
+            # An unknown demand is not zero: an autoscaler goes by it.
             yield from _demand(queue_demands(state.workload, broker.waiting))
         if broker is not None:
             yield gauge(

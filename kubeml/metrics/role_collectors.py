@@ -1,8 +1,8 @@
 """The metrics of each role, from the books that it keeps.
 
-Several parameter servers see the same jobs: what a job is at is exported by the one that looks
-after it, and what each has merged itself by each. So gauges, retries and resizes are taken by
-``max``, and rounds, samples and merges by ``sum``.
+Several parameter servers see the same jobs. A job's present state is exported by the one that looks
+after it; its merges are exported by each server that made some. So gauges, retries and resizes are
+taken by ``max``, and rounds, samples and merges by ``sum``.
 """
 
 import time
@@ -19,23 +19,23 @@ from kubeml.metrics.scheduler_book import SchedulerBook
 from kubeml.metrics.worker_book import WorkerBook
 from kubeml.pool.view import PoolJob, PoolView
 
-#: A row of the history is waited for so long.
+#: How long a scrape waits for a history row.
 _ROW_WITHIN_S = 1.0
 
-#: A job's label is the one that KubeML's metrics have; ``job`` is Prometheus's own.
+#: A job's label is that of the original KubeML's metrics; ``job`` is Prometheus's own label.
 _JOB = ("jobid",)
 
 Value = float | None
 
 
 class JobCollector(Collector):
-    """The jobs of one parameter server.
+    """The metrics of one parameter server's jobs.
 
     Args:
         books: What it has seen of them.
-        name: Its name, as a job's owner.
-        records: Where history rows are found that it has not written itself.
-        view: The pool now, if that can be seen.
+        name: Its name, by which a job names its owner.
+        records: Where history rows are that it has not written itself.
+        view: Returns the pool now; None if it cannot be seen.
     """
 
     def __init__(
@@ -69,7 +69,7 @@ class JobCollector(Collector):
         )  # fmt: skip
 
     def _read_rows(self) -> None:
-        """Read the last row of jobs that another parameter server has looked after before."""
+        """Read the last history row of jobs that another parameter server looked after before."""
         for job_id, book in self._books.current(time.monotonic()).items():
             if book.row is None and book.owner == self._name and book.epoch > 1:
                 row = self._records.row(job_id, book.epoch - 1)
@@ -78,7 +78,7 @@ class JobCollector(Collector):
 
 
 def _course(own: Mapping[str, JobBook]) -> Iterator[Metric]:
-    """Where the jobs are."""
+    """Yield where the jobs are."""
     yield gauge(
         "kubeml_job_state", "1 for the state that the job is in", ("jobid", "state"),
         {(id_, book.state): 1 for id_, book in own.items()},
@@ -90,7 +90,7 @@ def _course(own: Mapping[str, JobBook]) -> Iterator[Metric]:
 
 
 def _results(own: Mapping[str, JobBook], server_now_s: float | None) -> Iterator[Metric]:
-    """What the last epochs came to."""
+    """Yield the results of the last epochs."""
     yield _each(
         "kubeml_job_validation_loss", "Loss of the last validation", own, lambda b: b.val_loss
     )
@@ -120,7 +120,7 @@ def _results(own: Mapping[str, JobBook], server_now_s: float | None) -> Iterator
     def age(book: JobBook) -> Value:
         if server_now_s is None or book.row is None or not book.is_live:
             return None
-        # Both by the state server's clock.
+        # Both times are by the state server's clock.
         return max(0.0, server_now_s - book.row.ended_at)
 
     yield _each(
@@ -130,7 +130,7 @@ def _results(own: Mapping[str, JobBook], server_now_s: float | None) -> Iterator
 
 
 def _pace(jobs: Mapping[str, PoolJob]) -> Iterator[Metric]:
-    """How fast running jobs are."""
+    """Yield how fast running jobs are."""
     shown: list[tuple[str, str, Callable[[PoolJob], Value]]] = [
         ("kubeml_job_epochs", "Epochs that were asked for", lambda j: j.epochs or None),
         ("kubeml_job_progress_ratio", "Part of the epoch that is trained", lambda j: j.progress),
@@ -148,7 +148,7 @@ def _pace(jobs: Mapping[str, PoolJob]) -> Iterator[Metric]:
 
 
 def _work(books: Mapping[str, JobBook], own: Mapping[str, JobBook]) -> Iterator[Metric]:
-    """What was done for the jobs, and done in vain."""
+    """Yield what was done for the jobs, and what was done in vain."""
     merged = {id_: book for id_, book in books.items() if book.num_rounds or id_ in own}
     yield counter(
         "kubeml_job_rounds", "Rounds that this parameter server has merged",
@@ -197,7 +197,7 @@ def _each(
 
 
 class WorkerCollector(Collector):
-    """A training worker."""
+    """The metrics of a training worker."""
 
     def __init__(self, book: WorkerBook) -> None:
         self._book = book
@@ -223,7 +223,7 @@ class WorkerCollector(Collector):
 
 
 class ControlCollector(Collector):
-    """A control worker."""
+    """The metrics of a control worker."""
 
     def __init__(self, book: SchedulerBook) -> None:
         self._book = book

@@ -1,11 +1,11 @@
-"""What a control worker has decided, in numbers, for who asks. Pure."""
+"""What a control worker has decided, in numbers, for its metrics. Pure."""
 
 from collections import Counter
 
 from kubeml.jobs.spec import POLICIES
 from kubeml.metrics.histogram import Histogram
 
-#: How N of an epoch compares with that of the epoch before.
+#: How N of an epoch compares with N of the epoch before.
 CHANGES = ("first", "same", "up", "down")
 
 
@@ -13,7 +13,7 @@ class SchedulerBook:
     """The epochs a control worker has planned since its start.
 
     Attributes:
-        plans: (policy, change of N) to epochs.
+        plans: (policy, change of N) to the number of epochs.
         plan_seconds: How long it took from the request to the plan.
     """
 
@@ -26,9 +26,9 @@ class SchedulerBook:
         """Note an epoch that was planned.
 
         Args:
-            policy: What chose N.
-            before: N of the epoch before; 0 if there is none that counts.
-            slots: N.
+            policy: The policy that chose N.
+            before: N of the epoch before; 0 if there is none to compare with.
+            slots: N of this epoch.
             took_s: See ``plan_seconds``.
         """
         if not before:

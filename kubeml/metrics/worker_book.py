@@ -1,4 +1,4 @@
-"""What a training worker has done, in numbers, for who asks. Pure."""
+"""What a training worker has done, in numbers, for its metrics. Pure."""
 
 from collections import Counter
 
@@ -8,8 +8,9 @@ from kubeml.metrics.histogram import Histogram
 
 STAGES = ("init", "train", "validate")
 
-#: What can become of a slot: handed in; refused on the way in (somebody else was faster, or the
-#: round is over); taken away meanwhile; its function raised; given back.
+#: What can become of a slot: it was handed in; it was refused when it was handed in (another worker
+#: was faster, or the round is over); it was taken away meanwhile; its function raised; or it was
+#: given back.
 OUTCOMES = ("in", "refused", "taken", "error", "drain")
 
 
@@ -17,10 +18,10 @@ class WorkerBook:
     """The slots a worker has served since its start.
 
     Attributes:
-        num_batches: Batches trained or validated, whatever became of them.
-        samples: Stage to rows handed in.
-        slots: (stage, outcome) to slots.
-        phase_seconds: Phase of a slot's round to its durations.
+        num_batches: Batches trained or validated, whatever became of their slots.
+        samples: Stage to the number of rows handed in.
+        slots: (stage, outcome) to the number of slots.
+        phase_seconds: Phase of a slot's round to the phase's durations.
     """
 
     def __init__(self) -> None:
@@ -30,7 +31,7 @@ class WorkerBook:
         self.phase_seconds = {phase: Histogram() for phase in MEASURED}
 
     def hand_in(self, stage: str, contribution: Contribution, answer: str) -> None:
-        """Note what was handed in, and what the round store answered."""
+        """Note a contribution that was handed in, and what the round store answered."""
         if answer != "OK":
             self.give_up(stage, "refused")
             return
@@ -43,5 +44,5 @@ class WorkerBook:
                 self.phase_seconds[phase].observe(contribution.timings[phase])
 
     def give_up(self, stage: str, outcome: str) -> None:
-        """Note a slot that came to nothing here."""
+        """Note a slot that came to nothing in this worker."""
         self.slots[stage, outcome] += 1

@@ -1,1 +1,1 @@
-"""Who works for whom: demand, shares and the picture of the pool."""
+"""The pool as a whole: which workers jobs want, get and have, and the picture of it."""

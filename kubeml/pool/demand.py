@@ -1,7 +1,8 @@
-"""How many workers each queue wants, from the live jobs. Pure.
+"""How many workers each queue wants, worked out from the live jobs. Pure.
 
-Never by the length of a Redis list: a job sends one dispatch at a time after its first burst, and a
-worker that serves a job has taken its message off the list long ago.
+Autoscalers, metrics and ``kubeml status`` go by it. The length of a Redis list would not do: after
+its first burst a job sends one dispatch at a time, and a worker that serves a job has taken its
+message off the list long ago.
 """
 
 from collections.abc import Mapping, Sequence
@@ -13,25 +14,25 @@ from brokers.pool.node import Node
 from brokers.pool.workload import LiveJob, Workload
 from kubeml.jobs.spec import State
 
-#: The metric by which an autoscaler of a cluster knows how many workers to keep.
+#: The metric that tells a cluster's autoscaler how many workers to keep.
 WANTED_METRIC = "kubeml_queue_wanted_workers"
 
-#: States in which a job may want somebody. One that a newer version knows wants nobody of ours.
+#: States in which a job may want workers. A job in a state of a newer version wants none of ours.
 LIVE = frozenset(state for state in State if not state.is_final)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class QueueDemand:
-    """What waits and what is done in one queue, now.
+    """What waits and what is served in one queue now.
 
     Attributes:
-        queue: The training queue of a kind of worker; the inference requests for such workers
-            are counted here too, since the same workers serve them.
-        device: What its workers have.
+        queue: The training queue of a kind of worker. Inference requests for such workers are
+            counted here too, since the same workers serve them.
+        device: The device of its workers.
         queued: Dispatches that no worker has answered yet, and inference requests that wait.
         running: Workers at work for jobs or requests.
-        wanted: Workers that could work now, those at work included.
-        workers: Workers there are.
+        wanted: How many workers could work now, those at work included.
+        workers: How many workers there are.
     """
 
     queue: str
@@ -42,15 +43,15 @@ class QueueDemand:
     workers: int
 
     def to_wire(self) -> dict[str, Any]:
-        """The demand as JSON-able values."""
+        """Return the demand as JSON-able values."""
         return asdict(self)
 
 
 def wanted_by(job: LiveJob) -> int:
-    """How many workers a job can use now: one for each slot of the round, up to its own cap.
+    """Return how many workers a job can use now: one for each slot of the round, up to its own cap.
 
-    Between two rounds or stages it is as many as the epoch has slots: the job will want them in
-    a moment, and who has just contributed is not to be sent away.
+    Between two rounds or stages that is the number of the epoch's slots: the job will want the
+    workers again in a moment, so those that have just contributed must not be sent away.
     """
     state = job.state
     if job.is_stopping or state not in LIVE:
@@ -60,23 +61,23 @@ def wanted_by(job: LiveJob) -> int:
 
 
 def queue_demands(now: Workload, waiting: Mapping[str, int]) -> list[QueueDemand]:
-    """The demand of every queue, those that nobody wants included.
+    """Return the demand of every queue, unwanted queues included.
 
     Args:
         now: The live jobs, the inference requests, and the processes of the pool.
-        waiting: Inference requests in the queues, by device. Somebody waits for most of them;
-            who has one in hand has taken it off the queue.
+        waiting: Inference requests in the queues, by device. A client waits for most of them. A
+            worker that has a request in hand has taken it off the queue.
     """
     return [_queue_demand(device, now, waiting.get(device, 0)) for device in DEVICES]
 
 
 def wanted_workers(demands: Sequence[QueueDemand]) -> dict[str, int]:
-    """The values of ``kubeml_queue_wanted_workers``: label ``queue`` to workers wanted."""
+    """Return the values of ``kubeml_queue_wanted_workers``: label ``queue`` to workers wanted."""
     return {demand.queue: demand.wanted for demand in demands}
 
 
 def capacity(nodes: Sequence[Node], device: str) -> int:
-    """How many workers of a kind a pool has, or would start if they were wanted."""
+    """Return how many workers of a kind a pool has, or would start if they were wanted."""
     return sum(
         node.room if node.role == "supervisor" else node.role == "worker"
         for node in nodes
@@ -88,7 +89,7 @@ def _queue_demand(device: str, now: Workload, waiting: int) -> QueueDemand:
     jobs = [job for job in now.jobs if job.device == device]
     requests = [request for request in now.requests if request.device == device]
     in_hand = sum(request.worker != "" for request in requests)
-    # Between the queue and the worker's word that it has it, a request is only waited for.
+    # A request that left the queue, and that no worker has confirmed yet, counts as waiting.
     waiting = max(waiting, len(requests) - in_hand)
     return QueueDemand(
         queue=train_queue(device),

@@ -1,27 +1,28 @@
 """How many workers each job of a shared pool is to have: weighted max-min fairness. Pure.
 
-A job's *share* of the workers is a fraction: weighted max-min (progressive filling: Bertsekas and
-Gallager, Data Networks, 1992, section 6.5.2), no more than the job can use. Workers are whole, so a
-job has a bit more than its share or a bit less at a time, and its *credit* says which: what it was
-due so far less what it had, in worker-milliseconds, as in deficit round robin (Shreedhar and
-Varghese, SIGCOMM 1995). A share of a tenth is one worker for a tenth of the time. What a job lost
-between two epochs, or had too much in a long round that cannot be interrupted, is made up for.
+A job's *share* of the workers is a fraction by weighted max-min (progressive filling: Bertsekas and
+Gallager, Data Networks, 1992, section 6.5.2), and no more than the job can use. Workers are whole,
+so at any time a job has a bit more or a bit less than its share. Its *credit* says which: the
+workers it was due so far less those it had, in worker-milliseconds, as in deficit round robin
+(Shreedhar and Varghese, SIGCOMM 1995). A share of a tenth is one worker for a tenth of the time.
+A job may lose time between two epochs, or have too much in a long round that cannot be interrupted:
+both are made up for later.
 """
 
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-#: So much too much or too little is put right: a job's turn, in worker-milliseconds, about.
+#: A job's turn, about: a credit or debt of this many worker-milliseconds is put right.
 TURN_MS = 2000.0
 
-#: So much is remembered of what a job was due and did not have, and of what it had too much.
+#: The most that is remembered of what a job was due and did not have, and of what it had too much.
 _MAX_CREDIT_MS, _MAX_DEBT_MS = 10_000.0, 600_000.0
 
-#: Shares this close to a whole number are one.
+#: A share this close to a whole number counts as that number.
 _EPSILON = 1e-6
 
-#: Who has not looked for longer than this does not know what it was due meanwhile.
+#: A job that has not looked for longer than this does not know what it was due meanwhile.
 _MAX_ELAPSED_MS = 2000.0
 
 
@@ -32,14 +33,15 @@ class Claim:
     Attributes:
         id: The job.
         weight: > 0; twice the weight, twice the workers.
-        demand: Workers that it can use now.
-        live: Workers that it has.
-        tickets: Workers that it has asked for.
-        credit_ms: What it was due and did not have (less than 0: had more), in worker-milliseconds.
+        demand: How many workers it can use now.
+        live: How many workers it has.
+        tickets: How many workers it has asked for.
+        credit_ms: What it was due and did not have, in worker-milliseconds; below 0 if it had more.
         lean: Whether it is to have more than its share for now (1), less (-1), or just that (0).
         elapsed_ms: Time since these books were made.
-        used_ms: What it had since, in worker-milliseconds. Not ``live`` times that: it may have had
-            workers, or none, between two looks, and what is not booked is never put right.
+        used_ms: The worker-milliseconds it had since then. That is not ``live`` times
+            ``elapsed_ms``: workers may have come and gone between two looks, and time that is not
+            booked is never put right.
     """
 
     id: str
@@ -58,8 +60,8 @@ class Allotment:
     """What a job is to have until it is looked at again.
 
     Attributes:
-        most: Workers; None for as many as it can use.
-        credit_ms, lean: The books, as in ``Claim``.
+        most: How many workers it may have; None: as many as it can use.
+        credit_ms, lean: Its new books, as in ``Claim``.
     """
 
     most: int | None
@@ -68,7 +70,7 @@ class Allotment:
 
 
 def fair_shares(claims: Sequence[Claim], capacity: int) -> dict[str, float]:
-    """Each job's share of ``capacity`` workers, by job id; none more than its demand."""
+    """Return each job's share of ``capacity`` workers, by job id; none exceeds its demand."""
     shares = dict.fromkeys((claim.id for claim in claims), 0.0)
     open_claims = [claim for claim in claims if claim.demand > 0]
     left = float(capacity)
@@ -85,24 +87,24 @@ def fair_shares(claims: Sequence[Claim], capacity: int) -> dict[str, float]:
 
 
 def allotment(claim: Claim, claims: Sequence[Claim], capacity: int) -> Allotment:
-    """What a job is to have now.
+    """Return what a job is to have now.
 
     Args:
-        claim: The job's.
-        claims: Those of all jobs that want such workers, its own among them.
-        capacity: Workers of its kind.
+        claim: The job's claim.
+        claims: The claims of all jobs that want such workers, its own among them.
+        capacity: How many workers of that kind there are.
     """
     elapsed_ms = min(max(claim.elapsed_ms, 0.0), _MAX_ELAPSED_MS)
     used_ms = claim.used_ms * elapsed_ms / claim.elapsed_ms if elapsed_ms else 0.0
     if sum(c.demand for c in claims) <= capacity:
-        # There is enough for all: old debts are forgotten as time goes by.
+        # There are enough workers for all: old debts are forgotten as time goes by.
         kept = max(0.0, abs(claim.credit_ms) - elapsed_ms)
         return Allotment(most=None, credit_ms=math.copysign(kept, claim.credit_ms), lean=0)
     shares = fair_shares(claims, capacity)
     share = shares[claim.id]
     credit_ms = claim.credit_ms + share * elapsed_ms - used_ms
     credit_ms = min(max(credit_ms, -_MAX_DEBT_MS), _MAX_CREDIT_MS)
-    # Whoever is due much more, and has not even its share, goes first.
+    # A job that is due much more than this one, and has not even its share, goes first.
     lacking = [c.credit_ms for c in claims if c.live < math.ceil(shares[c.id] - _EPSILON)]
     floor_ms = max(-TURN_MS, max(lacking, default=0.0) - 3 * TURN_MS)
     is_whole = abs(share - round(share)) < _EPSILON
@@ -118,7 +120,7 @@ def allotment(claim: Claim, claims: Sequence[Claim], capacity: int) -> Allotment
 
 
 def _leaning(lean: int, credit_ms: float, floor_ms: float, *, is_whole: bool) -> int:
-    """Where a job leans next; what is put right is put right until the job is even."""
+    """Return where a job leans next; once it leans, it does so until its credit is even."""
     if credit_ms <= floor_ms or (lean < 0 and credit_ms < 0):
         return -1
     if not is_whole:

@@ -1,6 +1,6 @@
-"""Why a live job waits although nobody asked it to: what readers are shown as PENDING. Pure.
+"""Why no worker serves a live job, which readers are shown as PENDING. Pure.
 
-It is no state of the protocol: the round store does not know who else is in the pool.
+PENDING is no state of the protocol: the round store does not know who else is in the pool.
 """
 
 from collections import Counter
@@ -17,13 +17,13 @@ from kubeml.pool.demand import LIVE
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Staffing:
-    """Who is there, and how many have something to do.
+    """How many processes of each role there are, and how many of them are busy.
 
     Attributes:
-        workers: Workers there are, by device.
-        busy: Those of them at work for jobs, by device.
-        room: Workers that will be started if they are wanted, by device.
-        num_control, num_servers: Control workers and parameter servers.
+        workers: Number of workers, by device.
+        busy: How many of them are at work for jobs, by device.
+        room: How many more will be started if they are wanted, by device.
+        num_control, num_servers: Number of control workers and of parameter servers.
     """
 
     workers: Mapping[str, int]
@@ -50,11 +50,11 @@ class Staffing:
 
 
 def why_pending(job: LiveJob, ask: Callable[[], Staffing]) -> str:
-    """Why nobody works for a job; "" if somebody does, or is about to.
+    """Return why no process works for a job; "" if one does, or is about to.
 
     Args:
         job: The job.
-        ask: Says who is there; asked only if the job does not answer for itself.
+        ask: Returns who is there. It is called only if the job alone does not tell.
     """
     if job.state not in LIVE or job.is_stopping or job.num_live:
         return ""

@@ -1,6 +1,6 @@
-"""Makes the picture of a pool from what the servers say of it. Pure.
+"""Makes the picture of a pool, ``PoolView``, from what the servers tell about it. Pure.
 
-All times are the state server's.
+All times are by the state server's clock.
 """
 
 from collections.abc import Mapping, Sequence
@@ -16,7 +16,7 @@ from kubeml.pool.speed import pause_s, samples_per_s, time_left_s
 from kubeml.pool.view import PoolJob, PoolQueue, PoolView, PoolWorker
 from kubeml.pool.workers import pool_workers
 
-#: Between two rounds of training a job keeps its speed for so long; then it does not train.
+#: Between two rounds a job keeps its speed for this long; after that it counts as not training.
 _PAUSE_S = 5.0
 
 _FINAL = {str(state) for state in State if state.is_final}
@@ -24,7 +24,7 @@ _FINAL = {str(state) for state in State if state.is_final}
 
 @dataclass(frozen=True, kw_only=True)
 class JobFacts:
-    """What was asked of a job, and the size of its training set."""
+    """What never changes of a job: what was asked for, and the size of its training set."""
 
     function: str
     epochs: int
@@ -40,9 +40,9 @@ def view_pool(
     """Make the picture.
 
     Args:
-        reading: What the servers said.
+        reading: What the servers told.
         facts: What is known of the jobs, by id.
-        earlier: The view before this one, for the speeds of workers that handed in nothing since.
+        earlier: The view before this one. Workers that handed in nothing since keep its speeds.
     """
     workers = pool_workers(reading, earlier)
     jobs = sorted(
@@ -110,7 +110,7 @@ def _job(
 
 
 def _samples_left(job: JobReading, facts: JobFacts) -> int:
-    """Rows of the epoch under way that are still to be handed in."""
+    """Return how many rows of the epoch under way are still to be handed in."""
     if job.state != State.RUN:
         return 0
     plan = EpochPlan(
@@ -144,7 +144,7 @@ def _seconds_since(at_ms: float, now_ms: float) -> float:
 
 
 def _servers_of(queue: str, nodes: Sequence[Node]) -> int:
-    """Live processes that take messages from a queue, by its name: ``kubeml.KIND[.DEVICE]``."""
+    """Return how many live processes serve a queue, by its name: ``kubeml.KIND[.DEVICE]``."""
     _, kind, *device = queue.split(".")
     role = kind if kind in {"ps", "control"} else "worker"
     return sum(1 for node in nodes if node.role == role and (not device or [node.device] == device))

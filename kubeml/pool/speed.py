@@ -1,4 +1,4 @@
-"""How fast a job trains, and how long it will go on at that speed, by its own events. Pure."""
+"""How fast a job trains, and how long it will take at that speed, by its own events. Pure."""
 
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
@@ -6,25 +6,25 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from brokers.rounds.events import Event
 
-#: The speed is that of the last rounds that together took so long (of one round, at the least).
+#: The speed is that of the last rounds that together took this long, and of one round at least.
 WINDOW_S = 10.0
 
 
 def samples_per_s(
     events: "Iterable[Event]", *, open_s: float = 0.0, handed_in: int = 0
 ) -> float | None:
-    """Rows trained per second over the last rounds; the time between two epochs does not count.
+    """Return the rows trained per second over the last rounds, without the time between epochs.
 
-    The round under way counts once it takes longer than any of those: a job that stands still
-    is seen to slow down.
+    The round under way counts once it takes longer than any of those rounds: so a job that stands
+    still is seen to slow down.
 
     Args:
         events: The job's events, oldest first.
-        open_s: For how long the round under way has been open; 0 if there is none.
-        handed_in: Rows of it that were handed in.
+        open_s: How long the round under way has been open; 0 if there is none.
+        handed_in: How many of its rows were handed in.
 
     Returns:
-        None as long as nothing is known.
+        The speed; None as long as it is unknown.
     """
     rounds = _last_rounds(events)
     if open_s > max((seconds for seconds, _ in rounds), default=0.0) and (rounds or handed_in):
@@ -34,13 +34,15 @@ def samples_per_s(
 
 
 def pause_s(events: "Iterable[Event]") -> float:
-    """Mean seconds from an epoch's last merge to the next plan: validation, checkpoint, planning.
+    """Return the mean seconds from an epoch's last merge to the next plan.
+
+    They go into validation, the checkpoint and planning.
 
     Args:
         events: The job's events, oldest first.
 
     Returns:
-        0 if no such pause is among the events.
+        The mean; 0 if there is no such pause among the events.
     """
     pauses: list[float] = []
     ended_at: float | None = None
@@ -56,16 +58,16 @@ def pause_s(events: "Iterable[Event]") -> float:
 def time_left_s(
     samples_left: int, pace: float | None, *, pauses: int = 0, pause_s: float = 0.0
 ) -> float | None:
-    """Seconds until so many rows are trained.
+    """Return the seconds until the rest of the rows is trained.
 
     Args:
-        samples_left: How many.
-        pace: Rows per second; None if that is not known.
-        pauses: Ends of epochs on the way, each of which takes ``pause_s``.
-        pause_s: Seconds.
+        samples_left: How many rows are left.
+        pace: Rows per second; None if unknown.
+        pauses: How many epochs end on the way.
+        pause_s: How many seconds each of these ends takes.
 
     Returns:
-        None if that is not known.
+        The seconds; None if they are unknown.
     """
     if samples_left <= 0:
         return 0.0
@@ -73,7 +75,7 @@ def time_left_s(
 
 
 def _last_rounds(events: "Iterable[Event]") -> list[tuple[float, int]]:
-    """(seconds, samples) of the last rounds whose beginning is among the events, oldest first."""
+    """Return (seconds, samples) of the last rounds whose begin is in the events, oldest first."""
     rounds: list[tuple[float, int]] = []
     begun: tuple[int, int] | None = None
     begun_at = 0.0

@@ -1,4 +1,7 @@
-"""The pool at one moment: who does what, how far the jobs are, what waits. Pure values."""
+"""The pool at one moment: what each worker does, how far jobs are, what waits. Pure values.
+
+``picture`` makes it; ``kubeml top``, ``Client.pool`` and the metrics show it.
+"""
 
 from dataclasses import asdict, dataclass, field
 from typing import Any
@@ -9,16 +12,17 @@ class PoolWorker:
     """A training worker.
 
     Attributes:
-        name, host, device, gpu: As it announced itself; ``host`` is "" if it did not (yet).
-        stage: What it does: ``init``, ``train``, ``validate``; ``wait`` for the rest of the round,
-            having handed in its part; ``infer``, having an inference request in hand; or ``idle``.
-        job: For which job; "" if for none.
-        epoch: Of which epoch, from 1; 0 if of none.
-        round: Of which round, from 0 as in the ledger; None outside a round of training.
-        slot, attempt: What it holds, at which attempt; None if it holds nothing.
-        for_s: For how long; None if that is not known.
-        samples_per_s: Its own speed: rows it handed in last, by the time it held their slots.
-            Waiting does not count, so that a slow one is seen.
+        name, host, device, gpu: As it announced itself; ``host`` is "" if it has not done so (yet).
+        stage: What it does: ``init``, ``train`` or ``validate``; ``wait`` if it has handed in its
+            part and waits for the rest of the round; ``infer`` if it has an inference request in
+            hand; or ``idle``.
+        job: The job it works for; "" if there is none.
+        epoch: The epoch it works on, from 1; 0 if there is none.
+        round: The round it works on, from 0 as in the ledger; None outside a round of training.
+        slot, attempt: The slot it holds, and which attempt this is; None if it holds none.
+        for_s: How long it has been doing this; None if unknown.
+        samples_per_s: Its own speed: the rows it handed in last, by the time it held their slots.
+            Waiting does not count, so that a slow worker is seen.
     """
 
     name: str
@@ -42,22 +46,22 @@ class PoolJob:
     Attributes:
         id, state: Which job, and its state; "" if its live state is gone.
         function, epochs: What was asked for; "" and 0 if the records could not be read.
-        device: Which workers it is for.
+        device: The device of the workers that it wants.
         epoch: Epoch under way, from 1 (0 before the first).
         round, rounds: Merges done and to be done in that epoch.
-        progress: Part of that epoch's rows that were handed in, 0 to 1; None if not known.
+        progress: The part of that epoch's rows that were handed in, 0 to 1; None if unknown.
         slots: N of that epoch.
-        workers: Participants.
-        share: They, as a part of the live workers of its device, 0 to 1; None if there are none.
-        samples_per_s: Rows trained per second over the last rounds; None if not known, or not
-            training.
-        epoch_left_s: Until the epoch's rows are trained; None outside the training.
-        left_s: Until those of all epochs are, at this speed, with pauses between them as long as
-            the last ones. That a goal may be reached before is not counted.
+        workers: Number of participants.
+        share: Their part of the live workers of its device, 0 to 1; None if there are none.
+        samples_per_s: Rows trained per second over the last rounds; None if unknown, or if the job
+            does not train.
+        epoch_left_s: Seconds until the epoch's rows are trained; None outside the training.
+        left_s: Seconds until the rows of all epochs are trained, at this speed, with pauses between
+            epochs as long as the last ones. A goal that may be reached earlier is not considered.
         waiting: Dispatches that no worker has answered.
-        oldest_wait_s: For how long the oldest of them has waited; None if there are none.
-        reason: Why no worker can serve it now, which is shown as PENDING; "" if one does, or is
-            about to.
+        oldest_wait_s: How long the oldest of them has waited; None if there are none.
+        reason: Why no worker can serve it now, which makes it shown as PENDING; "" if one does, or
+            is about to.
     """
 
     id: str
@@ -81,13 +85,13 @@ class PoolJob:
 
     @property
     def shown_state(self) -> str:
-        """The state for people and ``--json``, as in ``JobStatus``."""
+        """The state as people and ``--json`` are shown it, as in ``JobStatus``."""
         return "PENDING" if self.reason else self.state
 
 
 @dataclass(frozen=True, kw_only=True)
 class PoolQueue:
-    """A queue: messages that wait in it, live processes that serve it."""
+    """A queue: how many messages wait in it, and how many live processes serve it."""
 
     name: str
     messages: int
@@ -99,10 +103,10 @@ class PoolView:
     """The pool at one moment.
 
     Attributes:
-        at: When, Unix seconds.
-        jobs: Those under way, oldest first.
-        workers: By device and name.
-        queues: In the order of their names' places.
+        at: When that was, in Unix seconds.
+        jobs: The jobs under way, oldest first.
+        workers: The workers, by device and name.
+        queues: The queues, in a fixed order.
     """
 
     at: float
@@ -111,7 +115,7 @@ class PoolView:
     queues: list[PoolQueue] = field(default_factory=list)
 
     def to_wire(self) -> dict[str, Any]:
-        """The view as JSON-able values."""
+        """Return the view as JSON-able values."""
         wire = asdict(self)
         for row, job in zip(wire["jobs"], self.jobs, strict=True):
             row["state"] = job.shown_state

@@ -1,4 +1,7 @@
-"""Looks at the pool again and again; what never changes of a job is read once."""
+"""Looks at the pool again and again, for ``kubeml top`` and the metrics.
+
+The facts of a job that never change are read once.
+"""
 
 import threading
 import time
@@ -19,15 +22,15 @@ from kubeml.pool.view import PoolView
 if TYPE_CHECKING:
     from kubeml.client.client import Client
 
-#: Records that could not be read are left alone for so long.
+#: Records that could not be read are left alone for this long.
 _RETRY_AFTER_S = 10.0
 
-#: A job and its life: another life may ask for more epochs.
+#: A job's id, and which of its lives: a resumed job may ask for more epochs.
 _Key = tuple[str, int]
 
 
 class PoolWatch:
-    """A client's eye on the pool. Safe to share between threads."""
+    """Looks at the pool through one client. Safe to share between threads."""
 
     def __init__(self, client: "Client") -> None:
         self._client = client
@@ -39,10 +42,10 @@ class PoolWatch:
         self._lock = threading.Lock()
 
     def look(self, *, with_queues: bool = True) -> PoolView:
-        """The pool now.
+        """Return the pool now.
 
         Args:
-            with_queues: Whether the broker is asked, too.
+            with_queues: Whether to ask the broker, too.
 
         Raises:
             BackendUnreachable: Redis does not answer.
@@ -58,11 +61,11 @@ class PoolWatch:
             return self._view
 
     def close(self) -> None:
-        """Close the connection of its own."""
+        """Close its own connection."""
         self._broker.close()
 
     def _known(self, keys: list[_Key]) -> dict[str, JobFacts]:
-        """What can be known of these jobs, by id; others are forgotten."""
+        """Return the known facts of these jobs, by id, and forget other jobs."""
         self._facts = {key: facts for key, facts in self._facts.items() if key in keys}
         self._failed_at = {key: at for key, at in self._failed_at.items() if key in keys}
         patience = time.monotonic() - _RETRY_AFTER_S
@@ -81,12 +84,12 @@ class PoolWatch:
         return {job_id: facts for (job_id, _), facts in self._facts.items()}
 
     def _read(self, key: _Key) -> JobFacts | None:
-        """A job's facts; None if they cannot be had, which the view shows as not known."""
+        """Return a job's facts; None if they cannot be had, which the view shows as unknown."""
         try:
             spec = self._client.records.spec(*key)
             manifest = self._client.datasets.at(spec.dataset, spec.dataset_version)
         except KubemlError:
-            # Deleted meanwhile, or S3 does not answer: the live state is worth showing without.
+            # The job was deleted meanwhile, or S3 is silent: the live state is worth showing alone.
             return None
         return JobFacts(
             function=spec.function, epochs=spec.epochs, batch_size=spec.batch_size, k=spec.k,
@@ -99,7 +102,7 @@ def _key(job: JobReading) -> _Key:
 
 
 def read_demand(client: "Client") -> list[QueueDemand]:
-    """The demand of every queue; see ``Client.demand``."""
+    """Return the demand of every queue; see ``Client.demand``."""
     now = read_workload(client.redis, where=client.where)
     broker = broker_client(client.settings)
     try:
@@ -110,6 +113,6 @@ def read_demand(client: "Client") -> list[QueueDemand]:
 
 
 def read_staffing(client: "Client") -> Staffing:
-    """Who is in the pool, and how many of them have something to do."""
+    """Return who is in the pool, and how many of them are busy."""
     now = read_workload(client.redis, where=client.where)
     return Staffing.of(now.jobs, now.nodes)

@@ -1,4 +1,7 @@
-"""What each worker of a pool does, by the leases and contributions of the live jobs. Pure."""
+"""What each worker of a pool does, by the leases and contributions of the live jobs. Pure.
+
+``picture`` puts it into the ``PoolView``.
+"""
 
 import re
 from collections.abc import Iterator, Mapping
@@ -11,11 +14,11 @@ from kubeml.pool.view import PoolView, PoolWorker
 
 
 def pool_workers(reading: PoolReading, earlier: PoolView | None) -> list[PoolWorker]:
-    """The workers that announced themselves, hold a slot or answer a request, by device and name.
+    """Return the workers that are announced, hold a slot or answer a request, by device and name.
 
     Args:
-        reading: What the servers said.
-        earlier: The view before, for the speeds of those that handed in nothing since.
+        reading: What the servers told.
+        earlier: The view before this one. Workers that handed in nothing since keep its speeds.
     """
     workers = {
         node.name: PoolWorker(name=node.name, host=node.host, device=node.device, gpu=node.gpu)
@@ -30,7 +33,7 @@ def pool_workers(reading: PoolReading, earlier: PoolView | None) -> list[PoolWor
         if request.worker
     ]
     at_work = [worker for job in reading.jobs for worker in _at_work(job, now_ms)]
-    # The last one counts: who waited for one job may serve another one by now.
+    # A worker's last entry counts: one that waited for a job may serve another job by now.
     at_work.sort(key=lambda worker: -(worker.for_s or 0.0))
     for worker in (*waiting, *answering, *at_work):
         known = workers.get(worker.name, worker)
@@ -42,7 +45,7 @@ def pool_workers(reading: PoolReading, earlier: PoolView | None) -> list[PoolWor
 
 
 def _at_work(job: JobReading, now_ms: float) -> Iterator[PoolWorker]:
-    """Who holds a slot by a lease that has not run out."""
+    """Yield the workers that hold a slot by a lease that has not run out."""
     stage, speeds = STAGE_OF.get(job.state), _speeds(job)
     for slot, lease in job.leases.items():
         if stage and lease.get("t") and lease.get("w") and now_ms <= lease["dl"]:
@@ -53,7 +56,7 @@ def _at_work(job: JobReading, now_ms: float) -> Iterator[PoolWorker]:
 
 
 def _waiting(job: JobReading, now_ms: float) -> Iterator[PoolWorker]:
-    """Who has handed in something, for this round or the one before, and is still there."""
+    """Yield participants still there that handed in something for this round or the last one."""
     speeds, live = _speeds(job), set(job.live_tokens(now_ms))
     for entry in job.merged:
         if entry["token"] in live:
@@ -77,7 +80,7 @@ def _participant(name: str, job: JobReading, stage: str, speeds: Mapping[str, fl
 
 
 def _speeds(job: JobReading) -> dict[str, float]:
-    """Each worker's rows per second, from this round if it handed in any, else the one before."""
+    """Return each worker's rows per second, from this round, or else from the one before."""
     if job.state == State.INIT:
         return {}
     return _mean_speeds(_last_round(job)) | _mean_speeds(_this_round(job))
@@ -103,7 +106,7 @@ def _mean_speeds(handed_in: Iterator[tuple[Record, int, float]]) -> dict[str, fl
     held_s: dict[str, float] = {}
     for entry, samples, seconds in handed_in:
         name = entry["worker"]
-        # What was trained before the slot was given out took time, too (``--overlap``).
+        # Training ahead, before the slot was given out, took time, too (``--overlap``).
         ahead_s = (entry.get("timings") or {}).get("ahead") or 0.0
         rows[name] = rows.get(name, 0) + samples
         held_s[name] = held_s.get(name, 0.0) + seconds + ahead_s
@@ -118,5 +121,5 @@ def _earlier_speed(earlier: PoolView | None, worker: PoolWorker) -> float | None
 
 
 def _natural(name: str) -> list[tuple[int, str]]:
-    """Sort key by which worker-2 comes before worker-10."""
+    """Return a sort key by which worker-2 comes before worker-10."""
     return [(int(part), "") if part.isdigit() else (-1, part) for part in re.split(r"(\d+)", name)]
