@@ -1,1 +1,1 @@
-"""What users upload: functions and datasets."""
+"""What users upload, and where it lies on S3: functions and datasets."""

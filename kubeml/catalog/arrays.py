@@ -1,6 +1,7 @@
 """Arrays as users have them (.npy, .npz members, .pkl, in memory), read in blocks of rows.
 
-Files are read, not mapped: the pages of a map count as this process's memory.
+An upload takes its rows from here. Files are read rather than mapped, since the pages of a map
+count as this process's memory.
 """
 
 import tokenize
@@ -28,7 +29,7 @@ _ZIP_MAGIC = b"PK"
 _FORMATS = "give a .npy file, FILE.npz:MEMBER, or a .pkl file with one numpy array"
 _COPY_AGAIN = "copy or save the file again"
 
-#: What numpy's reader of headers raises: it hands them to Python's tokenizer and parser.
+#: What numpy's header reader raises: it hands headers to Python's tokenizer and parser.
 _HEADER_FAULTS = (
     ValueError, SyntaxError, TypeError, tokenize.TokenError, RecursionError, OverflowError,
     LookupError, AttributeError, MemoryError,
@@ -37,14 +38,14 @@ _HEADER_FAULTS = (
 
 @dataclass(frozen=True, kw_only=True)
 class ArraySource:
-    """An array that is known to be usable and not yet read.
+    """An array that is known to be usable, and whose rows are not read yet.
 
     Attributes:
         where: What it is and where it comes from, for messages.
         dtype: numpy's name, a key of ``SHARD_DTYPES``.
         shape: Axis 0 is rows; no axis is empty.
-        blocks: Called with numbers of rows that add up to ``shape[0]``, yields that many rows at
-            a time, in order, in native byte order. Close the iterator.
+        blocks: Takes numbers of rows that add up to ``shape[0]``, and yields that many rows at a
+            time, in order and in native byte order. The caller must close the iterator.
     """
 
     where: str
@@ -54,7 +55,7 @@ class ArraySource:
 
     @property
     def num_rows(self) -> int:
-        """Rows."""
+        """Number of rows."""
         return self.shape[0]
 
     @property
@@ -68,7 +69,7 @@ class ArraySource:
         return prod(self.shape) * np.dtype(self.dtype).itemsize
 
     def as_labels(self) -> "ArraySource":
-        """The same with rows of shape (1,) turned into scalars, as loss functions want labels."""
+        """Return it with rows of shape (1,) turned into scalars, as loss functions want labels."""
         if self.row_shape != (1,):
             return self
 
@@ -81,16 +82,16 @@ class ArraySource:
 
 
 def open_array(source: Path | str | Array, *, what: str) -> ArraySource:
-    """Return a checked array, its rows unread.
+    """Return a checked array, whose rows are not read yet.
 
     Args:
-        source: An array; or a path to a .npy or .pkl file or to a .npz file, with ``:MEMBER``
-            unless it has just one.
+        source: An array; or the path of a .npy or .pkl file; or that of a .npz file, with
+            ``:MEMBER`` unless it has just one.
         what: What it is to be (``train data``), for messages.
 
     Raises:
-        InvalidDataset: No such file, not an array, truncated, empty, or of a dtype (objects,
-            text) that cannot be trained on.
+        InvalidDataset: The file is missing or truncated, or what it has is not an array, is empty,
+            or has a dtype (objects, text) that cannot be trained on.
     """
     if isinstance(source, np.ndarray):
         return _from_memory(source, what)
@@ -161,7 +162,7 @@ def _from_npz(path: Path, member: str, where: str) -> ArraySource:
         dtype = _check(stored, shape, where)
         _check_length(info.file_size - start, shape, stored, where)
         if is_fortran:
-            # Its rows are strewn over the whole member, and a compressed one cannot seek.
+            # The rows are strewn over the whole member, and a compressed member cannot seek.
             with archive.open(info) as file:
                 whole = np.lib.format.read_array(file, allow_pickle=False)
             return _from_memory(whole, where)
@@ -187,7 +188,7 @@ def _find_member(archive: zipfile.ZipFile, member: str, where: str) -> zipfile.Z
 
 
 def _read_header(file: IO[bytes], where: str) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
-    """Read the header of a .npy file; objects in it are never unpickled."""
+    """Read the header of a .npy file. Objects in it are never unpickled."""
     try:
         version = np.lib.format.read_magic(file)
         if version == (1, 0):
@@ -202,7 +203,7 @@ def _read_header(file: IO[bytes], where: str) -> tuple[tuple[int, ...], bool, np
 
 
 def _check(dtype: np.dtype[Any], shape: tuple[int, ...], where: str) -> str:
-    """Return the dtype's name if arrays like this one can be trained on."""
+    """Return the dtype's name; raise InvalidDataset if such an array cannot be trained on."""
     if dtype.hasobject:
         raise InvalidDataset(
             where=where,
@@ -241,7 +242,7 @@ def _plain_blocks(
 def _fortran_blocks(
     file: IO[bytes], counts: Sequence[int], shape: tuple[int, ...], dtype: np.dtype[Any], where: str
 ) -> Iterator[Array]:
-    """Column by column: in such a file one row's values lie ``shape[0]`` items apart."""
+    """Read column by column: in such a file the values of a row lie ``shape[0]`` items apart."""
     first, row = file.tell(), 0
     for count in counts:
         columns = np.empty((prod(shape[1:]), count), dtype)

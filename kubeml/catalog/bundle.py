@@ -1,4 +1,7 @@
-"""A function's code as one content-addressed zip: made from a file or folder, unpacked safely."""
+"""A function's code as one content-addressed zip: made from a file or folder, unpacked safely.
+
+A client makes it when a function is created; workers unpack it.
+"""
 
 import ast
 import hashlib
@@ -29,7 +32,7 @@ class Bundle:
 
     Attributes:
         data: The zip.
-        sha256: Its hash, which names it.
+        sha256: The zip's hash, which names it.
         entry: The file that defines ``main``.
     """
 
@@ -39,10 +42,11 @@ class Bundle:
 
 
 def make_bundle(code: Path) -> Bundle:
-    """Pack a file or folder; equal contents give equal bytes.
+    """Pack a file or folder. Equal contents give equal bytes.
 
     Raises:
-        InvalidFunction: Not there, a syntax error, no ``main``, several of them, or too large.
+        InvalidFunction: The code is missing or too large, has a syntax error, or defines no
+            ``main`` or several.
     """
     if not code.exists():
         raise InvalidFunction(where=str(code), fault="does not exist", hint="check --code")
@@ -65,12 +69,12 @@ def make_bundle(code: Path) -> Bundle:
 
 
 def unpack(data: bytes, sha256: str, directory: Path) -> Path:
-    """Unpack a bundle into ``directory/sha256`` and return that; reuse what is there.
+    """Unpack a bundle into ``directory/sha256``, unless it is there already, and return that.
 
-    Safe against two processes doing it at once: the folder appears by one rename.
+    Two processes may do it at once: the folder appears by one rename.
 
     Raises:
-        Corrupted: The bytes do not have that hash, or the zip is not one of ours.
+        Corrupted: The bytes do not have this hash, or the zip is not one of ours.
     """
     target = directory / sha256
     if target.is_dir():
@@ -96,7 +100,7 @@ def unpack(data: bytes, sha256: str, directory: Path) -> Path:
 
 
 def read_sources(data: bytes) -> dict[str, str]:
-    """File name to text of every Python file of a bundle."""
+    """Return the text of every Python file of a bundle, by its name."""
     return {
         name: content.decode("utf-8", "replace")
         for name, content in _members(data)
@@ -105,7 +109,7 @@ def read_sources(data: bytes) -> dict[str, str]:
 
 
 def _members(data: bytes) -> Iterator[tuple[str, bytes]]:
-    """The files of a zip, with every bound checked before a byte is inflated."""
+    """Yield the files of a zip. All bounds are checked before a byte is inflated."""
     try:
         archive = zipfile.ZipFile(io.BytesIO(data))
     except zipfile.BadZipFile as err:
@@ -145,7 +149,7 @@ def _inflate(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> bytes:
         with archive.open(info) as member:
             return member.read(info.file_size + 1)
     except (zipfile.BadZipFile, zlib.error, EOFError, OSError, ValueError, RuntimeError) as err:
-        # A RuntimeError is an encrypted file, or a way of packing that zipfile does not know.
+        # A RuntimeError means an encrypted file, or a compression that zipfile does not know.
         raise Corrupted(what="function bundle", got=str(err), expected="a zip file") from err
 
 

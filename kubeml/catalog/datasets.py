@@ -1,4 +1,4 @@
-"""The catalogue of datasets: what is on S3 under ``datasets/``, and how it gets there and away."""
+"""The catalogue of datasets on S3, under ``datasets/``: create, look up, list, delete."""
 
 import logging
 import secrets
@@ -51,7 +51,7 @@ Source = Path | str | NDArray[Any]
 class Datasets:
     """Datasets by name. A dataset never changes: to change one, delete it and create it again.
 
-    A dataset exists once its pointer ``datasets/{name}/manifest.json`` does, which is written
+    A dataset exists once its pointer ``datasets/{name}/manifest.json`` does. The pointer is written
     last, so an interrupted upload leaves nothing visible.
     """
 
@@ -70,24 +70,25 @@ class Datasets:
         """Upload a dataset.
 
         Args:
-            name: Its name, free until now.
+            name: Its name, which must be free.
             train_data: Rows on axis 0: an array, or the path of a .npy file, a .npz member
                 (``FILE.npz:MEMBER``) or a .pkl file.
             train_labels: As many rows; of shape (n, 1) they are stored as (n,).
             test_data: Rows of the same dtype and shape as those of ``train_data``.
-            test_labels: As many rows, like ``train_labels``.
-            on_progress: Called with bytes done and bytes in all, first with 0.
+            test_labels: As many rows as ``test_data``, like ``train_labels``.
+            on_progress: Called with the bytes done and the bytes in all; the first call has 0.
 
         Returns:
-            The manifest; NaN or infinite values in it are warned of with ``DataWarning``.
+            The manifest. A ``DataWarning`` tells of NaN or infinite values in the data.
 
         Raises:
-            InvalidOption: The name cannot be one.
-            InvalidDataset: The arrays cannot be used; nothing was written.
+            InvalidOption: The name is not allowed.
+            InvalidDataset: The arrays cannot be used. Nothing was written.
             NameTaken: There is a dataset of this name.
-            BackendUnreachable, BackendRefused: S3 fails; what was put is taken away if it can be.
-            OutcomeUnknown: S3 fails as the dataset is published. It may be there: nothing is
-                taken away.
+            BackendUnreachable, BackendRefused: S3 failed. The shards that were put are deleted if
+                they can be.
+            OutcomeUnknown: S3 failed as the dataset was published. It may exist, so nothing is
+                deleted.
         """
         check_name("--name", name)
         sources: dict[Split, SplitSource] = {
@@ -102,7 +103,7 @@ class Datasets:
         try:
             manifest = self._upload(name, version, sources, on_progress)
         except BaseException:
-            # Ctrl-C too. If S3 is what failed, the next create or delete of the name cleans up.
+            # This is for Ctrl-C too. If S3 failed, the next create or delete of the name cleans up.
             self._take_away(name, version)
             raise
         self._publish(manifest)
@@ -113,32 +114,33 @@ class Datasets:
         """Return the manifest of the dataset of this name.
 
         Raises:
-            DatasetNotFound: There is none.
+            DatasetNotFound: There is no such dataset.
         """
         return self._read(name, pointer_key(name))
 
     def at(self, name: str, version: str) -> DatasetManifest:
-        """Return the manifest of one version, as jobs that began with it see it.
+        """Return the manifest of one version, as the jobs that began with it see it.
 
         Raises:
-            DatasetNotFound: There is none (any more).
+            DatasetNotFound: There is no such version (any more).
         """
         if not NAME.fullmatch(version):
             raise DatasetNotFound(name=f"{name}/{version}")
         return self._read(name, version_key(name, version))
 
     def delete(self, name: str) -> None:
-        """Delete a dataset, and whatever interrupted uploads of this name have left.
+        """Delete a dataset, and whatever interrupted uploads of this name left behind.
 
-        Jobs that train on it fail when they next need a shard they have not cached.
+        Jobs that train on it fail when they next need a shard that they have not cached.
 
         Raises:
-            DatasetNotFound: There is none (leftovers are removed all the same).
+            DatasetNotFound: There is no such dataset. Leftovers are removed all the same.
         """
         if not NAME.fullmatch(name):
             raise DatasetNotFound(name=name)
         pointer = pointer_key(name)
-        # Listed while the name is still taken: an upload that begins once it is free is not hit.
+        # The keys are listed while the name is still taken, so that an upload that begins once it
+        # is free is not hit.
         keys = [info.key for info in self.objects.list(dataset_prefix(name))]
         self.objects.delete([pointer])
         self.objects.delete(key for key in keys if key != pointer)
@@ -194,15 +196,15 @@ class Datasets:
         return manifest
 
     def _publish(self, manifest: DatasetManifest) -> None:
-        """Write the pointer. From here on shards are taken away only if another has the name."""
+        """Write the pointer. After that, shards are deleted only if another upload has the name."""
         name, key = manifest.name, pointer_key(manifest.name)
         try:
-            # Nobody else has this version.
+            # No other upload has this version, so the pointer's content is ours alone.
             self.objects.put_json(key, manifest.to_wire(), create=True, is_unique=True)
         except ObjectExists:
             is_taken = True
         else:
-            # Some servers let two concurrent creators both succeed: the pointer says who did.
+            # Some servers let two concurrent creators both succeed: the pointer says which one won.
             is_taken = self._published(name).version != manifest.version
         if is_taken:
             self._take_away(name, manifest.version)
@@ -221,7 +223,7 @@ class Datasets:
             self.objects.delete_prefix(version_prefix(name, version))
 
     def _require_complete(self, manifest: DatasetManifest) -> None:
-        """Refuse to publish shards that a concurrent delete of the name has taken away."""
+        """Refuse to publish if a concurrent delete of the name has taken shards away."""
         prefix = version_prefix(manifest.name, manifest.version)
         there = {info.key: info.size for info in self.objects.list(prefix)}
         for split in SPLITS:
@@ -233,7 +235,7 @@ class Datasets:
                     )
 
     def _drop_leftovers(self, name: str, *, keep: str) -> None:
-        """Remove what interrupted uploads left; those still under way can only lose the name."""
+        """Remove what interrupted uploads left; one still under way can only lose the name."""
         kept = (pointer_key(name), version_prefix(name, keep))
         keys = [info.key for info in self.objects.list(dataset_prefix(name))]
         self.objects.delete(key for key in keys if not key.startswith(kept))

@@ -1,7 +1,7 @@
-"""The functions' catalogue in S3.
+"""The catalogue of functions on S3: create, check, look up, fetch, delete.
 
 functions/{name}.json            {name, sha256, size, created_at, entry}
-functions/bundles/{sha256}.zip   the code; stays when a name is deleted, since jobs pin it
+functions/bundles/{sha256}.zip   the code; it stays when a name is deleted, since jobs pin it
 """
 
 import subprocess
@@ -27,18 +27,18 @@ from kubeml.errors import (
 from kubeml.validation import check_name
 from kubeml.weights.layout import Layout
 
-#: Where the code is, by its hash.
+#: The folder of the bundles, which are named by their hashes.
 BUNDLES = "functions/bundles/"
 
 _CHECK_TIMEOUT_S = 120
 
-#: A layout names every tensor: some 100 characters each.
+#: A verdict has a layout, which takes some 100 characters for each tensor.
 _MAX_VERDICT_CHARS = 50_000_000
 
 
 @dataclass(frozen=True, kw_only=True)
 class FunctionInfo:
-    """A function as the catalogue has it; ``created_at`` in Unix seconds, ``size`` in bytes."""
+    """A function's entry; ``created_at`` is in Unix seconds, ``size`` in bytes."""
 
     name: str
     sha256: str
@@ -47,7 +47,7 @@ class FunctionInfo:
     entry: str
 
     def to_wire(self) -> dict[str, Any]:
-        """The info as JSON-able values."""
+        """Return the info as JSON-able values."""
         return asdict(self)
 
     @classmethod
@@ -55,7 +55,7 @@ class FunctionInfo:
         """Read an info.
 
         Raises:
-            MalformedMessage: It is not one.
+            MalformedMessage: The value is not an info.
         """
         return from_wire(cls, wire, what="function")
 
@@ -75,21 +75,21 @@ class Functions:
         check: bool = True,
         replace: bool = False,
     ) -> FunctionInfo:
-        """Store a function; nothing is stored if it is refused.
+        """Store a function. Nothing is stored if it is refused.
 
         Args:
             name: Its name.
             code: A Python file, or a folder with one file that defines ``main``.
-            device: What it will be trained on; ``gpu`` wants a GPU for the check.
-            check: Whether to run it first, in a process of its own: import, build the model, one
-                forward and backward pass on a few rows if its dataset exists.
+            device: What it will be trained on. With ``gpu`` the check needs a GPU.
+            check: Whether to try it first, in a process of its own: import it, build the model, and
+                make one forward and backward pass on a few rows if its dataset exists.
             replace: Whether the name must exist (``update``) rather than be free.
 
         Raises:
             InvalidOption: The name cannot be used.
             NameTaken: It exists already.
-            FunctionNotFound: With ``replace``: it does not.
-            InvalidFunction: The code is refused; ``user_traceback`` says where.
+            FunctionNotFound: With ``replace``: it does not exist.
+            InvalidFunction: The code is refused; ``user_traceback`` says where it failed.
         """
         key = f"functions/{check_name('--name', name)}.json"
         exists = self._objects.exists(key)
@@ -106,14 +106,14 @@ class Functions:
         )  # fmt: skip
         self._objects.put(bundle_key(bundle.sha256), bundle.data)
         try:
-            # Two writers of one content, time included, may both take it for their own.
+            # Two writers of the same content, time included, may both take it for their own.
             self._objects.put_json(key, info.to_wire(), create=not replace, is_unique=True)
         except ObjectExists as err:
             raise NameTaken(kind="function", name=name) from err
         return info
 
     def list(self) -> list[FunctionInfo]:
-        """All functions, by name."""
+        """Return all functions, in the order of their names."""
         keys = [
             info.key
             for info in self._objects.list("functions/")
@@ -126,10 +126,10 @@ class Functions:
         return found
 
     def show(self, name: str) -> FunctionInfo:
-        """One function.
+        """Return one function's entry.
 
         Raises:
-            FunctionNotFound: There is none of that name.
+            FunctionNotFound: There is no function of this name.
         """
         try:
             check_name("--function", name)
@@ -138,14 +138,14 @@ class Functions:
             raise FunctionNotFound(name=name) from err
 
     def source(self, name: str) -> dict[str, str]:
-        """File name to text of a function's Python files."""
+        """Return the text of each of a function's Python files, by file name."""
         return read_sources(self._objects.get(bundle_key(self.show(name).sha256)))
 
     def delete(self, name: str) -> None:
-        """Remove a function's name. Its bundle stays: jobs, running or ended, need it.
+        """Remove a function's name. Its bundle stays, since running and ended jobs need it.
 
         Raises:
-            FunctionNotFound: There is none of that name.
+            FunctionNotFound: There is no function of this name.
         """
         self.show(name)
         self._objects.delete([f"functions/{name}.json"])
@@ -154,17 +154,17 @@ class Functions:
         """Check a function as ``create`` does, and return its network's layout.
 
         Raises:
-            InvalidFunction: It does not work.
+            InvalidFunction: The function does not work.
         """
         data = self._objects.get(bundle_key(info.sha256))
         return check_in_child(data, info.sha256, info.entry, self._objects, device=device)
 
     def fetch(self, sha256: str, directory: Path) -> Path:
-        """Unpack a bundle under ``directory`` and return its folder; verified by its hash.
+        """Unpack a bundle under ``directory``, verified by its hash, and return its folder.
 
         Raises:
             ObjectMissing: There is no such bundle.
-            Corrupted: Its bytes are not those of its name.
+            Corrupted: Its bytes do not have the hash that names it.
         """
         folder = directory / sha256
         if folder.is_dir():
@@ -178,7 +178,7 @@ def check_in_child(
     """Run a bundle's check in a process of its own, and return its network's layout.
 
     Raises:
-        InvalidFunction: It is refused.
+        InvalidFunction: The function is refused.
     """
     with tempfile.TemporaryDirectory(prefix="kubeml-check-") as folder:
         code = unpack(data, sha256, Path(folder))
@@ -222,5 +222,5 @@ def _read_verdict(entry: str, status: int, out: bytes, err: bytes) -> Layout:
 
 
 def bundle_key(sha256: str) -> str:
-    """Where the code of this hash is."""
+    """Return the key of the bundle with this hash."""
     return f"{BUNDLES}{sha256}.zip"

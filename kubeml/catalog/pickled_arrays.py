@@ -1,8 +1,8 @@
 """The one reader of pickles: numpy arrays from .pkl data files, and no code.
 
-A pickle is a program. This reader runs it with four names to call, all of them defined here, so
-not even numpy's own unpickling code is reached: the pickle can only describe an array, and the
-array is then built from plain bytes.
+A pickle is a program. This reader runs it with only four names to call, all of them defined here,
+so that not even numpy's own unpickling code is reached. The pickle can only describe an array, and
+the array is then built from plain bytes.
 """
 
 import pickle  # noqa: TID251 - the one restricted reader of .pkl data files
@@ -28,11 +28,11 @@ def load_pickled_array(path: Path, *, where: str) -> NDArray[Any]:
     """Return the array in a .pkl file.
 
     Args:
-        path: The file; any pickle protocol, Python 2's too.
-        where: What it is, for messages.
+        path: The file, in any pickle protocol, also one by Python 2.
+        where: What the array is, for messages.
 
     Raises:
-        InvalidDataset: It names anything but numpy's arrays, or is not one array.
+        InvalidDataset: The pickle names anything but numpy's arrays, or is not one array.
     """
     try:
         with path.open("rb") as file:
@@ -50,7 +50,7 @@ def load_pickled_array(path: Path, *, where: str) -> NDArray[Any]:
 
 
 class _Ndarray:
-    """Stands for ``numpy.ndarray``: only ever an argument of ``_reconstruct``."""
+    """Stands for ``numpy.ndarray``, which is only ever an argument of ``_reconstruct``."""
 
 
 class _Dtype:
@@ -81,7 +81,7 @@ class _Dtype:
 
 
 class _Array:
-    """Stands for an array: what the pickle says of it, unchecked until ``build``."""
+    """Stands for an array: the pickle's description of it, unchecked until ``build``."""
 
     def __init__(self, *_: object) -> None:
         self._state: tuple[Any, Any, Any, Any] | None = None
@@ -96,7 +96,7 @@ class _Array:
         cls, content: Any, dtype: Any, shape: Any, order: Any, axes: Any = None
     ) -> "_Array":
         array = cls()
-        # Order "K" is C order with the axes permuted afterwards.
+        # Order "K" means C order, with the axes permuted afterwards.
         array._state = (shape, dtype, "F" if order == "F" else "C", content)
         array._axes = axes if order == "K" else None
         return array

@@ -1,4 +1,7 @@
-"""Sends a dataset's arrays to S3 as shards: read, packed, hashed and put side by side."""
+"""Sends a dataset's arrays to S3 as shards; ``Datasets.create`` runs it.
+
+Shards are read one after the other; several are packed, hashed and put at the same time.
+"""
 
 import hashlib
 import warnings
@@ -19,20 +22,20 @@ from kubeml.catalog.arrays import ArraySource
 Array = NDArray[Any]
 OnProgress = Callable[[int, int], None]
 
-#: Shards are at most this large, and at least half of it wherever there is enough data.
+#: Shards are at most this large, and at least half as large if there is enough data.
 SHARD_BYTES = 16 * 2**20
 _PARALLEL_PUTS = 4
-#: Blocks of rows in memory beside the ones being put: the next one is read meanwhile.
+#: Blocks of rows in memory beside those being put: the next one is read meanwhile.
 _READ_AHEAD = 1
 
 
 class DataWarning(UserWarning):
-    """A dataset can be used and is probably not what was meant."""
+    """A dataset can be used, but is probably not what was meant."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class SplitSource:
-    """The arrays of one part of a dataset, as many rows in both."""
+    """The two arrays of one part of a dataset, with the same number of rows."""
 
     data: ArraySource
     labels: ArraySource
@@ -45,7 +48,7 @@ class SplitSource:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Sent:
-    """A shard that is on S3, with its rows that hold NaN or infinities in data and labels."""
+    """A shard that is on S3, and how many rows of its data and labels hold NaN or infinities."""
 
     split: Split
     index: int
@@ -60,10 +63,10 @@ class Upload:
     """One upload of one version; ``run`` it once.
 
     Attributes:
-        name, version: Whose shards they become.
-        objects: Where they go.
+        name, version: The dataset and version that the shards belong to.
+        objects: The store they go to.
         sources: The checked arrays of both parts.
-        on_progress: Called in the caller's thread with bytes done and bytes in all.
+        on_progress: Called in the caller's thread with the bytes done and the bytes in all.
     """
 
     name: str
@@ -74,9 +77,10 @@ class Upload:
     _sent: list[_Sent] = field(default_factory=list)
 
     def run(self) -> dict[Split, SplitInfo]:
-        """Put every shard and return what the manifest is to say of both parts.
+        """Put every shard, and return what the manifest is to say of both parts.
 
-        Memory: about 6 shards of 16 MiB and as many copies on their way, whatever the size.
+        It takes the memory of about 6 shards of 16 MiB and as many copies on their way, however
+        large the dataset is.
 
         Raises:
             InvalidDataset: A file changed or turned out damaged while it was read.
@@ -91,7 +95,7 @@ class Upload:
                     if len(pending) >= _PARALLEL_PUTS + _READ_AHEAD:
                         pending = self._collect(pending)
                     pending.add(pool.submit(self._put, split, index, rows))
-                    # The block belongs to its put now: freed with it, not when the next is read.
+                    # The block is its put's now: freed with it, not when the next block is read.
                     del rows
             while pending:
                 pending = self._collect(pending)
@@ -125,7 +129,7 @@ class Upload:
         )
 
     def _collect(self, pending: set[Future[_Sent]]) -> set[Future[_Sent]]:
-        """Wait for at least one shard; return those still under way."""
+        """Wait for at least one shard, and return those still under way."""
         done, left = wait(pending, return_when=FIRST_COMPLETED)
         for future in done:
             self._sent.append(future.result())
@@ -166,7 +170,10 @@ class Upload:
 
 
 def shard_counts(num_rows: int, row_bytes: int) -> list[int]:
-    """Rows of each shard: as equal as can be, of at most ``SHARD_BYTES`` and at least one row."""
+    """Return the rows of each shard: as equal as possible, each of ``SHARD_BYTES`` at most.
+
+    A shard has at least one row, however large that is.
+    """
     most = max(1, SHARD_BYTES // row_bytes)
     num_shards = -(-num_rows // most)
     size, larger = divmod(num_rows, num_shards)
@@ -174,7 +181,7 @@ def shard_counts(num_rows: int, row_bytes: int) -> list[int]:
 
 
 def _blocks(source: SplitSource) -> Iterator[list[Array]]:
-    """Yield [data, labels] of each shard."""
+    """Yield ``[data, labels]`` of each shard."""
     num_rows = source.data.num_rows
     counts: Sequence[int] = shard_counts(num_rows, -(-source.num_bytes // num_rows))
     with (

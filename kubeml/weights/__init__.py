@@ -1,1 +1,1 @@
-"""Weights as bytes: layout, merging, the outer step. numpy alone, pure."""
+"""Weights as bytes: layout, merging, the outer step. It needs numpy alone, and is pure."""

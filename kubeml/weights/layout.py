@@ -1,7 +1,7 @@
 """The layout of a network's tensors: names, shapes, dtypes, kinds, and where each lies in a blob.
 
 Weights travel as flat *blobs*: the tensors' little-endian bytes one after the other, in layout
-order, without a header, since both ends hold the layout and compare its hash. There are three:
+order. A blob has no header, since both ends hold the layout and compare its hash. There are three:
 
 - *contribution*: every moving tensor as it travels (what a slot hands in; see
   ``kubeml.weights.wire_format``);
@@ -28,10 +28,10 @@ ITEM_BYTES = {
     "int64": 8, "int32": 4, "int16": 2, "int8": 1, "uint8": 1, "bool": 1,
 }  # fmt: skip
 
-#: Those that have a mean.
+#: The dtypes that have a mean.
 FLOATS = {"float64", "float32", "float16", "bfloat16"}
 
-#: The dtype in which the parameter server keeps a tensor.
+#: The dtype in which the parameter server keeps a tensor, where it is another one.
 MASTER = {"float16": "float32", "bfloat16": "float32"}
 
 
@@ -42,7 +42,7 @@ class TensorSpec:
     Attributes:
         name: Its first name in the ``state_dict``.
         shape: Axis lengths; ``()`` for a scalar.
-        dtype: torch's name of it, a key of ``ITEM_BYTES``.
+        dtype: torch's name of the dtype, a key of ``ITEM_BYTES``.
         kind: ``param`` (trained), ``buffer`` (BatchNorm statistics and the like) or ``frozen``.
         aliases: Further names of the same storage (tied parameters).
     """
@@ -60,7 +60,7 @@ class TensorSpec:
 
     @property
     def num_bytes(self) -> int:
-        """Bytes in its own dtype."""
+        """Number of bytes in its own dtype."""
         return self.num_elements * ITEM_BYTES[self.dtype]
 
     @property
@@ -70,7 +70,7 @@ class TensorSpec:
 
     @property
     def master_bytes(self) -> int:
-        """Bytes in its master dtype."""
+        """Number of bytes in its master dtype."""
         return self.num_elements * ITEM_BYTES[self.master_dtype]
 
 
@@ -102,11 +102,11 @@ class Layout:
 
     @cached_property
     def hash(self) -> str:
-        """SHA-256 over names, shapes, dtypes, kinds and aliases: equal only for equal layouts."""
+        """SHA-256 over names, shapes, dtypes, kinds and aliases; only equal layouts share it."""
         return hashlib.sha256(json.dumps(self.to_wire(), sort_keys=True).encode()).hexdigest()
 
     def to_wire(self) -> list[dict[str, Any]]:
-        """The layout as JSON-able values."""
+        """Return the layout as JSON-able values."""
         return [
             {
                 "name": t.name,
@@ -120,10 +120,10 @@ class Layout:
 
     @classmethod
     def from_wire(cls, wire: Any) -> Self:
-        """Read a layout; refuse what is not one.
+        """Read a layout.
 
         Raises:
-            MalformedMessage: Missing or unknown fields, dtypes or kinds.
+            MalformedMessage: Fields, dtypes or kinds are missing or unknown.
         """
         try:
             return cls(tuple(_spec_from_wire(row) for row in wire))

@@ -1,13 +1,13 @@
 """Merging the slots' contributions into new weights. Pure numerics on flat blobs.
 
-The mean of the slots, weighted by their samples, is summed in float64 in slot order, so that the
-order of arrival changes no bit and one slot alone comes back exactly; then the *outer optimizer*
-makes the step from the old weights towards that mean. Blobs are described in
-``kubeml.weights.layout``; the arithmetic on their elements is in ``kubeml.weights.runs``.
+The parameter server's merger drives it. The mean of the slots, weighted by their samples, is summed
+in float64 in slot order. So the order of arrival changes no bit, and a single slot comes back
+exactly. Then the *outer optimizer* makes the step from the old weights towards that mean. Blobs are
+described in ``kubeml.weights.layout``; the arithmetic is in ``kubeml.weights.runs``.
 
-Blobs are fed piece by piece, as they arrive. All slots but the last are folded into sums; the last
-one is folded and turned into new weights in one go, piece by piece, so that the first of those are
-on their way while the last pieces of the contribution are not even here.
+Blobs are fed piece by piece, as they arrive. All slots but the last are folded into sums. The last
+slot is folded and turned into new weights in one go, piece by piece: the first new weights are on
+their way while the last pieces of the contribution have not even arrived.
 
 Sources: K-AVG, arXiv:1708.01012; weights n_i / n, FedAvg, arXiv:1602.05629.
 """
@@ -28,10 +28,11 @@ Buffer = bytes | bytearray | memoryview
 
 
 class Merger:
-    """Merges rounds of one job, one after the other; memory O(model), not O(N x model).
+    """Merges the rounds of one job, one after the other; memory O(model), not O(N x model).
 
-    Duty: for each round ``begin``, then ``fold`` all slots but one, in an order that ``may_fold``
-    allows, then ``finish`` with the one that is left. After an exception, ``begin`` again.
+    The caller must, for each round, call ``begin``, then ``fold`` all slots but one in an order
+    that ``may_fold`` allows, then ``finish`` with the slot that is left. After an exception it must
+    ``begin`` again.
 
     Args:
         layout: The job's layout.
@@ -51,16 +52,16 @@ class Merger:
         self._samples = 0
 
     def may_fold(self, slot: int) -> bool:
-        """Whether the sums stay the same bits if this slot is the next one.
+        """Return whether the sums keep the same bits if this slot is folded next.
 
-        That is slot order, but for the first two, which may come in any: a + b is b + a.
+        Slots must come in order, but for the first two, which may be swapped: a + b is b + a.
         """
         if self._folded in ([], [1]):
             return slot == 0 or (slot == 1 and not self._folded)
         return slot == len(self._folded)
 
     def needs_weights(self, outer: Outer) -> bool:
-        """Whether ``finish`` looks at the weights that the round began with."""
+        """Return whether ``finish`` reads the weights that the round began with."""
         return self._wire.is_delta or not outer.is_plain_mean
 
     def fold(self, slot: int, num_samples: int) -> "Feed":
@@ -71,7 +72,7 @@ class Merger:
             num_samples: Rows it was trained on, > 0.
 
         Returns:
-            Takes the contribution's pieces, and raises ``BufferConflict`` if a bool or integer
+            A feed for the contribution's pieces. It raises ``BufferConflict`` if a bool or integer
             buffer differs from the other slots'.
         """
         self._require_next(slot)
@@ -103,15 +104,16 @@ class Merger:
         Args:
             slot: Which one; see ``may_fold``.
             num_samples: Rows it was trained on, > 0.
-            into: Becomes the new weights blob, from its begin on; holds the weights that the
-                contributions were trained from, if ``needs_weights``.
+            into: Becomes the new weights blob, from its begin on. If ``needs_weights``, it must
+                hold the weights that the contributions were trained from.
             outer: The outer optimizer.
-            outer_state: Its state, float32, which is brought up to date in place; None if it has
-                none (``new_outer_state`` makes the first one).
+            outer_state: The optimizer's state, float32, which is brought up to date in place; None
+                if it has none. ``new_outer_state`` makes the first one.
 
         Returns:
-            Takes the contribution's pieces; ``num_ready`` says how many bytes of ``into`` are
-            done. Raises ``BufferConflict``, and ``NotFinite`` if a mean is not finite.
+            A feed for the contribution's pieces. Its ``num_ready`` says how many bytes of
+            ``into`` are done. It raises ``BufferConflict``, and ``NotFinite`` if a mean is not
+            finite.
 
         Raises:
             ValueError: A buffer has a wrong length.
@@ -135,7 +137,7 @@ class Merger:
         """Look for NaN and infinite values in one contribution.
 
         Returns:
-            Takes the contribution's pieces, and raises ``NonFinite``.
+            A feed for the contribution's pieces. It raises ``NonFinite`` if it finds any.
         """
 
         def take(run: Run, _index: int, first: int, array: NDArray[Any]) -> int:
@@ -147,11 +149,11 @@ class Merger:
         return Feed(self._runs, slot, take, lambda: None)
 
     def new_outer_state(self, outer: Outer) -> bytearray | None:
-        """The outer optimizer's state before the first merge; None if it has none."""
+        """Return the outer optimizer's state before the first merge; None if it has none."""
         return bytearray(4 * sum(self._trained().values())) if outer.has_state else None
 
     def _trained(self) -> dict[int, int]:
-        """The trained runs: where each begins in a weights blob, and its number of elements."""
+        """Return, for each trained run, its offset in a weights blob and its number of elements."""
         return {run.master_offset: run.count for run in self._runs if run.is_trained}
 
     def _require_next(self, slot: int) -> None:
@@ -160,10 +162,10 @@ class Merger:
 
 
 class Feed:
-    """Takes the pieces of one contribution blob, in order. A callable.
+    """A callable that takes the pieces of one contribution blob, in order.
 
     Attributes:
-        num_ready: Bytes of the new weights that are done (``Merger.finish``).
+        num_ready: How many bytes of the new weights are done (``Merger.finish``).
 
     Raises:
         LayoutMismatch: The blob is longer or shorter than the layout's.
@@ -192,7 +194,7 @@ class Feed:
                 raise self._mismatch("more bytes")
             run = self._runs[self._index]
             count = min(run.count - self._element, (len(piece) - at) // run.item_bytes)
-            if not count:  # half an element: half-precision tensors of odd length come before
+            if not count:  # half an element: half-precision tensors of odd length precede it
                 self._tail = bytes(piece[at:])
                 return
             array = np.frombuffer(piece, run.dtype, count, at)
@@ -203,7 +205,7 @@ class Feed:
                 self._index, self._element = self._index + 1, 0
 
     def close(self) -> None:
-        """There are no more pieces."""
+        """Note that there are no more pieces."""
         if self._index != len(self._runs) or self._tail:
             raise self._mismatch("fewer bytes")
         self._close()

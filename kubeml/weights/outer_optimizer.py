@@ -41,9 +41,9 @@ class OuterStep:
 
     Args:
         outer: The optimizer.
-        trained: Ranges of trained weights: a name for each, and its number of elements.
-        state: The momentum of all of them, float32, in their order; changed in place. None if
-            the optimizer has none.
+        trained: The ranges of trained weights: a name for each, to its number of elements.
+        state: The momentum of all ranges, float32, in their order, which is changed in place; None
+            if the optimizer has none.
 
     Raises:
         ValueError: The state has a wrong length.
@@ -65,11 +65,11 @@ class OuterStep:
     def apply(
         self, name: int, first: int, old: NDArray[Any], mean: NDArray[np.float64]
     ) -> NDArray[np.float64]:
-        """New weights of a part of a range: ``old - lr * step(old - mean)``, in float64.
+        """Return the new weights of part of a range: ``old - lr * step(old - mean)``, in float64.
 
         Args:
             name: The range.
-            first: Its element that the part begins with.
+            first: The number of the element that the part begins with.
             old: The weights that the round began with.
             mean: The mean of the slots.
         """

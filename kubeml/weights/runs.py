@@ -1,6 +1,7 @@
-"""The arithmetic of a merge, run by run: a run is all that one numpy operation can take together.
+"""The arithmetic of a merge, run by run: a run is as much as one numpy operation can take at once.
 
-Sums are float64, and an element's new value does not depend on how its blob was cut into pieces.
+``Merger`` feeds it. Sums are float64, and an element's new value does not depend on how its blob
+was cut into pieces.
 """
 
 from collections.abc import Iterator
@@ -15,12 +16,12 @@ from kubeml.weights.layout import FLOATS, Layout, TensorSpec
 from kubeml.weights.outer_optimizer import OuterStep
 from kubeml.weights.wire_format import WireFormat
 
-#: Elements worked on at a time: their sums (float64) fit the cache of a core.
+#: How many elements are worked on at a time: their sums (float64) fit into a core's cache.
 _BLOCK = 2**15
 
 
 class NotFinite(Exception):
-    """The mean has NaN or infinite values: some contribution has."""
+    """The mean has NaN or infinite values, hence some contribution has."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,8 +31,8 @@ class Run:
     Attributes:
         tensors: The tensors.
         wire_dtype: The dtype in which they travel.
-        is_delta: Whether what travels is their difference from the round's weights.
-        count: Elements of all of them.
+        is_delta: Whether they travel as differences from the round's weights.
+        count: Number of elements in all of them.
         master_offset: Where they begin in a weights blob.
     """
 
@@ -43,13 +44,13 @@ class Run:
 
     @property
     def dtype(self) -> np.dtype[Any]:
-        """The dtype in which numpy reads what travels."""
-        # numpy has no bfloat16: it is the upper half of a float32.
+        """The dtype in which numpy reads the elements as they travel."""
+        # numpy has no bfloat16, which is the upper half of a float32.
         return np.dtype(np.uint16 if self.wire_dtype == "bfloat16" else self.wire_dtype)
 
     @property
     def item_bytes(self) -> int:
-        """Bytes of one element as it travels."""
+        """Number of bytes of one element as it travels."""
         return self.dtype.itemsize
 
     @property
@@ -64,7 +65,7 @@ class Run:
 
     @property
     def is_trained(self) -> bool:
-        """Whether the outer optimizer makes a step of them."""
+        """Whether the outer optimizer makes a step with them."""
         return self.is_float and self.tensors[0].kind == "param"
 
     @property
@@ -73,11 +74,11 @@ class Run:
         return np.dtype(self.tensors[0].master_dtype)
 
     def empty_sums(self) -> NDArray[Any]:
-        """Memory for their sums over the slots."""
+        """Return memory for the elements' sums over the slots."""
         return np.empty(self.count, np.float64 if self.is_float else self.dtype)
 
     def numbers(self, array: NDArray[Any]) -> NDArray[Any]:
-        """Elements as they travel, in a dtype that numpy can calculate with."""
+        """Return elements that travelled, in a dtype that numpy can calculate with."""
         if self.wire_dtype != "bfloat16":
             return array
         wide = array.astype(np.uint32)
@@ -117,14 +118,14 @@ class Run:
         step: OuterStep,
         first: int,
     ) -> None:
-        """Write new weights: the step to the mean of the sums and the last slot's elements."""
+        """Write new weights: the step towards the mean of the sums and the last slot's elements."""
         if not self.is_float:
             others = array if sums is None else sums
             self._settle(others, array, slot, first, out=target, is_first=sums is None)
             return
         for part in _blocks(len(array)):
             numbers, old = self.numbers(array[part]), target[part]
-            if sums is None:  # alone: not a bit is to change
+            if sums is None:  # a single slot: not a bit may change
                 mean = numbers.astype(np.float64)
             else:
                 mean = np.multiply(numbers, num_samples, dtype=np.float64)
@@ -148,9 +149,9 @@ class Run:
         out: NDArray[Any],
         is_first: bool,
     ) -> None:
-        """Elements that have no mean: counters take the largest, all others must agree."""
+        """Settle elements that have no mean: counters take the largest, all others must agree."""
         if self.is_counter and not is_first:
-            # A scalar such as BatchNorm's num_batches_tracked: the furthest slot's.
+            # A scalar such as BatchNorm's num_batches_tracked becomes that of the furthest slot.
             np.maximum(others, array, out=out)
             return
         if not is_first and not np.array_equal(others, array):
@@ -159,7 +160,7 @@ class Run:
         out[:] = array
 
     def name_at(self, element: int) -> str:
-        """The tensor that an element of the run belongs to."""
+        """Return the name of the tensor that an element of the run belongs to."""
         for tensor in self.tensors:
             if element < tensor.num_elements:
                 return tensor.name
@@ -168,7 +169,7 @@ class Run:
 
 
 def _is_finite(block: NDArray[np.float64]) -> bool:
-    # A sum is finite only if every element is, and takes a third of the time.
+    # A sum is finite only if every element is, and computing it takes a third of the time.
     return bool(np.isfinite(block.sum()) or np.isfinite(block).all())
 
 
@@ -185,7 +186,7 @@ def _merges_like(tensor: TensorSpec) -> tuple[str, str, bool]:
 
 
 def runs_of(layout: Layout, wire: WireFormat) -> Iterator[Run]:
-    """The runs of a layout's tensors that training moves, in the order of their blobs."""
+    """Yield the runs of the tensors that training moves, in the order of their blobs."""
     offset = 0
     group: list[TensorSpec] = []
 
