@@ -25,7 +25,7 @@ def test_scaling_a_running_job_changes_n_at_the_next_epoch_and_the_history_says_
     submit: Submit, cli: Cli
 ) -> None:
     # Long enough an epoch for a command that starts in the midst of it.
-    job = submit("slow", epochs=3, k=5, parallelism=1, batch_size=5)
+    job = submit("slow", epochs=3, k=5, parallelism=1, batch_size=4)
     wait_for_round(job, epoch=1, round_number=1)
 
     scaled = cli(f"task scale --id {job.id} 3 --max-workers 2 --json")
@@ -37,7 +37,8 @@ def test_scaling_a_running_job_changes_n_at_the_next_epoch_and_the_history_says_
     assert {name: scaled.json[name] for name in ("floor", "ceiling", "max_workers", "number")} == {
         "floor": 3, "ceiling": 3, "max_workers": 2, "number": 1,
     }  # fmt: skip
-    assert (status.epoch, status.parallelism) == (1, 1)
+    # Read after a command that may have taken longer than the rest of the epoch.
+    assert status.parallelism == (1 if status.epoch == 1 else 3)
     assert (status.floor, status.ceiling, status.max_workers) == (3, 3, 2)
     assert "static, 3 to 3" in shown.out
     assert "at most 2" in shown.out
