@@ -1,8 +1,8 @@
 """Log lines on stderr, as text or as JSON: each says which job, epoch, round and slot it is about.
 
-Whoever works for a job says so once (``work_on``); the lines of every module it calls, and of the
-libraries, then have these fields. A training worker serves one job at a time, so what it says holds
-for all of its threads; in a parameter server each job has a thread of its own.
+A thread that works for a job says so once, by ``work_on``. Then the lines of every module that it
+calls, and of the libraries, have these fields. A training worker serves one job at a time, so its
+word holds for all of its threads; in a parameter server each job has a thread of its own.
 """
 
 import json
@@ -23,13 +23,13 @@ logger = logging.getLogger(__name__)
 
 Place = Mapping[str, str | int]
 
-#: In this order, in text and JSON alike.
+#: The fields, in the order that they have in text and JSON alike.
 PLACE_FIELDS = ("job", "epoch", "round", "slot")
 
 _of_thread: ContextVar[Place | None] = ContextVar("kubeml_place", default=None)
 _of_process: list[Place] = [{}]
 
-#: Any URL's user and password: other processes' secrets are not known here.
+#: The user and password in any URL: the secrets of other processes are not known here.
 _IN_URL = re.compile(r"(?<=://)[^/@\s'\"]*:[^/@\s'\"]+@")
 
 #: Celery's lines about a task carry its arguments.
@@ -44,14 +44,14 @@ def work_on(
     slot: int | None = None,
     everywhere: bool = False,
 ) -> None:
-    """Say what this thread's lines are about from now on; without a job: about none.
+    """Say what this thread's lines are about from now on; without a job, they are about none.
 
     Args:
         job_id: The job.
         epoch: Its epoch, from 1.
         round_index: Its round, from 0 as in the ledger.
         slot: Its slot.
-        everywhere: Whether that goes for all threads of this process that have not said otherwise.
+        everywhere: Whether it holds for all threads of this process that have not said otherwise.
     """
     values = (job_id or None, epoch, round_index, slot)
     place = {k: v for k, v in zip(PLACE_FIELDS, values, strict=True) if v is not None}
@@ -68,7 +68,7 @@ def set_up(settings: Settings) -> None:
     is_json = settings.log_format == "json"
     handler.setFormatter(JsonLines(secrets) if is_json else TextLines(secrets))
     logging.basicConfig(level=settings.log_level, handlers=[handler], force=True)
-    # A warning of Python's own would be a line of another form.
+    # One of Python's own warnings would otherwise be a line that is not JSON.
     logging.captureWarnings(capture=is_json)
 
 
@@ -80,21 +80,21 @@ class TextLines(logging.Formatter):
         self._secrets = secrets
 
     def format(self, record: logging.LogRecord) -> str:
-        """The line, and a traceback's lines below it."""
+        """Return the line, and a traceback's lines below it."""
         shown = " ".join(f"{name}={value}" for name, value in _place(record).items())
         record.place = f"[{shown}] " if shown else ""
         return _masked(super().format(record), self._secrets)
 
 
 class JsonLines(logging.Formatter):
-    """One JSON object a line: time, level, logger, message; where known job, epoch, round, slot."""
+    """A JSON object a line: time, level, logger, message; job, epoch, round, slot where known."""
 
     def __init__(self, secrets: "Sequence[str]" = ()) -> None:
         super().__init__()
         self._secrets = secrets
 
     def format(self, record: logging.LogRecord) -> str:
-        """The object, with the traceback in it if there is one."""
+        """Return the object, with the traceback in it if there is one."""
         at = datetime.fromtimestamp(record.created, UTC)
         line = {
             "time": at.isoformat(timespec="milliseconds").replace("+00:00", "Z"),

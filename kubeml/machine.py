@@ -1,4 +1,4 @@
-"""What of its machine a process may use. Never imports torch."""
+"""Finds out which cores, memory and GPUs of its machine a process may use. Never imports torch."""
 
 import math
 import os
@@ -12,19 +12,19 @@ from typing import TypedDict
 from brokers.settings import Settings
 from kubeml.errors import Conflict, InvalidOption
 
-#: No process is replaced for less, unless it is asked for.
+#: No process is replaced for holding less than this, unless a setting says so.
 _LEAST_LIMIT = 2 * 2**30
 
 
 class Share(TypedDict):
-    """Cores and memory, as a worker declares them."""
+    """Cores and memory as a worker declares them to the pool."""
 
     cores: int
     memory_bytes: int
 
 
 def share(*, root: Path = Path("/")) -> Share:
-    """The cores and the memory that this process may use: a container's limits, if it has any.
+    """Return the cores and the memory that this process may use, by its container's limits too.
 
     Args:
         root: Where ``/sys/fs/cgroup`` is.
@@ -42,12 +42,12 @@ def share(*, root: Path = Path("/")) -> Share:
 
 
 def memory_limit(settings: Settings, *, workers: int = 1) -> int:
-    """How many bytes a worker process may hold before it is replaced.
+    """Return how many bytes a worker process may hold before it is replaced.
 
     Args:
-        settings: Its ``memory_bytes``, if that is not 0.
-        workers: How many of them may use this machine or container: each gets nine tenths of its
-            part of that; 2 GiB, where there are so many, since not all of them will leak.
+        settings: Its ``memory_bytes`` is returned if it is not 0.
+        workers: How many workers share this machine or container. Each gets an equal part of
+            nine tenths of the memory, and 2 GiB at least: not all of them will leak.
     """
     if settings.memory_bytes:
         return settings.memory_bytes
@@ -56,7 +56,7 @@ def memory_limit(settings: Settings, *, workers: int = 1) -> int:
 
 
 def resident_bytes() -> int:
-    """Memory that this process holds (RSS); 0 where the kernel does not tell."""
+    """Return the memory that this process holds (RSS); 0 if the kernel does not tell."""
     _, _, rest = _first_line(Path("/proc/self/statm")).partition(" ")
     pages = rest.partition(" ")[0]
     return int(pages) * os.sysconf("SC_PAGE_SIZE") if pages.isdigit() else 0
@@ -66,13 +66,13 @@ def _first_line(path: Path) -> str:
     try:
         return path.read_text("utf-8").partition("\n")[0].strip()
     except OSError:
-        # No cgroups, or those of another version.
+        # There are no cgroups, or they are of another version.
         return ""
 
 
 VISIBLE = "CUDA_VISIBLE_DEVICES"
 
-#: Says that a process was pinned by the one that started it.
+#: The environment variable that tells a process that its parent has pinned it to a GPU.
 PINNED = "KUBEML_PINNED"
 
 _ASK_WITHIN_S = 20.0
@@ -86,19 +86,19 @@ def pinned_gpus(
     option: str = "--workers",
     slots_given: bool = False,
 ) -> tuple[str, ...]:
-    """The GPU of each worker process that is to be started; empty on a CPU.
+    """Return the GPU of each worker process that is to be started; empty on a CPU.
 
     Args:
-        settings: Its ``device``, and ``slots_per_gpu``.
-        environ: The environment, where CUDA may be told which devices to use.
-        workers: How many processes, if not as many as there is room for.
-        option: The flag that said so.
-        slots_given: Whether ``slots_per_gpu`` was asked for in so many words.
+        settings: They name the device and the slots on each GPU.
+        environ: The environment, which may tell CUDA which devices to use.
+        workers: How many processes to start; None: as many as there is room for.
+        option: The flag that gave ``workers``.
+        slots_given: Whether the user gave ``slots_per_gpu`` explicitly.
 
     Raises:
-        Conflict: There is no GPU; or this process was pinned to one and sees more: starting workers
-            that see as many, and start as many, would never end.
-        InvalidOption: More workers than room, or slots on the GPUs of a CPU worker.
+        Conflict: There is no GPU. Or this process was pinned to one GPU and sees several: its
+            workers would see as many and start as many, without end.
+        InvalidOption: There are more workers than room; or slots per GPU were given for a CPU.
     """
     if settings.device != "gpu":
         if slots_given:
@@ -130,22 +130,22 @@ def pinned_gpus(
 
 
 def spread(gpus: Sequence[str], slots: int) -> tuple[str, ...]:
-    """The GPUs of so many processes on each, by turns: the first ones are on different GPUs."""
+    """Return a GPU for each of ``slots`` processes per GPU, by turns: the first ones all differ."""
     return tuple(gpus) * slots
 
 
 def pinned_environment(gpu: str) -> dict[str, str]:
-    """The variables by which a worker process has one GPU, for itself as far as it can tell."""
+    """Return the variables by which a worker process sees one GPU, and no other."""
     return {VISIBLE: gpu, PINNED: gpu, "KUBEML_DEVICE": "gpu", "KUBEML_SLOTS_PER_GPU": "1"}
 
 
 def visible_gpus(environ: Mapping[str, str], *, root: Path = Path("/")) -> tuple[str, ...]:
-    """The GPUs that CUDA would let this process use, as ``CUDA_VISIBLE_DEVICES`` names them.
+    """Return the GPUs that CUDA lets this process use, as ``CUDA_VISIBLE_DEVICES`` names them.
 
     Args:
-        environ: What that variable says is taken as it is, as CUDA takes it: up to the first
-            name that is none.
-        root: Where ``/proc`` and ``/dev`` are, if nvidia-smi is not there or does not answer.
+        environ: If it has that variable, its value is read as CUDA reads it: up to the first
+            name that is not valid.
+        root: Where ``/proc`` and ``/dev`` are, for the case that nvidia-smi does not answer.
     """
     told = environ.get(VISIBLE)
     if told is not None:
@@ -155,10 +155,10 @@ def visible_gpus(environ: Mapping[str, str], *, root: Path = Path("/")) -> tuple
 
 
 def gpu_name(gpu: str) -> str:
-    """The model of a GPU, e.g. ``NVIDIA H100 80GB HBM3``; "" if nvidia-smi cannot say.
+    """Return the model of a GPU, e.g. ``NVIDIA H100 80GB HBM3``; "" if nvidia-smi cannot say.
 
     Args:
-        gpu: As ``CUDA_VISIBLE_DEVICES`` names it.
+        gpu: The GPU as ``CUDA_VISIBLE_DEVICES`` names it.
     """
     answer = _ask("--query-gpu=name", "--format=csv,noheader", f"--id={gpu}")
     return answer.partition("\n")[0].strip()
@@ -174,12 +174,12 @@ def _named(told: str) -> tuple[str, ...]:
 
 
 def _asked() -> int:
-    """How many GPUs nvidia-smi lists; 0 also if it cannot say."""
+    """Return how many GPUs nvidia-smi lists; 0 also if it cannot say."""
     return sum(line.startswith("GPU ") for line in _ask("--list-gpus").splitlines())
 
 
 def _ask(*arguments: str) -> str:
-    """What nvidia-smi says; "" if it is not there, fails or does not answer."""
+    """Return what nvidia-smi prints; "" if it is missing, fails or does not answer."""
     command = shutil.which("nvidia-smi")
     if command is None:
         return ""
@@ -190,15 +190,15 @@ def _ask(*arguments: str) -> str:
         )  # fmt: skip
     except (OSError, subprocess.TimeoutExpired):
         return ""
-    # Its complaints go to stdout, too.
+    # Its error messages go to stdout, too.
     return "" if done.returncode else done.stdout
 
 
 def _driven(root: Path) -> int:
-    """How many the kernel's driver knows."""
+    """Return how many GPUs the kernel's driver knows."""
     return sum(1 for _ in root.glob("proc/driver/nvidia/gpus/*"))
 
 
 def _devices(root: Path) -> int:
-    """How many have a device file, as a container may be given some of them."""
+    """Return how many GPUs have a device file: a container may have been given only some."""
     return sum(bool(re.fullmatch(r"nvidia\d+", path.name)) for path in root.glob("dev/nvidia*"))

@@ -1,4 +1,4 @@
-"""Refusing values out of range, by the name of their option. Pure."""
+"""Refuses values out of range, by the name of their option; all rooms may use it. Pure."""
 
 import math
 import re
@@ -24,14 +24,14 @@ def check_name(option: str, name: str) -> str:
 
 
 def check_int(option: str, value: object, *, low: int, high: int, also: str = "") -> None:
-    """Refuse what is not a whole number in ``[low, high]``."""
+    """Refuse a value that is not a whole number in ``[low, high]``."""
     if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
         tail = f", or {also}" if also else ""
         refuse(option, value, f"a whole number from {low} to {high}{tail}")
 
 
 def check_number(option: str, value: object, *, above: float) -> None:
-    """Refuse what is not a finite number above ``above``."""
+    """Refuse a value that is not a finite number above ``above``."""
     if isinstance(value, bool) or not isinstance(value, int | float):
         refuse(option, value, f"a number above {above:g}")
     elif not (math.isfinite(value) and value > above):
@@ -39,13 +39,13 @@ def check_number(option: str, value: object, *, above: float) -> None:
 
 
 def check_choice(option: str, value: str, choices: tuple[str, ...]) -> None:
-    """Refuse what is not among ``choices``."""
+    """Refuse a value that is not among ``choices``."""
     if value not in choices:
         refuse(option, repr(value), "one of " + ", ".join(choices))
 
 
 def refuse(option: str, got: object, expected: str) -> NoReturn:
-    """Say that an option is out of range.
+    """Raise the error that says that an option is out of range.
 
     Raises:
         InvalidOption: Always.

@@ -1,1 +1,1 @@
-"""What a job did, worked out afterwards: audit and explain. Pure."""
+"""What a job did, worked out from its records: ``task audit`` and ``task explain``. Pure."""

@@ -1,7 +1,7 @@
 """The audit: how often each training row counted in the weights of each epoch. Pure.
 
-The plan says which rows belong to (round, slot); the ledger says which (round, slot) were merged.
-Together they prove that every sample counted once, whatever died on the way.
+The plan says which rows belong to each (round, slot); the ledger says which (round, slot) pairs
+were merged. Together they prove that every sample counted once, whatever died on the way.
 """
 
 from collections.abc import Mapping, Sequence
@@ -18,16 +18,16 @@ from kubeml.jobs.spec import JobSpec
 
 @dataclass(frozen=True, kw_only=True)
 class FailedAttempt:
-    """Work that came to nothing and was done again.
+    """An attempt at a slot that came to nothing; the slot was trained again.
 
     Attributes:
         stage: RUN (training) or VAL.
-        round, slot, attempt: Which work; rounds count from 0, attempts from 1.
-        worker, token: Who had it.
+        round, slot, attempt: Which attempt it was; rounds count from 0, attempts from 1.
+        worker, token: The worker that made it, and its token as a participant.
         kind: ``lost`` (its lease ran out), ``error`` (the function raised), ``bad`` (the
             contribution was refused), ``drain`` (the worker was told to go).
-        why: For people.
-        at: Unix seconds, the state server's clock.
+        why: The reason, for people.
+        at: When it failed, in Unix seconds by the state server's clock.
     """
 
     stage: str
@@ -43,7 +43,7 @@ class FailedAttempt:
 
 @dataclass(frozen=True, kw_only=True)
 class WorkerShare:
-    """What one worker did in an epoch: (round, slot) pairs that counted, and their rows."""
+    """What one worker did in an epoch: the (round, slot) pairs that counted, and their rows."""
 
     worker: str
     slots: int
@@ -57,8 +57,8 @@ class EpochAudit:
     Attributes:
         epoch, gen, parallelism, rounds: Which epoch, in which generation, with which N.
         rows: Rows of the training set.
-        counted_0, counted_1, counted_more: Rows that counted so many times.
-        shares: Who trained what.
+        counted_0, counted_1, counted_more: How many rows counted never, once, and more often.
+        shares: Which worker trained what.
         failed: The attempts that came to nothing.
         faults: What is wrong, for people; empty if every row counted once.
     """
@@ -83,7 +83,8 @@ class JobAudit:
     Attributes:
         job_id: The job.
         epochs: One for each epoch in the history.
-        generations: Number, reason and time of each generation: more than one after a loss.
+        generations: Number, reason and time of each generation. After a loss of the live state
+            there is more than one.
         faults: What is wrong with the records as a whole.
     """
 
@@ -103,7 +104,7 @@ class JobAudit:
         return not self.all_faults
 
     def to_wire(self) -> dict[str, Any]:
-        """The audit as JSON-able values."""
+        """Return the audit as JSON-able values."""
         return {**asdict(self), "is_exact": self.is_exact}
 
 
@@ -116,7 +117,7 @@ def audit_epoch(
         spec: The job's spec.
         manifest: Its dataset.
         row: The epoch's history row.
-        ledger: The epoch's ledger as it stands in S3; None if there is none.
+        ledger: The epoch's ledger as S3 has it; None if there is none.
     """
     plan = epoch_plan(spec, manifest, row.epoch, row.parallelism)
     times = np.zeros(plan.num_rows, dtype=np.int32)
@@ -163,7 +164,7 @@ def audit_epoch(
 
 
 def row_faults(rows: Sequence[EpochRow], checkpoints: Mapping[int, str]) -> list[str]:
-    """What is wrong between the history and the checkpoints.
+    """Return what is wrong between the history and the checkpoints.
 
     Args:
         rows: The history.

@@ -1,11 +1,11 @@
-"""What held a job up, and the setting that would help. Pure."""
+"""What held a job up, and the setting that would help; ``explain`` asks it. Pure."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
 
 from kubeml.jobs.spec import JobSpec
 
-#: What takes less than this share of the time is not worth a setting.
+#: A phase that takes less than this share of the time is not worth changing a setting.
 WORTH_NAMING = 0.1
 
 
@@ -14,7 +14,7 @@ class Holdup:
     """One thing that took time.
 
     Attributes:
-        phase: Which: a phase of the rounds, or planning, validation, record.
+        phase: A phase of the rounds, or ``planning``, ``validation``, ``record``.
         share: Its part of the time, from 0 to 1.
         why: What happens there, for people.
         setting: The flag or method to change; "" if there is none.
@@ -28,7 +28,7 @@ class Holdup:
     remedy: str
 
 
-#: Phase to (why, setting, remedy); ``larger_k`` is filled in by what K is.
+#: Phase to (why, setting, remedy); the text for ``larger_k`` depends on K.
 _TEXTS: Mapping[str, tuple[str, str, str]] = {
     "failed": (
         "slots were trained again: a worker was lost, or an attempt failed",
@@ -103,17 +103,18 @@ _QUEUE_LATE = (
 def holdups(
     spec: JobSpec, costs: Mapping[str, float], *, workers: float, slots: float
 ) -> list[Holdup]:
-    """What took the time, longest first: the bottleneck, and whatever else is worth a setting.
+    """Return what took the time, longest first: the bottleneck, and others worth a setting.
 
     Args:
-        spec: The job's spec, for the settings as they are.
-        costs: Phase to its seconds; where there were fewer workers than slots, the wait of slots
-            that are done belongs to ``queue``: they wait for those that nobody serves yet.
+        spec: The job's spec, which has the present settings.
+        costs: Phase to its seconds. If there were fewer workers than slots, the time that
+            finished slots wait belongs to ``queue``: they wait for slots that no worker has yet.
         workers: Mean number of workers in a round.
         slots: Mean number of slots in a round.
 
     Returns:
-        The bottleneck first; empty if no time is known. Computing is named only as such.
+        The holdups, the bottleneck first; empty if no time is known. Computing is listed only if
+        it is the bottleneck.
     """
     total = sum(costs.values())
     if total <= 0:

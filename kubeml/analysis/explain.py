@@ -20,15 +20,16 @@ class EpochTimes:
 
     Attributes:
         epoch, gen, parallelism: Which epoch, in which generation, with which N.
-        is_running: Whether it is under way: what is here is what was merged so far.
+        is_running: Whether it is under way; then only what was merged so far is here.
         num_rounds: Rounds merged.
-        num_untimed: Those of them without (possible) timings; they are in no sum.
+        num_untimed: How many of them have no timings, or impossible ones; they are in no sum.
         num_workers: Workers that trained it.
-        wall_s: From the opening of its first round to its last merge, untimed rounds left out.
-        phases: Every phase of the rounds to its seconds: the sum of the rounds' means.
-        between: Planning before it, validation and record (checkpoint, row and ledger) after it;
-            None where it cannot be known: ``record`` is seen only from the next epoch.
-        shares: Each of those that is known to its part of them all, from 0 to 1.
+        wall_s: Seconds from the opening of its first round to its last merge, without untimed
+            rounds.
+        phases: Every phase of the rounds to its seconds, which are the sum of the rounds' means.
+        between: Seconds of planning before it, and of validation and record (checkpoint, row and
+            ledger) after it; None if unknown. ``record`` is known only from the next epoch.
+        shares: Each known phase, of the rounds or between them, to its part of all, from 0 to 1.
         holdups: What held it up, the bottleneck first.
         rounds: Its rounds.
     """
@@ -49,7 +50,7 @@ class EpochTimes:
 
     @property
     def has_timings(self) -> bool:
-        """Whether anything is known of its rounds."""
+        """Whether the timings of any of its rounds are known."""
         return bool(self.rounds)
 
     @property
@@ -74,7 +75,7 @@ class JobTimes:
 
     Attributes:
         job_id: The job.
-        epochs: Those that were asked for, and are recorded or under way.
+        epochs: The epochs that were asked for, and are recorded or under way.
         holdups: What held them up, the bottleneck first.
     """
 
@@ -88,7 +89,7 @@ class JobTimes:
         return self.holdups[0].phase if self.holdups else ""
 
     def to_wire(self) -> dict[str, Any]:
-        """The times as JSON-able values."""
+        """Return the times as JSON-able values."""
         wire = asdict(self) | {"bottleneck": self.bottleneck}
         for epoch, times in zip(wire["epochs"], self.epochs, strict=True):
             epoch["has_timings"] = times.has_timings
@@ -109,7 +110,7 @@ def explain_job(
     Args:
         spec: The job's spec.
         epochs: Each epoch's history row (None: under way) and ledger, in order.
-        only: Explain this epoch alone; the one after it says how long its record took.
+        only: Explain this epoch alone. The epoch after it tells how long its record took.
     """
     following = [ledger for _, ledger in epochs[1:]]
     explained = [
@@ -168,7 +169,7 @@ def _between(
     record = None
     opened = _opened_s(following)
     if row and following and opened is not None and following.get("gen") == ledger.get("gen"):
-        # When the epoch was closed: its successor's planning began then.
+        # The planning of the next epoch began when this one was closed.
         record = max(0.0, opened - following.get("planning_ms", 0) / 1000 - row.ended_at)
     planning = ledger.get("planning_ms")
     return {

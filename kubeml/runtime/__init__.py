@@ -1,1 +1,1 @@
-"""What runs a user's function: the only room that imports torch."""
+"""What runs a user's function, in workers and in the check: kubeml's part that imports torch."""

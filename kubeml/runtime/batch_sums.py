@@ -1,4 +1,4 @@
-"""Sums of the numbers that user code returns batch by batch, without waiting for an accelerator."""
+"""Sums of the losses that user code returns batch by batch, without waiting for an accelerator."""
 
 from typing import Any
 
@@ -6,22 +6,22 @@ import torch
 
 from kubeml.runtime.user_code import as_number
 
-#: Devices whose tensors are read at once: reading waits for nothing there (or is refused).
+#: Types of devices whose tensors are read at once: there reading waits for nothing, or is refused.
 _READ_AT_ONCE = frozenset({"cpu", "meta"})
 
-#: Tensors left on the device at most; one reading for so many batches costs nothing.
+#: The most tensors left on the device: one reading for so many batches costs nothing.
 _KEPT = 1024
 
 
 class Tally:
     """A sum of losses or accuracies, each weighted by the rows of its batch.
 
-    Numbers, and tensors on the CPU, are read as they come. A tensor on an accelerator stays
-    there: reading it would wait for all work of its batch, and leave the device with nothing to do
-    until the next one is sent. All of them are read together at the end.
+    Numbers, and tensors on the CPU, are read as they come. A tensor on an accelerator stays there:
+    reading it would wait for all work of its batch, and leave the device idle until the next batch
+    is sent. All these tensors are read together at the end.
 
     Args:
-        where: Who returns the numbers, for errors.
+        where: The user's method that returns the numbers, for errors.
         read_at_once: Types of devices whose tensors are not kept.
     """
 
@@ -32,13 +32,13 @@ class Tally:
         self._kept: list[tuple[torch.Tensor | float, int]] = []
 
     def add(self, value: Any, rows: int) -> None:
-        """Count what a batch of so many rows returned.
+        """Add what the user's method returned for a batch of so many rows.
 
         Raises:
-            UserCodeError: It is no number and no tensor of one real element.
+            UserCodeError: The value is neither a number nor a tensor of one real element.
         """
         if self._may_wait(value):
-            # A copy: the user may go on writing to their own tensor.
+            # A copy is kept: the user may go on writing to their own tensor.
             self._kept.append((value.detach().clone().reshape(()), rows))
             if len(self._kept) == _KEPT:
                 self._read()
@@ -50,7 +50,7 @@ class Tally:
             self._total += number * rows
 
     def total(self) -> float:
-        """The sum of value times rows, in float64 and in the order of the batches."""
+        """Return the sum of value times rows, in float64 and in the order of the batches."""
         self._read()
         return self._total
 
@@ -68,7 +68,7 @@ class Tally:
         for value, _ in self._kept:
             if isinstance(value, torch.Tensor):
                 kinds.setdefault((value.device, value.dtype), []).append(value)
-        # One transfer for each kind, in its own dtype: every value reads as it would alone.
+        # One transfer for each kind, in its own dtype: every value is the same as if read alone.
         read = {kind: iter(torch.stack(tensors).tolist()) for kind, tensors in kinds.items()}
         for value, rows in self._kept:
             if isinstance(value, torch.Tensor):

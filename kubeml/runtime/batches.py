@@ -1,4 +1,7 @@
-"""Rows to batches: in one go where the dataset allows it, else sample by sample, prefetched."""
+"""Makes batches of rows, on the device, for ``FunctionRuntime``.
+
+A batch is made in one go if the dataset allows it, else sample by sample, in a thread ahead.
+"""
 
 import queue
 import random
@@ -18,26 +21,26 @@ _PREFETCHED = 2
 def batches(
     dataset: KubeDataset, batch_size: int, device: torch.device, *, prefetch: bool | None = None
 ) -> Generator[tuple[int, Any], None, None]:
-    """Yield (number of rows, batch on the device), in row order; the last one may be short.
+    """Yield (number of rows, batch on the device), in row order; the last batch may be short.
 
-    A dataset with its own ``__getitem__`` is read sample by sample; while a GPU computes, a
-    thread may build the next batches. It does so only if building the first batch used no random
-    numbers: otherwise batches are built in step with the training, since both draw from the same
-    global generators and must replay.
+    A dataset with its own ``__getitem__`` is read sample by sample. While a GPU computes, a thread
+    may build the next batches, but only if building the first batch used no random numbers.
+    Otherwise batches are built in step with the training, since both draw from the same global
+    generators, and a repetition must draw the same.
 
     Args:
         dataset: The rows in hand.
         batch_size: Rows per batch.
         device: Where the batches go.
-        prefetch: Whether to use that thread; by default not on a CPU, where it takes the time
-            that it saves (measured on LeNet: the same speed for 20 % more CPU).
+        prefetch: Whether to use that thread. By default it is not used on a CPU, where it takes
+            the time that it saves (measured on LeNet: the same speed for 20 % more CPU).
     """
     spans = [
         (low, min(low + batch_size, len(dataset))) for low in range(0, len(dataset), batch_size)
     ]
     build = _builder(dataset)
     if device.type == "cuda":
-        # In the thread that builds the batch, so that training need not wait for it.
+        # Memory is pinned in the thread that builds the batch: training need not wait for it.
         build = _pinning(build)
     if not spans:
         return
@@ -55,17 +58,17 @@ def batches(
 
 
 def to_device(batch: Any, device: torch.device) -> Any:
-    """The batch with every tensor on the device; tuples, lists and dicts are kept."""
+    """Return the batch with every tensor on the device; tuples, lists and dicts are kept."""
     if isinstance(batch, torch.Tensor):
         return batch.to(device, non_blocking=True)
     return _mapped(batch, lambda part: to_device(part, device))
 
 
 def pinned(batch: Any) -> Any:
-    """The batch with every tensor in page-locked memory, from which a GPU copies by itself.
+    """Return the batch with every tensor in page-locked memory, from which a GPU copies by itself.
 
-    From other memory a ``non_blocking`` copy is none: the caller waits. PyTorch reuses a block of
-    such memory only when the copies from it are done, so nobody has to wait before letting go.
+    From other memory a ``non_blocking`` copy would block its caller. PyTorch reuses a block of
+    page-locked memory only when the copies from it are done, so it may be dropped at any time.
     """
     if isinstance(batch, torch.Tensor):
         is_plain = batch.device.type == "cpu" and batch.layout == torch.strided
@@ -74,7 +77,7 @@ def pinned(batch: Any) -> Any:
 
 
 def _mapped(batch: Any, change: Callable[[Any], Any]) -> Any:
-    """The batch with its parts changed; tuples, lists and dicts are kept."""
+    """Return the batch with its parts changed; tuples, lists and dicts are kept."""
     if isinstance(batch, dict):
         return {key: change(value) for key, value in batch.items()}
     if isinstance(batch, tuple) and hasattr(batch, "_fields"):
@@ -95,7 +98,7 @@ def _builder(dataset: KubeDataset) -> Callable[[int, int], Any]:
     if getitems is not None:
 
         def whole(low: int, high: int) -> Any:
-            # PyTorch's batched fetch returns a list of samples; a ready batch is taken as it is.
+            # By PyTorch's convention it returns a list of samples; a ready batch is taken as is.
             fetched = getitems(list(range(low, high)))
             return default_collate(fetched) if isinstance(fetched, list) else fetched
 
@@ -124,7 +127,7 @@ def _random_state() -> tuple[Any, ...]:
 
 
 def _prefetched(items: Iterator[Any]) -> Iterator[Any]:
-    """The same items, made by a thread a little ahead; an error comes up where it would have."""
+    """Yield the same items, made ahead by a thread; an error is raised in its item's place."""
     maker = _Prefetcher(items)
     maker.start()
     try:
@@ -152,7 +155,7 @@ class _Prefetcher(threading.Thread):
             yield value
 
     def stop(self) -> None:
-        """End the thread; what it made is dropped."""
+        """End the thread, and drop what it made."""
         self._stopped.set()
         self.join()
 

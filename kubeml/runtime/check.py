@@ -1,7 +1,8 @@
-"""``python -m kubeml.runtime.check DIR ENTRY DEVICE``: does a function work at all?
+"""``python -m kubeml.runtime.check DIR ENTRY DEVICE``: try whether a function works at all.
 
-Runs in a process of its own, since it runs the user's code. Prints one JSON object as its last
-line: the network's layout if all is well, else where, fault, traceback and hint.
+``kubeml function create`` starts it as a process of its own, since it runs the user's code. Its
+last line of output is one JSON object: the network's layout if all is well, else where, fault,
+traceback and hint.
 """
 
 import json
@@ -24,13 +25,13 @@ from kubeml.runtime.function import FunctionRuntime
 from kubeml.sdk.context import JobArgs
 from kubeml.weights.layout import Layout
 
-#: Rows of the trial step: enough for a BatchNorm, few enough to take no time.
+#: Rows of the trial step: enough for a BatchNorm, and few enough to take no time.
 _ROWS = 4
 
 
 def main(arguments: list[str]) -> int:
-    """Check one unpacked bundle; see the module."""
-    # What the user's code prints must not get between us and who reads the verdict.
+    """Check one unpacked bundle and print the verdict; see the module."""
+    # What the user's code prints must not mix with the verdict, which our parent reads.
     verdict_out = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)
     verdict: dict[str, Any] = {}
@@ -52,11 +53,11 @@ def main(arguments: list[str]) -> int:
 
 
 def check(code: Path, entry: str, device: str, settings: Settings) -> Layout:
-    """Build the model, make one step on a few rows if its dataset exists; return its layout.
+    """Build the model, make a step on a few rows if its dataset exists, and return its layout.
 
     Raises:
-        InvalidFunction, UserCodeError: It does not work.
-        LayoutMismatch: It makes layers while it trains.
+        InvalidFunction, UserCodeError: The function does not work.
+        LayoutMismatch: The network gets new layers while it trains.
     """
     runtime = FunctionRuntime.load(
         code,
@@ -87,7 +88,7 @@ def check(code: Path, entry: str, device: str, settings: Settings) -> Layout:
 
 
 class _FewRows:
-    """A handful of training rows, which stand for both splits."""
+    """A handful of training rows that stand for both splits."""
 
     def __init__(self, data: NDArray[Any], labels: NDArray[Any]) -> None:
         self.count = len(data)
@@ -122,7 +123,7 @@ def _require_gpu(entry: str) -> None:
 
 
 def _ignore(_index: int) -> None:
-    """Nobody waits for the batches of a check."""
+    """Do nothing: a check's batches need not be reported."""
 
 
 if __name__ == "__main__":

@@ -1,20 +1,20 @@
 """Many tensors between the host and an accelerator, in few copies.
 
-A copy of a single tensor to the host waits for all work of the device, and a network has hundreds
-of tensors. Here they are joined on the device, by dtype, and cross in pieces through pinned memory;
-the host waits once. Tensors on the CPU take no part in this and are used as they are.
+Each copy of a tensor to the host waits for all work of the device, and a network has hundreds of
+tensors. Here they are joined on the device, by dtype, and cross in pieces through pinned memory, so
+that the host waits once. Tensors on the CPU take no part in this and are used as they are.
 """
 
 from collections.abc import Callable, Iterator, Sequence
 
 import torch
 
-#: Bytes that one copy moves, about: what joining takes on the device besides the network.
+#: About how many bytes one copy moves, which is also the memory on the device that joining takes.
 _PIECE_BYTES = 64 * 2**20
 
 
 def is_far(tensor: torch.Tensor) -> bool:
-    """Whether a tensor is on an accelerator, as plain memory."""
+    """Return whether a tensor is on an accelerator, as plain memory."""
     return tensor.device.type not in {"cpu", "meta"} and tensor.layout is torch.strided
 
 
@@ -24,17 +24,17 @@ def fetch(
     """Bring tensors to the host.
 
     Args:
-        tensors: Of any devices, dtypes and shapes.
+        tensors: Tensors of any devices, dtypes and shapes.
         far: Which of them to copy; the others are returned as they are, detached.
 
     Returns:
-        As many, in the same order, with the same shapes, dtypes and bits; only to be read, since
-        they may share memory.
+        As many tensors in the same order, with the same shapes, dtypes and bits. They may only be
+        read, since they may share memory.
     """
     found = [tensor.detach() for tensor in tensors]
     places, devices = [tensor.device for tensor in found], set()
     for device, piece in _pieces(found, places, lambda index: far(tensors[index])):
-        # A single one is not joined to anything: it may be most of the network.
+        # A single tensor is not copied to join it: it may be most of the network.
         flat = [found[index].reshape(-1) for index in piece]
         joined = torch.cat(flat) if len(flat) > 1 else flat[0]
         host = _host_memory(joined, joined.numel(), device)
@@ -55,13 +55,13 @@ def fill(
     *,
     far: Callable[[torch.Tensor], bool] = is_far,
 ) -> None:
-    """Copy tensors of the host into others, converting dtypes as ``copy_`` does.
+    """Copy tensors on the host into others, converting dtypes as ``copy_`` does.
 
-    A device may still be at it on return: what it is told to do later comes later. The sources may
-    be changed at once.
+    A device may still be copying on return; work that it is given later comes after that. The
+    sources may be changed at once.
 
     Args:
-        targets: Where to, on any devices.
+        targets: The tensors to fill, on any devices.
         sources: Tensors on the host, of the same shapes.
         far: Which targets are filled by way of pinned memory; the others are copied to one by one.
     """
@@ -84,7 +84,7 @@ def _pieces(
     devices: Sequence[torch.device],
     wanted: Callable[[int], bool],
 ) -> Iterator[tuple[torch.device, list[int]]]:
-    """The device, and numbers of tensors that cross together: of one dtype, and not too large."""
+    """Yield a device and the indices of tensors that cross together: one dtype, not too large."""
     kinds: dict[tuple[torch.device, torch.dtype], list[int]] = {}
     for index, (tensor, device) in enumerate(zip(tensors, devices, strict=True)):
         if wanted(index):
@@ -103,14 +103,14 @@ def _pieces(
 
 
 def _host_memory(like: torch.Tensor, count: int, device: torch.device) -> torch.Tensor:
-    """Flat memory on the host that a device copies from and to by itself.
+    """Return flat memory on the host, with which a device exchanges data by itself.
 
-    torch keeps what was pinned for the next time, and does not reuse it while a copy is under way.
+    torch keeps pinned memory for later calls, and does not reuse it while a copy is under way.
     """
     return torch.empty(count, dtype=like.dtype, pin_memory=device.type != "cpu")
 
 
 def _split(flat: torch.Tensor, like: Sequence[torch.Tensor]) -> list[torch.Tensor]:
-    """Consecutive parts of a flat tensor, in the shapes of others."""
+    """Return consecutive parts of a flat tensor, in the shapes of other tensors."""
     parts = torch.split(flat, [tensor.numel() for tensor in like])
     return [part.view(tensor.shape) for part, tensor in zip(parts, like, strict=True)]

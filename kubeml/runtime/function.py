@@ -1,4 +1,7 @@
-"""Running a user's function: loaded once per process, job and version, and kept warm."""
+"""Runs a user's function: loaded once per process, job and version, and kept warm.
+
+A worker's participant calls it, for each slot of each round.
+"""
 
 import inspect
 import logging
@@ -32,15 +35,15 @@ Rows = NDArray[np.int64]
 
 @dataclass(frozen=True, kw_only=True)
 class RoundResult:
-    """What a slot made of its round.
+    """The result of training one slot for one round.
 
     Attributes:
-        contribution: Contribution blob.
-        optimizer_state: Encoded inner optimizer state; policy ``carry`` alone.
-        num_samples, num_steps: Rows trained, optimizer steps made.
-        loss: Mean of what ``train`` returned, by samples.
+        contribution: The contribution blob.
+        optimizer_state: The encoded inner optimizer state; only with the policy ``carry``.
+        num_samples, num_steps: Rows trained, and optimizer steps made.
+        loss: Mean of what ``train`` returned, weighted by samples.
         rows_s: Time for reading the rows.
-        data_s, compute_s: Time for building batches, and in the user's ``train``.
+        data_s, compute_s: Time for building batches, and time in the user's ``train``.
         pack_s: Time for making the contribution and the optimizer state out of the network.
     """
 
@@ -89,7 +92,7 @@ class FunctionRuntime:
         logger: logging.Logger,
         init_seed: int,
     ) -> Self:
-        """Import the bundle in isolation and run its ``main()`` once.
+        """Import the bundle in isolation, and run its ``main()`` once.
 
         Args:
             code_dir: The unpacked bundle.
@@ -98,18 +101,18 @@ class FunctionRuntime:
             reader: Where rows come from; None to build the model alone.
             device: ``cpu`` or ``cuda``.
             logger: Becomes ``self.logger``.
-            init_seed: Seeds the generators before ``main()``, so that weights which the
-                constructors draw are the same in every process.
+            init_seed: Seeds the generators before ``main()``, so that constructors draw the same
+                weights in every process.
 
         Raises:
             InvalidFunction: There is no ``main``, or it does not start a ``KubeModel``.
             UserCodeError: The user's code raised.
-            Conflict: A GPU is asked for, and there is none.
+            Conflict: A GPU is needed, and there is none.
         """
         if device == "cuda" and not torch.cuda.is_available():
             raise Conflict(what="this worker has no GPU", hint="train with --device cpu")
         if device == "cuda":
-            # Seeding passes over a CUDA that has not started.
+            # CUDA is started first, since seeding would pass over it otherwise.
             torch.cuda.init()  # type: ignore[no-untyped-call]
         context: FunctionContext[KubeDataset, KubeModel] = FunctionContext(
             args=args, reader=reader, device=device, logger=logger
@@ -141,7 +144,7 @@ class FunctionRuntime:
         return self._model._dataset.dataset  # noqa: SLF001 - KubeML's name
 
     def use(self, reader: RowSource) -> None:
-        """Read rows from here from now on."""
+        """Read rows from ``reader`` from now on."""
         self._reader = reader
 
     def close(self) -> None:
@@ -150,14 +153,14 @@ class FunctionRuntime:
 
     @property
     def layout(self) -> Layout:
-        """The network's layout."""
+        """Return the network's layout."""
         return self._blob.layout
 
     def init(self) -> None:
         """Run the user's ``init``, with or without the model argument.
 
         Raises:
-            UserCodeError: It raised.
+            UserCodeError: The user's ``init`` raised.
         """
         self._enter("init", epoch=0)
         with user_code("init()"):
@@ -169,22 +172,22 @@ class FunctionRuntime:
                 self._model.init(self._network)
             else:
                 self._model.init()  # type: ignore[call-arg]
-        # init() may freeze or tie tensors: the layout is that of the network it leaves.
+        # init() may freeze or tie tensors: the layout is that of the network after it.
         self._blob = NetworkBlob(self._network)
 
     def weights(self) -> bytearray:
-        """A new weights blob of the network as it is."""
+        """Return a new weights blob of the network as it is."""
         return self._blob.weights()
 
     def frozen(self) -> bytearray:
-        """A new blob of its frozen tensors."""
+        """Return a new blob of the network's frozen tensors."""
         return self._blob.frozen()
 
     def load_weights(self, weights: memoryview, frozen: memoryview | None = None) -> None:
         """Copy blobs into the network, in place.
 
         Raises:
-            LayoutMismatch: They do not fit.
+            LayoutMismatch: The blobs do not fit the network.
         """
         self._blob.load(weights, frozen)
 
@@ -205,12 +208,12 @@ class FunctionRuntime:
         base: bytearray | None = None,
         into: bytearray | None = None,
     ) -> RoundResult:
-        """Train the network, as it is, on a slot's rows of one round.
+        """Train the network as it is on a slot's rows of one round.
 
         Args:
             epoch: From 1; becomes ``self.epoch``.
-            slot: Which slot,
-            num_slots: of how many.
+            slot: The slot's number.
+            num_slots: How many slots the epoch has.
             lr: Becomes ``self.lr``.
             batch_size: Rows per batch; the last may be shorter.
             rows: Row numbers of the training set, in training order.
@@ -219,21 +222,22 @@ class FunctionRuntime:
             optimizer_state: For ``carry``: what the slot's last round returned; None at first.
             on_batch: Called after every batch with its index; may raise to abandon the round.
             wire: How the contribution is to travel.
-            base: The weights blob that the round begins with; for a wire of differences alone.
+            base: The weights blob that the round begins with; needed only by a wire of differences.
             into: Memory for the contribution, used if it has the right length.
 
         Raises:
             UserCodeError: The user's code raised.
-            LayoutMismatch: The network's tensors changed.
+            LayoutMismatch: The network's tensors are no longer those it had.
         """
         self._enter("train", epoch=epoch, slot=slot, num_slots=num_slots, lr=lr, size=batch_size)
         self._network.train()
-        # Gradients of another slot's round must not reach a function that accumulates them.
+        # The function may accumulate gradients: those of another slot's round must not reach it.
         self._network.zero_grad(set_to_none=True)
         started = time.perf_counter()
         dataset = self._load_rows("train", rows)
         rows_s = time.perf_counter() - started
-        # Twice: an optimizer is made in some rounds alone, and what it draws may not matter.
+        # Seeded a second time: an optimizer is made only in some rounds, and what it draws must
+        # not change what follows.
         seed_everything(seed)
         self._model.optimizer = self._optimizers.begin(
             epoch, slot, optimizer_state_policy, optimizer_state
@@ -254,7 +258,7 @@ class FunctionRuntime:
                 mark = time.perf_counter()
                 compute_s += mark - started
                 on_batch(index)
-            # On an accelerator this waits for its last batch.
+            # On an accelerator, this waits for the last batch.
             total = loss.total()
         trained = time.perf_counter()
         compute_s += trained - mark
@@ -288,7 +292,7 @@ class FunctionRuntime:
         """Run the user's ``validate`` over rows of the test set; see ``train_round``.
 
         Raises:
-            UserCodeError: The user's code raised, or returned something else than two numbers.
+            UserCodeError: The user's code raised, or did not return two numbers.
         """
         self._enter("val", epoch=epoch, slot=slot, num_slots=num_slots, size=batch_size)
         self._network.eval()
@@ -313,7 +317,7 @@ class FunctionRuntime:
         """Run the user's ``infer`` and return JSON-able predictions.
 
         Raises:
-            UserCodeError: It raised, or returned something that is not predictions.
+            UserCodeError: The user's code raised, or returned something that is not predictions.
         """
         self._enter("infer", epoch=0)
         self._network.eval()
@@ -330,7 +334,7 @@ class FunctionRuntime:
         lr: float | None = None,
         size: int | None = None,
     ) -> None:
-        """Set what the user's methods may look at."""
+        """Set the attributes that the user's methods may read."""
         model, args = self._model, self._model.args
         model.task, model.epoch = task, epoch
         if lr is not None:

@@ -1,9 +1,9 @@
-"""Importing a user's bundle so that neither side sees the other's modules.
+"""Imports a user's bundle so that neither side sees the other's modules.
 
-A bundle may hold a ``tasks.py`` or ``utils.py``; so may kubeml, its dependencies and other bundles.
-Each load gets a private root package, and its modules run with an ``__import__`` of their own that
-looks into the bundle first. ``sys.path`` is not touched, and an import inside a function finds the
-same modules later, in any thread.
+A bundle may hold a ``tasks.py`` or ``utils.py``, and so may kubeml, its dependencies and other
+bundles. Each load gets a private root package, and its modules run with an ``__import__`` of their
+own that looks into the bundle first. ``sys.path`` is not touched. An import inside a function finds
+the same modules later, in any thread.
 """
 
 import builtins
@@ -46,7 +46,7 @@ class IsolatedBundle:
 
     def _holds(self, top: str) -> bool:
         if top == "kubeml":
-            return False  # a file may be called so; the SDK is what its import means
+            return False  # a file may have this name, but the import means the SDK
         return (self._directory / f"{top}.py").is_file() or any(
             (self._directory / top).glob("*.py")
         )
@@ -75,7 +75,7 @@ def _try_submodule(name: str) -> None:
     try:
         importlib.import_module(name)
     except ModuleNotFoundError as err:
-        # `from package import attribute` fails by itself, and better, if there is no such thing.
+        # If there is no such thing, `from package import attribute` fails later, and better.
         if err.name != name:
             raise
 

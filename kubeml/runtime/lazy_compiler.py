@@ -1,9 +1,10 @@
-"""torch's compiler, left out until somebody wants it.
+"""Leaves torch's compiler out of a worker until user code needs it.
 
-Every optimizer of torch imports ``torch._dynamo``, only to say that it is not to be compiled: 800
-modules, 50 MB and more than a second in the first job of every worker process. As long as nothing
-is compiled, what it does for them is nothing. So something that does nothing stands in for it, and
-becomes the real module as soon as anything else of it is asked for: by ``torch.compile``, say.
+Every optimizer of torch imports ``torch._dynamo`` only to say that it is not to be compiled. That
+costs 800 modules, 50 MB and more than a second in the first job of every worker process. While
+nothing is compiled, the module does nothing for the optimizers. So an object that does nothing
+stands in for it, and becomes the real module as soon as any other part of it is used, for example
+by ``torch.compile``.
 """
 
 import importlib.util
@@ -15,7 +16,7 @@ from typing import Any
 
 _NAME = "torch._dynamo"
 
-#: The attribute where torch keeps what ``disable`` has made of a function.
+#: The attribute where torch keeps the function that ``disable`` returned for a function.
 _KEPT = "__dynamo_disable"
 
 
@@ -23,7 +24,7 @@ def defer_compiler() -> bool:
     """Let the stand-in take the compiler's place in this process.
 
     Returns:
-        Whether it has; not if the compiler was imported before, or is no part of this torch.
+        Whether it has. It has not if the compiler was imported before, or this torch has none.
     """
     import torch
 
@@ -39,22 +40,22 @@ def defer_compiler() -> bool:
 
 
 class _StandIn(ModuleType):
-    """The module object of ``torch._dynamo``: two functions at first, the whole once it is loaded.
+    """The module object of ``torch._dynamo``: two functions at first, all of it once it is loaded.
 
-    It stays the same object. What the loading defines stands in the object's own dictionary, and
-    so goes before the methods here.
+    It stays the same object. Loading puts its definitions into the object's own dictionary, so
+    they take precedence over the methods here.
     """
 
     def __init__(self, spec: ModuleSpec) -> None:
         super().__init__(spec.name)
-        # No __path__: who asks for it imports a submodule, and that loads the whole.
+        # It has no __path__: importing a submodule asks for that, and so loads all of it.
         self.__spec__ = spec
         self._lock = threading.RLock()
         self._is_loading = False
         self._taken: list[Any] = []
 
     def graph_break(self, *_: Any, **__: Any) -> None:
-        """Do nothing: it is for code that is being compiled."""
+        """Do nothing: only code that is being compiled needs it."""
 
     def disable(self, function: Any, *_: Any, **__: Any) -> Any:
         """Return the function as it is: nothing is compiled yet."""
@@ -64,7 +65,7 @@ class _StandIn(ModuleType):
     def __getattr__(self, name: str) -> Any:
         with self._lock:
             if self._is_loading:
-                # The module's own code looks for what it has not defined yet.
+                # While it loads, the module's own code looks for names that it has not defined yet.
                 raise AttributeError(f"module {_NAME!r} has no attribute {name!r}")
             if type(self) is _StandIn:
                 self._load()
@@ -83,6 +84,6 @@ class _StandIn(ModuleType):
         finally:
             self._is_loading = False
         for function in self._taken:
-            # From now on it matters: the next call asks the real `disable`.
+            # From now on `disable` matters: the next call must ask the real one.
             vars(function).pop(_KEPT, None)
         self.__class__ = ModuleType  # type: ignore[assignment]

@@ -1,8 +1,8 @@
-"""What a slot of a job with ``--overlap`` begins a round with, and what it hands in after it.
+"""The weights that a slot of a job with ``--overlap`` begins a round with, and hands in after it.
 
-In every round of an epoch but the first, a slot begins with its *local weights*: what it handed in
-for the round before. It need not wait for their merge. What it hands in is the merged weights
-that the round began with plus its own progress, ``merged + (end - start)``.
+In every round of an epoch but the first, a slot begins with its *local weights*, which are those it
+handed in for the round before: it need not wait for their merge. It hands in the merged weights
+that the round began with, plus its own progress: ``merged + (end - start)``.
 
 Source: CoCoD-SGD, arXiv:1906.12043; compare Overlap Local-SGD, arXiv:2002.09539.
 """
@@ -24,14 +24,14 @@ def corrected(layout: Layout, *, merged: Buffer, start: Buffer, end: bytearray) 
     """Return ``end``, changed in place into the contribution ``merged + (end - start)``.
 
     Floats, also those of buffers, are computed in their master dtype (float32 for half-precision
-    ones) in this order of operations; integers and bools stay as they are in ``end``. As long as
+    ones), in this order of operations. Integers and bools stay as they are in ``end``. As long as
     all slots have equal shares, the mean of what they contribute is the mean of their ``end``.
 
     Args:
-        layout: Of all three.
-        merged: Weights blob that the round began with; not changed.
-        start: Contribution blob that the slot began with; not changed.
-        end: Contribution blob that the slot ended with.
+        layout: The layout of all three blobs.
+        merged: The weights blob that the round began with; not changed.
+        start: The contribution blob that the slot began with; not changed.
+        end: The contribution blob that the slot ended with.
 
     Raises:
         LayoutMismatch: A blob has another length than the layout's.
@@ -48,10 +48,10 @@ def corrected(layout: Layout, *, merged: Buffer, start: Buffer, end: bytearray) 
 
 
 def widened(layout: Layout, contribution: Buffer) -> Buffer:
-    """A contribution blob as a weights blob: the same one, unless it has half-precision floats.
+    """Return a contribution blob as a weights blob: the same blob if it has no half precision.
 
     Raises:
-        LayoutMismatch: It has another length than the layout's.
+        LayoutMismatch: The blob has another length than the layout's.
     """
     _require_length(contribution, FP32.num_bytes(layout))
     if layout.weights_bytes == FP32.num_bytes(layout):

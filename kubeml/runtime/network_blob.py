@@ -25,7 +25,7 @@ class _Place:
 
 
 class NetworkBlob:
-    """Packs and unpacks one network. The tensors' identity is kept: weights are copied in place.
+    """Packs and unpacks one network. Weights are copied in place, so its tensors stay the same.
 
     Args:
         network: The network, on its device.
@@ -54,8 +54,8 @@ class NetworkBlob:
     def require_unchanged(self) -> None:
         """Refuse a network whose tensors are no longer those it began with.
 
-        A buffer may be another tensor than before, as ``self.mean = 0.9 * self.mean + ...`` in
-        ``forward`` makes it; a parameter may not, since the optimizer holds the first one.
+        A buffer may be another tensor than before: ``self.mean = 0.9 * self.mean + ...`` in
+        ``forward`` makes it so. A parameter may not, since the optimizer holds the first one.
 
         Raises:
             LayoutMismatch: A tensor appeared, vanished or thawed, or a parameter was replaced.
@@ -77,10 +77,10 @@ class NetworkBlob:
     def contribution(
         self, wire: WireFormat, base: Buffer | None = None, *, into: bytearray | None = None
     ) -> bytearray:
-        """The contribution blob of the network as it is.
+        """Return the contribution blob of the network as it is.
 
         Args:
-            wire: How it is to travel.
+            wire: How the contribution is to travel.
             base: The weights blob that the round began with; needed by a wire of differences.
             into: Memory to use again if it has the right length.
 
@@ -102,7 +102,7 @@ class NetworkBlob:
         return blob
 
     def weights(self) -> bytearray:
-        """A new weights blob: every moving tensor in its master dtype."""
+        """Return a new weights blob: every moving tensor in its master dtype."""
         blob = bytearray(self.layout.weights_bytes)
         for place, tensor in _fetched(self._moving):
             target = _view(blob, place.spec, place.spec.master_dtype, place.offset)
@@ -110,7 +110,7 @@ class NetworkBlob:
         return blob
 
     def frozen(self) -> bytearray:
-        """A new blob of the frozen tensors."""
+        """Return a new blob of the frozen tensors."""
         blob = bytearray(self.layout.frozen_bytes)
         for place, tensor in _fetched(self._frozen):
             _view(blob, place.spec, place.spec.dtype, place.offset).copy_(tensor)
@@ -121,7 +121,7 @@ class NetworkBlob:
         """Copy blobs into the network.
 
         Raises:
-            LayoutMismatch: A blob has another length than the layout's, or see
+            LayoutMismatch: A blob has another length than the layout's; or as
                 ``require_unchanged``.
         """
         data = _writable(weights, self.layout.weights_bytes)
@@ -139,25 +139,25 @@ class NetworkBlob:
 
 
 def _fetched(places: list[_Place]) -> Iterator[tuple[_Place, torch.Tensor]]:
-    """Places with their tensors on the host."""
+    """Yield the places, each with its tensor on the host."""
     return zip(places, fetch([place.tensor for place in places]), strict=True)
 
 
 def _tensors(network: nn.Module) -> Iterator[tuple[torch.Tensor, TensorSpec]]:
-    """Every tensor of the state_dict once, with the further names it has."""
+    """Yield every tensor of the state_dict once, with all its names."""
     parameters = dict(network.named_parameters(remove_duplicate=False))
     names: dict[tuple[int, tuple[int, ...], str], list[str]] = {}
     first: dict[tuple[int, tuple[int, ...], str], torch.Tensor] = {}
     for name, tensor in network.state_dict(keep_vars=True).items():
         if not isinstance(tensor, torch.Tensor):
-            continue  # extra state of a module: its own matter
+            continue  # a module's extra state is its own matter
         if is_lazy(tensor):
             raise InvalidFunction(
                 where=name,
                 fault="its shape is not known before the first batch",
                 hint="give lazy layers their sizes, or run one batch of zeros in main()",
             )
-        # Tied tensors share storage; empty ones all have the address 0, and stand for themselves.
+        # Tied tensors share storage. Empty tensors all have the address 0, and are never tied.
         address = tensor.data_ptr() or id(tensor)
         key = (address, tuple(tensor.shape), str(tensor.dtype))
         names.setdefault(key, []).append(name)
@@ -183,12 +183,12 @@ def _tensors(network: nn.Module) -> Iterator[tuple[torch.Tensor, TensorSpec]]:
 
 
 def _order(spec: TensorSpec) -> tuple[int, str, str]:
-    # Wide elements first, so that every tensor lies aligned; then runs of one kind and dtype.
+    # Wide elements go first, so that every tensor is aligned; then come runs of a kind and dtype.
     return -ITEM_BYTES[spec.master_dtype], spec.kind, spec.dtype
 
 
 def _view(data: bytearray, spec: TensorSpec, dtype: str, offset: int) -> torch.Tensor:
-    """A tensor on the blob's own memory."""
+    """Return a tensor on the blob's own memory."""
     if not spec.num_elements:
         return torch.empty(spec.shape, dtype=getattr(torch, dtype))
     flat = torch.frombuffer(
@@ -204,7 +204,7 @@ def _writable(blob: Buffer, length: int) -> bytearray:
         base = blob.obj
         if len(base) == length:
             return base
-    # torch.frombuffer warns about memory that cannot be written, although it is only read here.
+    # torch.frombuffer warns about read-only memory, although the blob is only read here.
     return blob if isinstance(blob, bytearray) else bytearray(blob)
 
 

@@ -1,7 +1,8 @@
 """An optimizer's state as bytes: safetensors plus its structure as JSON; bit-exact, no pickle.
 
-The state's tensors lie end to end in one safetensors tensor per dtype, named after it: a copy or
-two in all, where a network has hundreds of small tensors. The structure says where each lies.
+Jobs with the policy ``carry`` send it from round to round. The state's tensors lie end to end in
+one safetensors tensor per dtype, named after the dtype. That makes a copy or two in all, though a
+network has hundreds of small tensors. The structure says where each of them lies.
 """
 
 import json
@@ -29,7 +30,7 @@ def encode(optimizer: torch.optim.Optimizer) -> bytes:
 
 
 def decode(optimizer: torch.optim.Optimizer, blob: bytes) -> None:
-    """Put encoded state into an optimizer of the same parameters.
+    """Put an encoded state into an optimizer of the same parameters.
 
     Raises:
         MalformedMessage: The bytes are not an encoded state of such an optimizer.
@@ -46,7 +47,7 @@ def decode(optimizer: torch.optim.Optimizer, blob: bytes) -> None:
 
 
 class _Flattener:
-    """Describes a state as JSON, and gathers its tensors, flat, by dtype."""
+    """Describes a state as JSON, and gathers its tensors by dtype, flattened."""
 
     def __init__(self, parts: dict[str, list[torch.Tensor]]) -> None:
         self._parts = parts
@@ -81,7 +82,7 @@ class _Flattener:
 def _unflatten(node: Any, tensors: dict[str, torch.Tensor]) -> Any:
     if "t" in node:
         dtype, offset, shape = node["t"]
-        # A view: its neighbours share the storage, and each is changed in place alone.
+        # A view will do: neighbours share the storage, and each is only changed in place.
         return tensors[dtype].narrow(0, offset, prod(shape)).view(shape)
     if "d" in node:
         return {key: _unflatten(part, tensors) for key, part in node["d"]}

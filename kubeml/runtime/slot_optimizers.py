@@ -1,4 +1,7 @@
-"""The optimizers of a function's slots: made by the user, with the state the policy says."""
+"""The optimizers of a function's slots: made by the user, with the state that the policy asks for.
+
+``FunctionRuntime`` takes one for each round.
+"""
 
 import copy
 from collections.abc import Callable
@@ -18,11 +21,11 @@ class _SlotOptimizer:
 
     Attributes:
         epoch: The epoch it was made in.
-        optimizer: What the user returned.
-        groups: Its hyper-parameters then, by parameter group.
-        state: Its state then: empty but for optimizers that fill it when they are made (Adagrad
-            in older releases of torch).
-        held: The encoded state that it holds, untouched since; None if it was used, or cleared.
+        optimizer: The optimizer that the user returned.
+        groups: Its first hyper-parameters, by parameter group.
+        state: Its first state, which is empty but for optimizers that fill it when they are made
+            (Adagrad in older releases of torch).
+        held: The encoded state that it holds if it is untouched; None if it was used or cleared.
     """
 
     epoch: int
@@ -47,10 +50,10 @@ class SlotOptimizers:
     def begin(
         self, epoch: int, slot: int, policy: str, state: bytes | None
     ) -> torch.optim.Optimizer:
-        """Return the slot's optimizer as a round begins, its hyper-parameters fresh.
+        """Return the slot's optimizer for the begin of a round, with its first hyper-parameters.
 
-        Were they not put back, a learning rate that ``train`` changed would live on in this
-        process and not in another that takes the slot over, and the weights would differ.
+        They are put back because a learning rate that ``train`` changed would otherwise live on in
+        this process, but not in another process that takes the slot over: the weights would differ.
 
         Raises:
             UserCodeError: The user's code raised, or returned no optimizer.
@@ -75,12 +78,12 @@ class SlotOptimizers:
         return kept.optimizer
 
     def end(self, slot: int, policy: str) -> bytes | None:
-        """Return the state to carry to the slot's next round; None unless the policy says so."""
+        """Return the state to carry to the slot's next round; None if the policy carries none."""
         kept = self._slots[slot]
         if policy == "local":
             return None
         if self._last is not None and self._last is not kept:
-            # A process may serve many slots: it need not hold the momentum of each.
+            # A process may serve many slots, and need not hold the momentum of each.
             self._last.optimizer.state.clear()
             self._last.held = None
         self._last = kept

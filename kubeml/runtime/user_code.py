@@ -1,4 +1,4 @@
-"""The border to user code: seeds, errors as the user should see them, values that come back."""
+"""The border to user code: seeds, errors as the user should see them, values that it returns."""
 
 import os
 import random
@@ -20,7 +20,7 @@ _IMPORTLIB = os.path.join("importlib", "__init__.py")  # noqa: PTH118 - the end 
 
 @contextmanager
 def user_code(where: str) -> Iterator[None]:
-    """Run user code: what it raises becomes a ``UserCodeError`` with a trimmed traceback.
+    """Run user code; an error that it raises becomes a ``UserCodeError`` with a trimmed traceback.
 
     Raises:
         UserCodeError: The user's code raised. kubeml's own errors pass unchanged.
@@ -30,18 +30,18 @@ def user_code(where: str) -> Iterator[None]:
     except (KubemlError, Abandoned):
         raise
     except Exception as err:
-        # The border to user code: whatever they raise is theirs to see.
+        # This is the border to user code: the user is to see whatever their code raises.
         raise _told(where, err) from err
     except SystemExit as err:
-        # A worker's child ends by SystemExit too, raised by its signal handler inside our frames;
-        # only what user code asks for is an error (argparse does, in a main() that reads argv).
+        # A worker's child also ends by SystemExit, which its signal handler raises inside our
+        # frames. Only one that user code raises is an error: argparse does, if main() reads argv.
         if _raising_module(err).startswith("billiard"):
             raise
         raise _told(where, err) from err
 
 
 def trimmed_traceback(err: BaseException) -> str:
-    """The traceback, with its causes, without kubeml's frames at the front and import machinery."""
+    """Return the traceback with its causes, without kubeml's first frames and import machinery."""
     shown = traceback.TracebackException.from_exception(err)
     part: traceback.TracebackException | None = shown
     while part is not None:
@@ -51,8 +51,8 @@ def trimmed_traceback(err: BaseException) -> str:
 
 
 def seed_everything(seed: int) -> None:
-    """Seed torch, numpy's global generator and random, as user code uses them."""
-    # torch.manual_seed takes ten times as long: it records a stack trace for a CUDA yet to start.
+    """Seed torch, numpy's global generator and random, from which user code draws."""
+    # torch.manual_seed takes ten times as long: it records a stack trace if CUDA has not started.
     torch.default_generator.manual_seed(seed)
     if torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
         torch.cuda.manual_seed_all(seed)
@@ -61,10 +61,10 @@ def seed_everything(seed: int) -> None:
 
 
 def as_number(value: Any, where: str) -> float:
-    """A loss or accuracy that user code returned: a number, or a tensor of one element.
+    """Return a loss or accuracy of user code, which is a number or a tensor of one element.
 
     Raises:
-        UserCodeError: It is something else.
+        UserCodeError: The value is something else.
     """
     if isinstance(value, torch.Tensor):
         value = value.detach()
@@ -77,10 +77,10 @@ def as_number(value: Any, where: str) -> float:
 
 
 def as_predictions(value: Any) -> Any:
-    """Predictions that user code returned, as JSON-able values.
+    """Return predictions of user code as JSON-able values.
 
     Raises:
-        UserCodeError: They are not a tensor, an array, or a list of such.
+        UserCodeError: They are not a tensor, an array, or a list of these.
     """
     if not isinstance(value, torch.Tensor | np.ndarray | np.generic | list | tuple):
         raise UserCodeError(
@@ -115,7 +115,7 @@ def _told(where: str, err: BaseException) -> UserCodeError:
 
 
 def _raising_module(err: BaseException) -> str:
-    """Name of the module whose code raised."""
+    """Return the name of the module whose code raised."""
     trace, name = err.__traceback__, ""
     while trace is not None:
         name = str(trace.tb_frame.f_globals.get("__name__", ""))

@@ -1,1 +1,1 @@
-"""What users write their functions against."""
+"""What users write their functions against: ``KubeModel`` and ``KubeDataset``."""

@@ -1,4 +1,7 @@
-"""What a user's ``main()`` finds around it: which job, which data, which device."""
+"""What a user's ``main()`` finds around it: its job, data and device.
+
+The runtime sets it; ``KubeDataset`` and ``KubeModel`` read it.
+"""
 
 import logging
 from collections.abc import Iterator
@@ -16,16 +19,16 @@ logger = logging.getLogger(__name__)
 
 Split = Literal["train", "test"]
 
-#: ``KubeDataset`` and ``KubeModel``, which import this module and are not imported by it.
+#: These stand for ``KubeDataset`` and ``KubeModel``, which import this module.
 DatasetT = TypeVar("DatasetT")
 ModelT = TypeVar("ModelT")
 
 
 class RowSource(Protocol):
-    """Where rows come from: the dataset's shards, or arrays in memory."""
+    """What gives rows: the dataset's shards, or arrays in memory."""
 
     def gather(self, split: Split, rows: NDArray[np.int64]) -> tuple[NDArray[Any], NDArray[Any]]:
-        """Features and labels of those rows, in that order."""
+        """Return the features and labels of these rows, in the order of ``rows``."""
         ...
 
 
@@ -37,8 +40,8 @@ class JobArgs:
         job_id: The job.
         lr: Learning rate.
         batch_size: Rows per full batch.
-        num_slots: N at the start.
-        k: Steps between merges; -1 for one merge per epoch.
+        num_slots: N at the start of the job.
+        k: Steps between two merges; -1: one merge per epoch.
     """
 
     job_id: str = ""
@@ -49,10 +52,10 @@ class JobArgs:
 
 
 class FunctionArgs:
-    """``self.args`` of a ``KubeModel``: the names KubeML gave them.
+    """``self.args`` of a ``KubeModel``, with the names that the original KubeML gave.
 
     Attributes:
-        lr, batch_size, epoch: As on the model itself.
+        lr, batch_size, epoch: The same as on the model itself.
     """
 
     def __init__(self, args: JobArgs) -> None:
@@ -68,14 +71,14 @@ class FunctionArgs:
 
 @dataclass(kw_only=True)
 class FunctionContext(Generic[DatasetT, ModelT]):
-    """Set while ``main()`` runs, and read by ``KubeDataset`` and ``KubeModel.start``.
+    """What is set while ``main()`` runs, and read by ``KubeDataset`` and ``KubeModel.start``.
 
     Attributes:
         args: The job's hyper-parameters.
-        reader: Where rows come from; None when a function is only checked.
+        reader: What gives rows; None when a function is only checked.
         device: ``cpu`` or ``cuda``.
         logger: Becomes ``self.logger``.
-        datasets: Datasets that ``main()`` made.
+        datasets: The datasets that ``main()`` made.
         started: The model whose ``start()`` was called.
     """
 
@@ -92,7 +95,7 @@ _current: ContextVar[FunctionContext[Any, Any] | None] = ContextVar("kubeml_func
 
 @contextmanager
 def running(context: FunctionContext[Any, Any]) -> Iterator[None]:
-    """Make ``context`` the one that user code finds."""
+    """Make ``context`` the one that user code finds, for the time of a ``with`` block."""
     token = _current.set(context)
     try:
         yield
@@ -101,7 +104,7 @@ def running(context: FunctionContext[Any, Any]) -> Iterator[None]:
 
 
 def current() -> FunctionContext[Any, Any]:
-    """The context of the ``main()`` that is running.
+    """Return the context of the ``main()`` that is running.
 
     Raises:
         Conflict: The code was not started by kubeml.
@@ -116,5 +119,5 @@ def current() -> FunctionContext[Any, Any]:
 
 
 def current_or_none() -> FunctionContext[Any, Any] | None:
-    """The context, or None when the user's file is run or imported by itself."""
+    """Return the context; None when the user's file is run or imported by itself."""
     return _current.get()

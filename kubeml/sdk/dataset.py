@@ -12,9 +12,9 @@ from kubeml.sdk.context import current_or_none
 class KubeDataset(torch.utils.data.Dataset[Any]):
     """Subclass it, name the dataset, and (if you need to) say how a row becomes a sample.
 
-    ``data`` and ``labels`` are numpy arrays with the rows in hand: those of a slot's round while
-    training, a part of the test set while validating. Without a ``__getitem__`` of your own (or
-    with a ``__getitems__``), batches are built in one go; with one, sample by sample.
+    ``data`` and ``labels`` are numpy arrays with the rows in hand. While training, these are the
+    rows of a slot's round; while validating, a part of the test set. If you write a
+    ``__getitem__`` and no ``__getitems__``, batches are built sample by sample, else in one go.
 
     Args:
         dataset: Name of the dataset, as given to ``kubeml dataset create``. A job may name
@@ -36,7 +36,7 @@ class KubeDataset(torch.utils.data.Dataset[Any]):
             context.datasets.append(self)
 
     def is_training(self) -> bool:
-        """Whether the rows in hand are trained on (rather than validated): for augmentation."""
+        """Whether the rows in hand are for training rather than validation; for augmentation."""
         return self._is_training
 
     def __len__(self) -> int:

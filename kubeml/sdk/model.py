@@ -23,13 +23,13 @@ class KubeModel:
     Args:
         network: The torch module to train.
         dataset: The data to train it on.
-        gpu: Whether it needs a GPU. A job with ``--device cpu`` runs it on the CPU nevertheless.
+        gpu: Whether it needs a GPU. A job with ``--device cpu`` runs it on the CPU all the same.
 
     Attributes:
-        optimizer: What ``configure_optimizers`` returned.
+        optimizer: The optimizer that ``configure_optimizers`` returned.
         lr: Learning rate of the job.
         batch_size: Number of rows of the batch in hand (the last one may be shorter).
-        epoch: From 1.
+        epoch: The epoch under way, from 1.
         device: The torch device.
         logger: For log lines that ``kubeml logs`` shows.
         args: KubeML's arguments object: ``lr``, ``batch_size``, ``epoch``.
