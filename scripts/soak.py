@@ -74,10 +74,12 @@ class Watch(threading.Thread):
                 )
         with Client(self._settings) as client:
             prune(client)
-            self.series["keys on Redis", "keys"].append(client.redis.dbsize())
-            used = client.redis.info("memory")["used_memory"]
+            self.series["keys on Redis", "keys"].append(client.backends.redis.dbsize())
+            used = client.backends.redis.info("memory")["used_memory"]
             self.series["memory used by Redis", "MiB"].append(used / 2**20)
-            self.series["objects on S3", "objects"].append(sum(1 for _ in client.objects.list("")))
+            self.series["objects on S3", "objects"].append(
+                sum(1 for _ in client.backends.objects.list(""))
+            )
 
 
 def prune(client: Client) -> None:
@@ -105,17 +107,17 @@ def growth(series: dict[tuple[str, str], list[float]]) -> list[tuple[str, str, f
 def leaks(client: Client) -> list[str]:
     """What will never go away by itself, although nobody needs it."""
     found = []
-    known = {*live_jobs(client.redis), *ended_jobs(client.redis)}
-    for key in client.redis.scan_iter("kml:*", count=1000):
+    known = {*live_jobs(client.backends.redis), *ended_jobs(client.backends.redis)}
+    for key in client.backends.redis.scan_iter("kml:*", count=1000):
         job = key.decode().split("}")[0].removeprefix("kml:{")
-        if job not in known and client.redis.ttl(key) == -1:
+        if job not in known and client.backends.redis.ttl(key) == -1:
             found.append(f"Redis key {key.decode()} of no job, without a TTL")
-    jobs = set(client.records.all_ids())
-    ended = {job for job in jobs if client.records.end(job) is not None}
-    found += [f"active/{job} of a job that has ended" for job in client.records.active()
+    jobs = set(client.backends.records.all_ids())
+    ended = {job for job in jobs if client.backends.records.end(job) is not None}
+    found += [f"active/{job} of a job that has ended" for job in client.backends.records.active()
               if job in ended]  # fmt: skip
     for folder in ("checkpoints/", "history/"):
-        found += [f"{folder}{job} of no job" for job in client.objects.list_names(folder)
+        found += [f"{folder}{job} of no job" for job in client.backends.objects.list_names(folder)
                   if job not in jobs]  # fmt: skip
     for job in ended:
         found += unreferenced(client, job)
@@ -125,12 +127,12 @@ def leaks(client: Client) -> list[str]:
 def unreferenced(client: Client, job: str) -> list[str]:
     """Checkpoint objects of an ended job that none of its manifests refers to."""
     used = set()
-    for info in client.objects.list(f"checkpoints/{job}/"):
+    for info in client.backends.objects.list(f"checkpoints/{job}/"):
         if info.key.endswith(".json"):
-            used |= client.checkpoints.read(info.key).keys
+            used |= client.backends.checkpoints.read(info.key).keys
     return [
         f"{info.key} that no checkpoint refers to"
-        for info in client.objects.list(f"checkpoints/{job}/objects/")
+        for info in client.backends.objects.list(f"checkpoints/{job}/objects/")
         if info.key not in used
     ]
 

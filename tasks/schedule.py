@@ -17,8 +17,8 @@ from celery.canvas import Signature
 from brokers.messages.dispatch import dispatch_id, dispatch_repr, stage_queue
 from brokers.messages.hint import Hint
 from brokers.messages.topology import SCHEDULE, TASK_OF
-from tasks.app import app, settings
-from tasks.worker import hint_or_none
+from tasks.app import app
+from tasks.worker import hint_or_none, these_backends
 
 if TYPE_CHECKING:
     from kubeml.scheduling.scheduler import Scheduler
@@ -43,11 +43,11 @@ def schedule(wire: dict[str, Any]) -> None:
 
 @lru_cache(maxsize=1)
 def this_scheduler() -> "Scheduler":
-    """This process's connections and caches."""
+    """This process's memory of jobs."""
     # Here: a training worker knows this task too, and needs nothing of it.
     from kubeml.scheduling.scheduler import Scheduler
 
-    return Scheduler(settings)
+    return Scheduler(these_backends())
 
 
 def stage_group(stage: str, hints: Sequence[Hint], device: str, label: str) -> group:

@@ -16,6 +16,7 @@ from kubeml.errors import MalformedMessage
 from tasks.app import app, is_draining, settings
 
 if TYPE_CHECKING:
+    from kubeml.backends import Backends
     from kubeml.worker.warm import Worker
 
 logger = logging.getLogger(__name__)
@@ -58,16 +59,24 @@ def hint_or_none(wire: Any) -> Hint | None:
     try:
         return Hint.from_wire(wire)
     except MalformedMessage as err:
-        note_refused(this_worker().client, "task", err)
+        note_refused(these_backends().redis, "task", err)
         return None
 
 
 @lru_cache(maxsize=1)
+def these_backends() -> "Backends":
+    """This process's connections, made after the fork and kept from task to task."""
+    from kubeml.backends import Backends
+
+    return Backends(settings)
+
+
+@lru_cache(maxsize=1)
 def this_worker() -> "Worker":
-    """This process's connections and caches, made after the fork and kept from task to task."""
+    """This process's caches, made after the fork and kept from task to task."""
     from kubeml.worker.warm import Worker
 
-    return Worker(settings)
+    return Worker(these_backends())
 
 
 def warm_up() -> None:
@@ -78,6 +87,7 @@ def warm_up() -> None:
 
     defer_compiler()
     # Imported for their side effect on sys.modules.
+    import kubeml.catalog.datasets
     import kubeml.runtime.function
     import kubeml.worker.participant  # noqa: F401
 

@@ -199,7 +199,7 @@ def _pool(settings: "Settings") -> "tuple[list[QueueDemand], list[Node]]":
 
     try:
         with Client(settings) as client:
-            return client.demand(), alive_nodes(client.redis)
+            return client.demand(), alive_nodes(client.backends.redis)
     except BackendUnreachable as err:
         output.warn(f"{err}: what the workers have to do is not known")
         return [], []

@@ -9,58 +9,30 @@ with Client() as client:
 
 import time
 import uuid
-from collections.abc import Callable, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from functools import cache, cached_property, partial
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Self
 
 from brokers.messages.hint import Hint
-from brokers.objects.store import ObjectStore
-from brokers.pool.inference_requests import awaited
-from brokers.rounds.index import ended_jobs, live_jobs
-from brokers.rounds.store import RoundStore
 from brokers.settings import Settings
-from brokers.state.connections import state_client
 from brokers.state.error_mapping import redis_errors
-from brokers.urls import mask_url
-from brokers.wire import is_job_id, new_id
+from brokers.wire import is_job_id
+from kubeml.backends import Backends
+from kubeml.catalog.functions import Functions
+from kubeml.client.histories import Histories
+from kubeml.client.infer import infer
 from kubeml.client.job import Job
-from kubeml.errors import (
-    BackendRefused,
-    BackendUnreachable,
-    Conflict,
-    InvalidOption,
-    JobNotFound,
-    NameTaken,
-    ObjectExists,
-    TimedOut,
-    UserCodeError,
-)
-from kubeml.jobs.checkpoint import Checkpoints
+from kubeml.errors import BackendUnreachable, Conflict, InvalidOption, NameTaken, ObjectExists
 from kubeml.jobs.generations import Generations
-from kubeml.jobs.records import PARALLEL_READS, JobRecords
 from kubeml.jobs.results import JobStatus
 from kubeml.jobs.scale import asked_parallelism, parse_duration
 from kubeml.jobs.spec import JobSpec
 from kubeml.pool.demand import QueueDemand
-from kubeml.pool.pending import Staffing
-from kubeml.pool.watch import read_demand, read_staffing
+from kubeml.pool.view import PoolView
+from kubeml.pool.watch import PoolWatch, read_demand
 
 if TYPE_CHECKING:
-    from redis import Redis
-
-    from brokers.messages.dispatch import Dispatcher
     from kubeml.catalog.datasets import Datasets
-    from kubeml.catalog.functions import Functions
-    from kubeml.pool.view import PoolView
-    from kubeml.pool.watch import PoolWatch
-
-T = TypeVar("T")
-
-#: For fewer ended jobs it is quicker to look at each than to list all summaries.
-_INDEX_FROM = 100
 
 
 class Client:
@@ -71,7 +43,10 @@ class Client:
     """
 
     def __init__(self, settings: Settings | None = None) -> None:
-        self.settings = settings or Settings.load()
+        #: The servers, for those who look inside: tests, benchmarks.
+        self.backends = Backends(settings or Settings.load())
+        self._histories = Histories(self.backends)
+        self._pool_watch = PoolWatch(self.backends)
 
     def __enter__(self) -> Self:
         return self
@@ -86,26 +61,22 @@ class Client:
 
     def close(self) -> None:
         """Close the connections."""
-        if "redis" in self.__dict__:
-            self.redis.close()
-        if "_pool_watch" in self.__dict__:
-            self._pool_watch.close()
-        if "dispatcher" in self.__dict__:
-            self.dispatcher.close()
+        self.backends.close()
 
-    @cached_property
-    def functions(self) -> "Functions":
+    @property
+    def settings(self) -> Settings:
+        """Where the servers are, and all else that can be set."""
+        return self.backends.settings
+
+    @property
+    def functions(self) -> Functions:
         """The functions' catalogue."""
-        from kubeml.catalog.functions import Functions
+        return self.backends.functions
 
-        return Functions(self.objects)
-
-    @cached_property
+    @property
     def datasets(self) -> "Datasets":
         """The datasets' catalogue."""
-        from kubeml.catalog.datasets import Datasets
-
-        return Datasets(self.objects)
+        return self.backends.datasets
 
     def delete_dataset(self, name: str) -> None:
         """Delete a dataset that no job is training on.
@@ -141,7 +112,7 @@ class Client:
         max_parallelism: int | None = None,
         deadline: str | float | None = None,
         **options: Any,
-    ) -> "Job":
+    ) -> Job:
         """Submit a training job and return at once.
 
         Args:
@@ -166,8 +137,9 @@ class Client:
             NameTaken: A job of this id exists.
             BackendUnreachable: Redis or S3 does not answer; nothing was submitted.
         """
-        with redis_errors(self.where):
-            self.redis.ping()
+        backends = self.backends
+        with redis_errors(backends.where):
+            backends.redis.ping()
         info = self.functions.show(function)
         manifest = self.datasets.show(dataset)
         static = bool(options.get("static"))
@@ -194,37 +166,34 @@ class Client:
         spec.check()
         spec.check_against_data(manifest.train.num_rows)
         try:
-            self.records.create(spec)
+            backends.records.create(spec)
         except ObjectExists as err:
             raise NameTaken(
                 kind="job", name=spec.id, hint="leave --id out, or choose another"
             ) from err
         # From here on the job exists, and a parameter server begins it even if we cannot.
         with suppress(BackendUnreachable):
-            Generations(self.settings, self.redis, self.objects).begin(spec)
-            self.dispatcher.schedule(Hint(job_id=spec.id), label=f"{spec.id}-e0-schedule")
+            Generations(
+                backends.settings, backends.redis, backends.records, backends.checkpoints
+            ).begin(spec)
+            backends.dispatcher.schedule(Hint(job_id=spec.id), label=f"{spec.id}-e0-schedule")
             # Else a parameter server finds the job up to half a second later.
-            self.dispatcher.hint(spec.id)
-        return Job(spec.id, self)
+            backends.dispatcher.hint(spec.id)
+        return Job(spec.id, backends)
 
-    def job(self, job_id: str) -> "Job":
+    def job(self, job_id: str) -> Job:
         """A job by its id.
 
         Raises:
             JobNotFound: There is none.
         """
-        job = Job(job_id, self)
+        job = Job(job_id, self.backends)
         _ = job.spec
         return job
 
     def jobs(self) -> list[JobStatus]:
         """The jobs of the live state: those under way, and those that ended within the hour."""
-        alive = live_jobs(self.redis, where=self.where)
-        ended = ended_jobs(self.redis, where=self.where)
-        ids = list(dict.fromkeys([*alive, *ended]))
-        finished = self.records.finished() if len(ended) > _INDEX_FROM else {}
-        finished |= dict.fromkeys(alive)
-        return sorted(self._statuses(ids, finished), key=lambda s: s.spec.created_at)
+        return self._histories.live()
 
     def demand(self) -> list[QueueDemand]:
         """How many workers each queue has, and could use now; one row for each kind of worker.
@@ -232,9 +201,9 @@ class Client:
         Raises:
             BackendUnreachable: The state server or the broker does not answer.
         """
-        return read_demand(self)
+        return read_demand(self.backends)
 
-    def pool(self) -> "PoolView":
+    def pool(self) -> PoolView:
         """Workers, jobs and queues at this moment: who does what, how fast, and how long yet.
 
         Raises:
@@ -244,21 +213,11 @@ class Client:
 
     def prune_jobs(self) -> list[str]:
         """Forget ended jobs in the live state; their histories and checkpoints stay."""
-        ids = ended_jobs(self.redis, where=self.where)
-        for job_id in ids:
-            RoundStore(self.redis, job_id, where=self.where).forget()
-        return ids
+        return self._histories.prune_live()
 
     def histories(self) -> list[JobStatus]:
         """Every job there is a record of, newest first."""
-        ids, finished = self.records.all_ids(), self.records.finished()
-        found = self._statuses(ids, finished)
-        unlisted = [s for s in found if s.id not in finished]
-        with suppress(BackendRefused):  # whoever may only read reads all records again next time
-            self._each([s.id for s in unlisted if s.end], self.records.summarise)
-            # Of a bucket that was copied while they trained.
-            self._each([s.id for s in unlisted if not s.end], self.records.put_back)
-        return sorted(found, key=lambda s: s.spec.created_at, reverse=True)
+        return self._histories.all()
 
     def delete_history(self, job_id: str) -> None:
         """Remove an ended job's history, checkpoints and records.
@@ -267,17 +226,11 @@ class Client:
             JobNotFound: There is none.
             Conflict: It is running.
         """
-        status = self.job(job_id).status()
-        if not status.state.is_final:
-            raise Conflict(
-                what=f"job {job_id} is running", hint=f"stop it: kubeml task stop --id {job_id}"
-            )
-        self._delete(job_id)
+        self._histories.delete(job_id)
 
     def prune_histories(self) -> list[str]:
         """Remove the histories of all ended jobs, and return their ids."""
-        ended = [s.id for s in self.histories() if s.state.is_final]
-        return [job_id for job_id in self._each(ended, self._prune) if job_id]
+        return self._histories.prune()
 
     def infer(self, job_id: str, data: list[Any], *, timeout_s: float = 60.0) -> Any:
         """Run the function's ``infer`` on a worker, with the job's last weights.
@@ -293,98 +246,7 @@ class Client:
             UserCodeError: The user's ``infer`` raised.
             TimedOut: No worker answered.
         """
-        job = self.job(job_id)
-        if self.checkpoints.latest(job_id) is None:
-            raise Conflict(
-                what=f"job {job_id} has no weights yet", hint=f"kubeml task show --id {job_id}"
-            )
-        hint, device = Hint(job_id=job_id, ticket=new_id()), job.spec.device
-        try:
-            with awaited(
-                self.redis, hint.ticket, device=device, within_s=timeout_s, where=self.where
-            ):
-                answer = self.dispatcher.infer(hint, data, device=device, timeout_s=timeout_s)
-        except TimeoutError as err:
-            raise TimedOut(
-                what=f"inference with job {job_id}", after_s=timeout_s,
-                hint="is a worker running and free? see `kubeml status`",
-            ) from err  # fmt: skip
-        if "error" in answer:
-            raise UserCodeError(
-                where="infer", fault=answer["error"], user_traceback=answer["traceback"],
-                hint=answer["hint"],
-            )  # fmt: skip
-        return answer["predictions"]
-
-    @cached_property
-    def objects(self) -> ObjectStore:
-        """The bucket."""
-        return ObjectStore(self.settings)
-
-    @cached_property
-    def redis(self) -> "Redis":
-        """The state server's client."""
-        return state_client(self.settings)
-
-    @cached_property
-    def dispatcher(self) -> "Dispatcher":
-        """Where messages are sent."""
-        from brokers.messages.dispatch import Dispatcher
-
-        return Dispatcher(self.settings)
-
-    @cached_property
-    def records(self) -> JobRecords:
-        """The jobs' records."""
-        return JobRecords(self.objects)
-
-    @cached_property
-    def checkpoints(self) -> Checkpoints:
-        """The jobs' checkpoints."""
-        return Checkpoints(self.objects)
-
-    @cached_property
-    def _pool_watch(self) -> "PoolWatch":
-        from kubeml.pool.watch import PoolWatch
-
-        return PoolWatch(self)
-
-    @property
-    def where(self) -> str:
-        """Where the state server is, without its password."""
-        return mask_url(self.settings.state_url)
-
-    def _each(self, ids: list[str], look: Callable[[str], T]) -> list[T]:
-        with ThreadPoolExecutor(PARALLEL_READS) as pool:
-            return list(pool.map(look, ids))
-
-    def _statuses(
-        self, ids: list[str], finished: Mapping[str, JobStatus | None]
-    ) -> list[JobStatus]:
-        """What ``finished`` says of these jobs; all others are looked at one by one."""
-        pool = cache(partial(read_staffing, self))  # read once, and only if a job waits
-        known = [status for job_id in ids if (status := finished.get(job_id)) is not None]
-        unknown = [job_id for job_id in ids if finished.get(job_id) is None]
-        found = self._each(unknown, partial(self._look, pool=pool))
-        return known + [status for status in found if status is not None]
-
-    def _look(self, job_id: str, pool: Callable[[], Staffing]) -> JobStatus | None:
-        try:
-            return Job(job_id, self).status(pool=pool)
-        except JobNotFound:
-            # Deleted meanwhile, or a submission that died half-way.
-            return None
-
-    def _prune(self, job_id: str) -> str:
-        if self.records.end(job_id) is None:
-            # Deleted or resumed by somebody else meanwhile.
-            return ""
-        self._delete(job_id)
-        return job_id
-
-    def _delete(self, job_id: str) -> None:
-        RoundStore(self.redis, job_id, where=self.where).forget()
-        self.records.delete(job_id)
+        return infer(self.backends, self.job(job_id).spec, data, timeout_s=timeout_s)
 
 
 def new_job_id() -> str:

@@ -3,67 +3,62 @@
 import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
-from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any
 
-from brokers.pool.workload import LiveJob
 from brokers.rounds.events import Event, LogLine
-from brokers.rounds.head import Head
-from brokers.rounds.snapshot import Snapshot
 from brokers.rounds.store import RoundStore
-from brokers.rounds.streams import JobStreams
+from kubeml.analysis.audit import JobAudit, audit_epoch, row_faults
+from kubeml.analysis.explain import JobTimes, explain_job
+from kubeml.backends import Backends
+from kubeml.client.follow import Follower
+from kubeml.client.infer import infer
+from kubeml.client.rescaling import rescale
+from kubeml.client.resumption import resume
+from kubeml.client.state_dict import load_state_dict
+from kubeml.client.status import StatusReader
+from kubeml.client.timed_epochs import timed_epochs
 from kubeml.errors import (
     BackendUnreachable,
     Conflict,
     Corrupted,
     JobFailed,
-    JobNotFound,
     JobStopped,
     KubemlError,
     ObjectMissing,
     TimedOut,
 )
+from kubeml.jobs.checkpoint import Checkpoint
 from kubeml.jobs.results import EpochRow, JobEnd, JobStatus
+from kubeml.jobs.scale import Scale
 from kubeml.jobs.spec import JobSpec, State
-from kubeml.jobs.summary import ended_status
-from kubeml.pool.pending import Staffing, why_pending
-from kubeml.pool.watch import read_staffing
+from kubeml.pool.pending import Staffing
 
 if TYPE_CHECKING:
     import torch
-
-    from kubeml.analysis.audit import JobAudit
-    from kubeml.analysis.explain import JobTimes
-    from kubeml.client.client import Client
-    from kubeml.jobs.checkpoint import Checkpoint
-    from kubeml.jobs.scale import Scale
-
-#: How long one wait for events lasts before the durable records are looked at.
-_BLOCK_MS = 1000
 
 
 class Job:
     """One training job."""
 
-    def __init__(self, job_id: str, client: "Client") -> None:
+    def __init__(self, job_id: str, backends: Backends) -> None:
         self.id = job_id
-        self._client = client
-        self._store = RoundStore(client.redis, job_id, where=client.where)
-        self._streams = JobStreams(client.redis, job_id, where=client.where)
-        self._records = client.records
-        self._checkpoints = client.checkpoints
+        self._backends = backends
+        self._store = RoundStore(backends.redis, job_id, where=backends.where)
+        self._status = StatusReader(job_id, backends)
+        self._follower = Follower(job_id, backends)
+        self._records, self._checkpoints = backends.records, backends.checkpoints
 
     def __repr__(self) -> str:
         return f"Job({self.id!r})"
 
-    @cached_property
+    @property
     def spec(self) -> JobSpec:
         """What was asked for.
 
         Raises:
             JobNotFound: There is no such job.
         """
-        return self._records.spec(self.id)
+        return self._status.spec
 
     def status(self, *, pool: Callable[[], Staffing] | None = None) -> JobStatus:
         """The job as it stands now.
@@ -71,37 +66,11 @@ class Job:
         Args:
             pool: Reads who is in the pool, if that is needed; for who asks of many jobs at once.
         """
-        snap = self._store.snapshot()
-        end = None
-        if not snap.head or State(snap.state).is_final:
-            end = self._records.end(self.id)
-        if end is not None:
-            return ended_status(self.spec, end, self._records.last_row(self.id, end.epoch))
-        epoch = snap.head.epoch
-        waiting = len(snap.tickets)
-        pending = self._why_pending(snap, pool)
-        return JobStatus(
-            id=self.id,
-            state=State(snap.state) if snap.head else State.PLAN,
-            reason=pending or _why_waiting(snap.head, waiting, snap.num_live),
-            spec=self.spec,
-            epoch=epoch,
-            round=snap.head.round,
-            rounds=snap.head.rounds,
-            version=snap.head.version,
-            parallelism=snap.head.slots,
-            num_workers=snap.num_live,
-            waiting=waiting,
-            floor=snap.head.floor,
-            ceiling=snap.head.ceiling,
-            max_workers=snap.head.max_workers,
-            last=self._records.last_row(self.id, epoch),
-            is_pending=bool(pending),
-        )
+        return self._status.read(pool)
 
     def why_pending(self) -> str:
         """Why no worker can serve the job now; "" if one does, or is about to."""
-        return self._why_pending(self._store.snapshot(), None)
+        return self._status.why_pending()
 
     def history(self) -> list[EpochRow]:
         """One row per finished epoch."""
@@ -120,7 +89,7 @@ class Job:
             TimedOut: It has not ended yet; it goes on.
         """
         deadline = None if timeout_s is None else time.monotonic() + timeout_s
-        for _ in self._follow(deadline):
+        for _ in self._follower.batches(deadline=deadline):
             if deadline is not None and time.monotonic() > deadline:
                 break
         end = self._records.end(self.id)
@@ -158,38 +127,25 @@ class Job:
     def event_batches(self, *, since: str = "0") -> Iterator[list[Event]]:
         """Progress events as they come, and an empty batch at every second without any."""
         _ = self.spec
-        yield from self._follow(None, since=since)
+        yield from self._follower.batches(since=since)
 
     def recent_events(self, *, since: str = "0") -> list[Event]:
         """Progress events after ``since`` that are kept still, without waiting for more."""
-        return self._streams.events(since=since)
+        return self._follower.recent(since=since)
 
     def logs(self, *, follow: bool = False) -> Iterator[LogLine]:
         """The function's log lines; with ``follow`` until the job has ended."""
         _ = self.spec
-        since = "0"
-        while True:
-            end = self._records.end(self.id)
-            if since == "0":
-                yield from (LogLine(**line) for line in self._records.log_lines(self.id))
-                if end is not None:
-                    return
-            lines = self._streams.lines(since=since, block_ms=_BLOCK_MS if follow else 0)
-            yield from (line for _, line in lines)
-            since = lines[-1][0] if lines else since
-            if not lines and (end is not None or not follow):
-                return
+        yield from self._follower.logs(follow=follow)
 
-    def audit(self, *, verify: bool = False) -> "JobAudit":
+    def audit(self, *, verify: bool = False) -> JobAudit:
         """How often each training row counted in each finished epoch, and who trained what.
 
         Args:
             verify: Read the checkpoints' weights too, and compare them with their hashes.
         """
-        from kubeml.analysis.audit import JobAudit, audit_epoch, row_faults
-
         spec, rows = self.spec, self._records.rows(self.id)
-        manifest = self._client.datasets.at(spec.dataset, spec.dataset_version)
+        manifest = self._backends.datasets.at(spec.dataset, spec.dataset_version)
         checkpoints = {row.epoch: self._checkpoints.at(self.id, row.epoch) for row in rows}
         faults = row_faults(rows, {e: c.weights.sha256 for e, c in checkpoints.items() if c})
         if verify:
@@ -206,7 +162,7 @@ class Job:
             faults=faults,
         )
 
-    def explain(self, *, epoch: int | None = None) -> "JobTimes":
+    def explain(self, *, epoch: int | None = None) -> JobTimes:
         """Where the time went in each finished epoch and the one under way, and what would help.
 
         Args:
@@ -215,13 +171,10 @@ class Job:
         Raises:
             InvalidOption: The job has no such epoch (yet).
         """
-        from kubeml.analysis.explain import explain_job
-        from kubeml.client.timed_epochs import timed_epochs
-
         spec = self.spec
         return explain_job(spec, timed_epochs(self._records, self._store, only=epoch), only=epoch)
 
-    def _damage(self, checkpoint: "Checkpoint") -> KubemlError | None:
+    def _damage(self, checkpoint: Checkpoint) -> KubemlError | None:
         try:
             self._checkpoints.tensors(checkpoint.weights)
         except (ObjectMissing, Corrupted) as err:
@@ -248,11 +201,11 @@ class Job:
                 )
             raise Conflict(what=f"job {self.id} has ended already: {ended.state}")
         with suppress(BackendUnreachable):  # a hint alone: the next tick does without
-            self._client.dispatcher.hint(self.id)
+            self._backends.dispatcher.hint(self.id)
 
     def scale(
         self, parallelism: str | int | None = None, *, max_workers: int | None = None
-    ) -> "Scale":
+    ) -> Scale:
         """Change what the job may have, while it runs. The epoch under way is not disturbed.
 
         Args:
@@ -268,9 +221,7 @@ class Job:
             InvalidOption: Neither is given, or one is out of range. Nothing has changed.
             Conflict: The job has ended.
         """
-        from kubeml.client.rescaling import rescale
-
-        return rescale(self._client, self.id, parallelism, max_workers)
+        return rescale(self._backends, self.id, parallelism, max_workers)
 
     def resume(self, *, function: str | None = None, epochs: int | None = None) -> "Job":
         """Let a FAILED or STOPPED job go on from its last checkpoint.
@@ -288,14 +239,12 @@ class Job:
             FunctionNotFound: There is no such function.
             InvalidFunction: The function does not work, or its tensors differ.
         """
-        from kubeml.client.resumption import resume
-
-        resume(self._client, self.id, function=function, epochs=epochs)
-        return Job(self.id, self._client)
+        resume(self._backends, self.id, function=function, epochs=epochs)
+        return Job(self.id, self._backends)
 
     def infer(self, data: list[Any], *, timeout_s: float = 60.0) -> Any:
         """Run the function's ``infer`` with this job's last weights; see ``Client.infer``."""
-        return self._client.infer(self.id, data, timeout_s=timeout_s)
+        return infer(self._backends, self.spec, data, timeout_s=timeout_s)
 
     def state_dict(self) -> "dict[str, torch.Tensor]":
         """The last merged weights that were checkpointed: name to CPU tensor.
@@ -303,8 +252,6 @@ class Job:
         Raises:
             Conflict: There are none yet.
         """
-        from kubeml.client.state_dict import load_state_dict
-
         end = self._records.end(self.id)
         if end is not None and end.checkpoint:
             checkpoint = self._checkpoints.read(end.checkpoint)
@@ -315,45 +262,3 @@ class Job:
                 raise Conflict(what=f"job {self.id} has no weights yet")
             checkpoint = latest
         return load_state_dict(self._checkpoints, checkpoint)
-
-    def _why_pending(self, snap: Snapshot, pool: Callable[[], Staffing] | None) -> str:
-        job = LiveJob(
-            id=self.id, state=snap.state, device=snap.head.device,
-            want=snap.head.want, contributed=len(snap.contributions), num_live=snap.num_live,
-            is_stopping=snap.head.stop,
-        )  # fmt: skip
-        return why_pending(job, pool or partial(read_staffing, self._client))
-
-    def _is_over(self) -> bool:
-        """Whether the job has ended, or was deleted meanwhile."""
-        if self._records.end(self.id) is not None:
-            return True
-        try:
-            self._records.spec(self.id)
-        except JobNotFound:
-            return True
-        return False
-
-    def _follow(self, deadline: float | None, *, since: str = "0") -> Iterator[list[Event]]:
-        """Batches of events until the end; an empty one about every second."""
-        while True:
-            batch = self._streams.events(since=since, block_ms=_BLOCK_MS)
-            if batch:
-                since = batch[-1].id
-            yield batch
-            # By the records: the end in the stream may be that of an earlier life.
-            ended = not batch or any(event.kind == "end" for event in batch)
-            if ended and self._is_over():
-                return
-            if deadline is not None and time.monotonic() > deadline:
-                return
-
-
-def _why_waiting(head: Head, waiting: int, num_live: int) -> str:
-    if head.reason:
-        return head.reason
-    if head.stop:
-        return "stopping"
-    if waiting and not num_live:
-        return f"waiting for a free {head.device} worker"
-    return ""

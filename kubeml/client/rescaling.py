@@ -7,19 +7,16 @@ rebuilds the job find it; the head of the live state is told after that, so that
 import time
 from contextlib import suppress
 from dataclasses import replace
-from typing import TYPE_CHECKING
 
 from brokers.rounds.store import RoundStore
+from kubeml.backends import Backends
 from kubeml.errors import BackendUnreachable, Conflict, InvalidOption, ObjectExists
 from kubeml.jobs.scale import Scale, parse_range
 from kubeml.jobs.spec import JobSpec, State
 
-if TYPE_CHECKING:
-    from kubeml.client.client import Client
-
 
 def rescale(
-    client: "Client", job_id: str, parallelism: str | int | None, max_workers: int | None
+    backends: Backends, job_id: str, parallelism: str | int | None, max_workers: int | None
 ) -> Scale:
     """Change a running job's scale; see ``Job.scale``."""
     if parallelism is None and max_workers is None:
@@ -28,25 +25,25 @@ def rescale(
             hint=f"kubeml task scale --id {job_id} 2:16",
         )  # fmt: skip
     asked = None if parallelism is None else parse_range("the number of slots", parallelism)
-    spec = client.records.spec(job_id)
-    num_rows = client.datasets.at(spec.dataset, spec.dataset_version).train.num_rows
-    store = RoundStore(client.redis, job_id, where=client.where)
-    _require_running(client, store)
-    scale = _written(client, spec, asked, max_workers, num_rows)
+    spec = backends.records.spec(job_id)
+    num_rows = backends.datasets.at(spec.dataset, spec.dataset_version).train.num_rows
+    store = RoundStore(backends.redis, job_id, where=backends.where)
+    _require_running(backends, store)
+    scale = _written(backends, spec, asked, max_workers, num_rows)
     with suppress(BackendUnreachable):  # the scheduler tells the head, before the next epoch
-        _tell(client, store, scale)
+        _tell(backends, store, scale)
     return scale
 
 
 def _written(
-    client: "Client",
+    backends: Backends,
     spec: JobSpec,
     asked: tuple[int, int] | None,
     max_workers: int | None,
     num_rows: int,
 ) -> Scale:
     while True:
-        scale = client.records.scale(spec)
+        scale = backends.records.scale(spec)
         scale = replace(scale, number=scale.number + 1, at=time.time())
         if asked is not None:
             scale = replace(scale, floor=asked[0], ceiling=asked[1])
@@ -54,15 +51,15 @@ def _written(
             scale = replace(scale, max_workers=max_workers)
         scale.check(num_rows)
         try:
-            client.records.add_scale(spec.id, scale)
+            backends.records.add_scale(spec.id, scale)
         except ObjectExists:
             continue  # somebody else was faster: what he did not ask for stays as he has it
         return scale
 
 
-def _require_running(client: "Client", store: RoundStore) -> None:
+def _require_running(backends: Backends, store: RoundStore) -> None:
     head = store.head()
-    end = client.records.end(store.job_id)
+    end = backends.records.end(store.job_id)
     if end is not None:
         raise Conflict(what=f"job {store.job_id} has ended already: {end.state}")
     if head and State(head.state).is_final:
@@ -72,7 +69,7 @@ def _require_running(client: "Client", store: RoundStore) -> None:
         )
 
 
-def _tell(client: "Client", store: RoundStore, scale: Scale) -> None:
+def _tell(backends: Backends, store: RoundStore, scale: Scale) -> None:
     answer = "GONE"
     while answer == "GONE":  # rebuilt between the two calls: tell the new generation
         head = store.head()
@@ -80,4 +77,4 @@ def _tell(client: "Client", store: RoundStore, scale: Scale) -> None:
             return  # lost: who rebuilds it reads the scale
         answer = store.scale(head.gen, scale.number, scale.floor, scale.ceiling, scale.max_workers)
     if answer == "FINAL":
-        _require_running(client, store)
+        _require_running(backends, store)

@@ -6,21 +6,18 @@ whoever looks at it (a parameter server, if the client dies here) builds its nex
 
 from contextlib import suppress
 from dataclasses import replace
-from typing import TYPE_CHECKING
 
 from brokers.rounds.streams import JobStreams
+from kubeml.backends import Backends
 from kubeml.errors import BackendUnreachable, Conflict, InvalidFunction, InvalidOption, ObjectExists
 from kubeml.jobs.spec import MAX_EPOCHS, JobSpec, State
 from kubeml.validation import check_int
 from kubeml.weights.layout import Layout
 
-if TYPE_CHECKING:
-    from kubeml.client.client import Client
 
-
-def resume(client: "Client", job_id: str, *, function: str | None, epochs: int | None) -> None:
+def resume(backends: Backends, job_id: str, *, function: str | None, epochs: int | None) -> None:
     """Begin a job's next life; see ``Job.resume``."""
-    records = client.records
+    records = backends.records
     life = records.life(job_id)
     spec, end = records.spec(job_id, life), records.end(job_id, life)
     if end is None:
@@ -42,23 +39,23 @@ def resume(client: "Client", job_id: str, *, function: str | None, epochs: int |
             expected=f"more than the {end.epoch} it has done",
         )
     if function is not None:
-        spec = _with_function(client, spec, function)
+        spec = _with_function(backends, spec, function)
     try:
         records.add_life(spec, life + 1)
     except ObjectExists as err:
         raise Conflict(what=f"job {job_id} is being resumed by somebody else") from err
     # From here on it is under way. A parameter server builds it: clients may not touch weights.
     with suppress(BackendUnreachable):
-        JobStreams(client.redis, job_id, where=client.where).clear()
-        client.dispatcher.hint(job_id)
+        JobStreams(backends.redis, job_id, where=backends.where).clear()
+        backends.dispatcher.hint(job_id)
 
 
-def _with_function(client: "Client", spec: JobSpec, function: str) -> JobSpec:
+def _with_function(backends: Backends, spec: JobSpec, function: str) -> JobSpec:
     """The spec with another function, which must have the tensors the job began with."""
-    info = client.functions.show(function)
+    info = backends.functions.show(function)
     if info.sha256 != spec.function_sha256:
-        origin = client.checkpoints.at(spec.id, 0)
-        layout = client.functions.layout(info, device=spec.device)
+        origin = backends.checkpoints.at(spec.id, 0)
+        layout = backends.functions.layout(info, device=spec.device)
         if origin is not None and layout.hash != origin.layout.hash:
             raise InvalidFunction(
                 where=f"function {function!r}",

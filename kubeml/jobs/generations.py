@@ -9,7 +9,6 @@ import logging
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from brokers.objects.store import ObjectStore
 from brokers.rounds.head import Head
 from brokers.rounds.store import RoundStore
 from brokers.rounds.streams import JobStreams
@@ -33,11 +32,13 @@ MAX_LOST = 10
 class Generations:
     """Builds the live state of jobs."""
 
-    def __init__(self, settings: Settings, client: "Redis", objects: ObjectStore) -> None:
+    def __init__(
+        self, settings: Settings, client: "Redis", records: JobRecords, checkpoints: Checkpoints
+    ) -> None:
         self._settings = settings
         self._client = client
-        self._records = JobRecords(objects)
-        self._checkpoints = Checkpoints(objects)
+        self._records = records
+        self._checkpoints = checkpoints
         self._channel = TensorChannel(client)
 
     def begin(self, spec: JobSpec) -> None:

@@ -6,18 +6,17 @@ that was started anew needs that anyway, while the one before it ends.
 
 import logging
 import threading
-from typing import TYPE_CHECKING
 
 from prometheus_client import CollectorRegistry, ProcessCollector, start_http_server
 from prometheus_client.registry import Collector
 
 from brokers.settings import Settings
+from kubeml.backends import Backends
+from kubeml.metrics.job_books import JobBooks
+from kubeml.metrics.pool_collector import PoolCollector
 from kubeml.metrics.role_collectors import ControlCollector, JobCollector, WorkerCollector
-
-if TYPE_CHECKING:
-    from kubeml.metrics.scheduler_book import SchedulerBook
-    from kubeml.metrics.worker_book import WorkerBook
-    from kubeml.server.services import Services
+from kubeml.metrics.scheduler_book import SchedulerBook
+from kubeml.metrics.worker_book import WorkerBook
 
 logger = logging.getLogger(__name__)
 
@@ -25,22 +24,24 @@ logger = logging.getLogger(__name__)
 _AGAIN_AFTER_S = 2.0
 
 
-def serve_parameter_server(settings: Settings, services: "Services") -> None:
-    """Serve the metrics of jobs and pool from now on."""
-    from kubeml.client.client import Client
-    from kubeml.metrics.pool_collector import PoolCollector
+def serve_parameter_server(backends: Backends, *, name: str, books: JobBooks) -> None:
+    """Serve the metrics of jobs and pool from now on.
 
-    client = Client(settings)
-    pool = PoolCollector(client)
-    serve(settings, JobCollector(services.books, services.name, client.records, pool.view), pool)
+    Args:
+        backends: The process's.
+        name: That of the parameter server, as a job's owner.
+        books: What it sees of its jobs.
+    """
+    pool = PoolCollector(backends)
+    serve(backends.settings, JobCollector(books, name, backends.records, pool.view), pool)
 
 
-def serve_control(settings: Settings, book: "SchedulerBook") -> None:
+def serve_control(settings: Settings, book: SchedulerBook) -> None:
     """Serve a control worker's metrics from now on."""
     serve(settings, ControlCollector(book))
 
 
-def serve_worker(settings: Settings, book: "WorkerBook") -> None:
+def serve_worker(settings: Settings, book: WorkerBook) -> None:
     """Serve a training worker's metrics from now on, in the process that does the work."""
     serve(settings, WorkerCollector(book))
 

@@ -17,9 +17,8 @@ from brokers.messages.queues import DEVICES
 from brokers.pool.reading import queue_lengths
 from brokers.pool.refusals import refusals
 from brokers.pool.workload import LiveJob, Workload, read_waiting, read_workload
-from brokers.state.connections import broker_client, watch_client
 from brokers.state.error_mapping import redis_errors
-from brokers.urls import mask_url
+from kubeml.backends import Backends
 from kubeml.metrics.background import BackgroundRead
 from kubeml.metrics.families import counter, gauge
 from kubeml.pool.demand import LIVE, WANTED_METRIC, QueueDemand, queue_demands, wanted_workers
@@ -28,8 +27,6 @@ from kubeml.pool.watch import PoolWatch
 
 if TYPE_CHECKING:
     from redis import Redis
-
-    from kubeml.client.client import Client
 
 #: All servers together get this long. Prometheus itself waits for 10 s, unless told otherwise.
 _WITHIN_S = 3.0
@@ -77,11 +74,9 @@ class BrokerFacts:
 class PoolCollector(Collector):
     """The pool as a whole."""
 
-    def __init__(self, client: "Client") -> None:
-        self._client = client
-        self._state = watch_client(client.settings)
-        self._broker = broker_client(client.settings)
-        self._watch = PoolWatch(client)
+    def __init__(self, backends: Backends) -> None:
+        self._backends = backends
+        self._watch = PoolWatch(backends)
         self._state_read = BackgroundRead(self._read_state)
         self._broker_read = BackgroundRead(self._read_broker)
         self._s3_read = BackgroundRead(self._read_s3)
@@ -116,25 +111,25 @@ class PoolCollector(Collector):
             read.begin()
 
     def _read_state(self) -> StateFacts:
-        where = self._client.where
+        state, where = self._backends.watch, self._backends.where
         return StateFacts(
-            health=_health(self._state, where),
-            workload=read_workload(self._state, where=where),
+            health=_health(state, where),
+            workload=read_workload(state, where=where),
             view=self._watch.look(with_queues=False),
-            refused=refusals(self._state),
+            refused=refusals(state),
         )
 
     def _read_broker(self) -> BrokerFacts:
-        where = mask_url(self._client.settings.broker_url)
+        broker, where = self._backends.broker, self._backends.broker_where
         return BrokerFacts(
-            health=_health(self._broker, where),
-            queues=queue_lengths(self._broker, where=where),
-            waiting=read_waiting(self._broker, where=where),
+            health=_health(broker, where),
+            queues=queue_lengths(broker, where=where),
+            waiting=read_waiting(broker, where=where),
         )
 
     def _read_s3(self) -> float:
         started = time.perf_counter()
-        self._client.objects.require_bucket()
+        self._backends.objects.require_bucket()
         return time.perf_counter() - started
 
 

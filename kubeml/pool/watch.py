@@ -6,21 +6,16 @@ The facts of a job that never change are read once.
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING
 
 from brokers.pool.reading import JobReading, read_pool
 from brokers.pool.workload import read_waiting, read_workload
-from brokers.state.connections import broker_client
-from brokers.urls import mask_url
+from kubeml.backends import Backends
 from kubeml.errors import KubemlError
 from kubeml.jobs.records import PARALLEL_READS
 from kubeml.pool.demand import QueueDemand, queue_demands
 from kubeml.pool.pending import Staffing
 from kubeml.pool.picture import JobFacts, view_pool
 from kubeml.pool.view import PoolView
-
-if TYPE_CHECKING:
-    from kubeml.client.client import Client
 
 #: Records that could not be read are left alone for this long.
 _RETRY_AFTER_S = 10.0
@@ -30,12 +25,10 @@ _Key = tuple[str, int]
 
 
 class PoolWatch:
-    """Looks at the pool through one client. Safe to share between threads."""
+    """Looks at the pool. Safe to share between threads."""
 
-    def __init__(self, client: "Client") -> None:
-        self._client = client
-        self._broker = broker_client(client.settings)
-        self._broker_where = mask_url(client.settings.broker_url)
+    def __init__(self, backends: Backends) -> None:
+        self._backends = backends
         self._facts: dict[_Key, JobFacts] = {}
         self._failed_at: dict[_Key, float] = {}
         self._view: PoolView | None = None
@@ -50,19 +43,15 @@ class PoolWatch:
         Raises:
             BackendUnreachable: Redis does not answer.
         """
-        client = self._client
+        backends = self._backends
         with self._lock:
             reading = read_pool(
-                client.redis, self._broker if with_queues else None,
-                where=client.where, broker_where=self._broker_where,
+                backends.redis, backends.broker if with_queues else None,
+                where=backends.where, broker_where=backends.broker_where,
             )  # fmt: skip
             facts = self._known([_key(job) for job in reading.jobs if job.head])
             self._view = view_pool(reading, facts, earlier=self._view)
             return self._view
-
-    def close(self) -> None:
-        """Close its own connection."""
-        self._broker.close()
 
     def _known(self, keys: list[_Key]) -> dict[str, JobFacts]:
         """Return the known facts of these jobs, by id, and forget other jobs."""
@@ -86,8 +75,8 @@ class PoolWatch:
     def _read(self, key: _Key) -> JobFacts | None:
         """Return a job's facts; None if they cannot be had, which the view shows as unknown."""
         try:
-            spec = self._client.records.spec(*key)
-            manifest = self._client.datasets.at(spec.dataset, spec.dataset_version)
+            spec = self._backends.records.spec(*key)
+            manifest = self._backends.datasets.at(spec.dataset, spec.dataset_version)
         except KubemlError:
             # The job was deleted meanwhile, or S3 is silent: the live state is worth showing alone.
             return None
@@ -101,18 +90,14 @@ def _key(job: JobReading) -> _Key:
     return job.id, job.head.life
 
 
-def read_demand(client: "Client") -> list[QueueDemand]:
+def read_demand(backends: Backends) -> list[QueueDemand]:
     """Return the demand of every queue; see ``Client.demand``."""
-    now = read_workload(client.redis, where=client.where)
-    broker = broker_client(client.settings)
-    try:
-        waiting = read_waiting(broker, where=mask_url(client.settings.broker_url))
-    finally:
-        broker.close()
+    now = read_workload(backends.redis, where=backends.where)
+    waiting = read_waiting(backends.broker, where=backends.broker_where)
     return queue_demands(now, waiting)
 
 
-def read_staffing(client: "Client") -> Staffing:
+def read_staffing(backends: Backends) -> Staffing:
     """Return who is in the pool, and how many of them are busy."""
-    now = read_workload(client.redis, where=client.where)
+    now = read_workload(backends.redis, where=backends.where)
     return Staffing.of(now.jobs, now.nodes)

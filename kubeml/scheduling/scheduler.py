@@ -7,15 +7,12 @@ from concurrent.futures import ThreadPoolExecutor
 
 from brokers import fail_points
 from brokers.messages.hint import Hint
-from brokers.objects.store import ObjectStore
 from brokers.pool.presence import alive_nodes
 from brokers.rounds.head import Head
 from brokers.rounds.keeping import Keeping
 from brokers.rounds.streams import JobStreams
-from brokers.settings import Settings
-from brokers.state.connections import state_client
 from brokers.wire import new_id
-from kubeml.catalog.datasets import Datasets
+from kubeml.backends import Backends
 from kubeml.errors import Corrupted, InvalidOption, MalformedMessage, NotFound, ObjectMissing
 from kubeml.jobs.plan import epoch_plan, validation_plan
 from kubeml.jobs.records import PARALLEL_READS, JobRecords
@@ -36,12 +33,10 @@ SendStage = Callable[[str, Sequence[Hint], str, str], None]
 class Scheduler:
     """Plans epochs. Late, doubled and lost requests are harmless: PLAN is a compare-and-swap."""
 
-    def __init__(self, settings: Settings) -> None:
-        self._client = state_client(settings)
-        self._objects = ObjectStore(settings)
-        self._records = JobRecords(self._objects)
+    def __init__(self, backends: Backends) -> None:
+        self._backends = backends
+        self._records = backends.records
         self._rows = RecentRows(self._records)
-        self._datasets = Datasets(self._objects)
         self.book = SchedulerBook()
 
     def step(self, hint: Hint, send_stage: SendStage) -> None:
@@ -51,7 +46,7 @@ class Scheduler:
             hint: The job.
             send_stage: Sends a group of dispatches.
         """
-        store = Keeping(self._client, hint.job_id)
+        store = Keeping(self._backends.redis, hint.job_id)
         work_on(hint.job_id)
         try:
             self._step(store, send_stage)
@@ -81,7 +76,7 @@ class Scheduler:
         started = time.monotonic()
         epoch = head.epoch + 1
         work_on(spec.id, epoch=epoch)
-        manifest = self._datasets.at(spec.dataset, spec.dataset_version)
+        manifest = self._backends.datasets.at(spec.dataset, spec.dataset_version)
         scale = self._scale(store, head, spec)
         decision = self._written(head, spec, epoch)
         if decision is None:
@@ -112,7 +107,7 @@ class Scheduler:
             before = 0 if head.planned_at is None else head.slots
             policy = "static" if spec.static else spec.policy
             self.book.note_plan(policy, before, plan.num_slots, time.monotonic() - started)
-            JobStreams(self._client, spec.id).emit(
+            JobStreams(self._backends.redis, spec.id).emit(
                 "epoch",
                 epoch=epoch,
                 epochs=spec.epochs,
@@ -142,7 +137,7 @@ class Scheduler:
 
     def _decide(self, spec: JobSpec, scale: Scale, epoch: int, num_rows: int) -> Decision:
         policy = "static" if spec.static else spec.policy
-        there = capacity(alive_nodes(self._client), spec.device)
+        there = capacity(alive_nodes(self._backends.redis), spec.device)
         now = Situation(
             history=self._rows.before(spec, epoch, most=LOOKS_BACK[policy]),
             initial=spec.parallelism,

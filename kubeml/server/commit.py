@@ -33,7 +33,7 @@ class RoundCommitter:
     def __init__(self, job: JobInHand, kept: KeptWeights, checkpoints: Checkpoints) -> None:
         self._job, self._kept = job, kept
         self._merger = RoundMerger(
-            job.store, job.channel, job.streams, checkpoints, job.services.client, kept
+            job.store, job.channel, job.streams, checkpoints, job.backends.redis, kept
         )
         self._merging_since = 0.0
 

@@ -15,7 +15,6 @@ from brokers.rounds.streams import JobStreams
 from brokers.state.batch import Batch
 from brokers.tensors.channel import TensorChannel
 from kubeml.errors import BackendUnreachable
-from kubeml.jobs.records import JobRecords
 from kubeml.jobs.spec import JobSpec
 from kubeml.server.services import Services
 
@@ -30,7 +29,7 @@ class JobInHand:
 
     Attributes:
         id: The job's.
-        services: What all keepers of the process work with.
+        services, backends: What all keepers of the process work with.
         store, channel, streams: Its live state, the tensors of that, and what it tells the world.
         records: The durable ones, of all jobs.
         gen: The generation that was seen last.
@@ -39,10 +38,11 @@ class JobInHand:
 
     def __init__(self, job_id: str, services: Services) -> None:
         self.id, self.services = job_id, services
-        self.store = Keeping(services.client, job_id)
-        self.channel = TensorChannel(services.client)
-        self.streams = JobStreams(services.client, job_id)
-        self.records = JobRecords(services.objects)
+        self.backends = backends = services.backends
+        self.store = Keeping(backends.redis, job_id)
+        self.channel = TensorChannel(backends.redis)
+        self.streams = JobStreams(backends.redis, job_id)
+        self.records = backends.records
         self.gen = ""
         self._spec: tuple[str, JobSpec] | None = None
         self._owned_until = 0.0
@@ -78,7 +78,7 @@ class JobInHand:
     def ask_for_plan(self, epoch: int) -> None:
         """Have an epoch planned by whoever gets the message."""
         try:
-            self.services.dispatcher.schedule(
+            self.backends.dispatcher.schedule(
                 Hint(job_id=self.id), label=f"{self.id}-e{epoch}-schedule"
             )
         except BackendUnreachable as err:

@@ -14,7 +14,6 @@ from brokers import fail_points
 from brokers.rounds.snapshot import Snapshot
 from brokers.wire import new_id
 from kubeml.errors import ChunksMissing, Corrupted
-from kubeml.jobs.checkpoint import Checkpoints
 from kubeml.jobs.spec import State
 from kubeml.logs import work_on
 from kubeml.server.commit import RoundCommitter
@@ -37,11 +36,13 @@ class JobKeeper:
     def __init__(self, job_id: str, services: Services) -> None:
         self.job_id = job_id
         job = self._job = JobInHand(job_id, services)
-        checkpoints = Checkpoints(services.objects)
+        checkpoints = job.backends.checkpoints
         self._kept = KeptWeights(job_id, job.channel, checkpoints)
         self._tensors = JobTensors(job.store, job.channel, self._kept)
         self._rounds = RoundCommitter(job, self._kept, checkpoints)
-        self._recorder = EpochRecorder(services.objects, job.store, job.channel, job.streams)
+        self._recorder = EpochRecorder(
+            job.records, checkpoints, job.store, job.channel, job.streams
+        )
         self._recovery = Recovery(job, self._tensors, self._kept)
         self._knock = "0-0"
         #: Chunks that were handed in since the last merge.

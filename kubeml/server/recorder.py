@@ -7,7 +7,6 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from brokers import fail_points
-from brokers.objects.store import ObjectStore
 from brokers.rounds.contribution import Contribution
 from brokers.rounds.snapshot import Snapshot
 from brokers.rounds.store import RoundStore
@@ -27,13 +26,14 @@ class EpochRecorder:
 
     def __init__(
         self,
-        objects: ObjectStore,
+        records: JobRecords,
+        checkpoints: Checkpoints,
         store: RoundStore,
         channel: TensorChannel,
         streams: JobStreams,
     ) -> None:
-        self._records = JobRecords(objects)
-        self._checkpoints = Checkpoints(objects)
+        self._records = records
+        self._checkpoints = checkpoints
         self._store = store
         self._channel = channel
         self._streams = streams

@@ -28,9 +28,11 @@ class Recovery:
 
     def __init__(self, job: JobInHand, tensors: JobTensors, kept: KeptWeights) -> None:
         self._job, self._tensors, self._kept = job, tensors, kept
-        services = job.services
-        self._generations = Generations(services.settings, services.client, services.objects)
-        self._watch = DispatchWatch(services.dispatcher, job.store, job.id)
+        backends = job.backends
+        self._generations = Generations(
+            backends.settings, backends.redis, backends.records, backends.checkpoints
+        )
+        self._watch = DispatchWatch(backends.dispatcher, job.store, job.id)
 
     def recover(self, snap: Snapshot, err: KubemlError) -> bool:
         """If tensors are gone that the job refers to, restore them or go back to a checkpoint.
@@ -76,10 +78,10 @@ class Recovery:
             self.revive(why="some of its tensors were lost", seen=snap.gen)
             return
         self._tensors.keep_alive(snap)
-        job, services = self._job, self._job.services
-        services.sharing.update(job.store, snap.gen)
+        job, backends = self._job, self._job.backends
+        job.services.sharing.update(job.store, snap.gen)
         try:
-            waiting, _ = services.dispatcher.queue_lengths(services.broker, job.spec.device)
+            waiting, _ = backends.dispatcher.queue_lengths(backends.broker, job.spec.device)
             self._watch.repair(snap, job.spec, queue_length=waiting)
         except BackendUnreachable as err:
             # Training goes on without the broker: who takes part needs no more messages.

@@ -16,21 +16,15 @@ from kombu.mixins import ConsumerMixin
 
 from brokers import fail_points
 from brokers.alive_files import alive_file
-from brokers.messages.dispatch import Dispatcher
 from brokers.messages.hint import Hint
 from brokers.messages.topology import BrokerConnection, ps_queue, verified
-from brokers.objects.store import ObjectStore
 from brokers.pool.presence import Heart
 from brokers.pool.refusals import note_refused
 from brokers.rounds.index import live_jobs
 from brokers.settings import Settings
-from brokers.state.connections import broker_client, state_client
 from brokers.wire import new_id
-from kubeml.errors import (
-    KubemlError,
-    MalformedMessage,
-)
-from kubeml.jobs.records import JobRecords
+from kubeml.backends import Backends
+from kubeml.errors import KubemlError, MalformedMessage
 from kubeml.metrics.job_books import JobBooks
 from kubeml.server.keeper import JobKeeper
 from kubeml.server.keeper_thread import KeeperThread
@@ -49,7 +43,9 @@ _STRAY_EVERY_S = 60.0
 class ParameterServer(ConsumerMixin):
     """Takes hints from the queue and gives each live job a keeper."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, backends: Backends) -> None:
+        backends.open()
+        settings = backends.settings
         #: ConsumerMixin clones it on every reconnect.
         self.connection = BrokerConnection(  # type: ignore[no-untyped-call]
             verified(settings.broker_url),
@@ -61,16 +57,10 @@ class ParameterServer(ConsumerMixin):
             },
         )
         self.name = f"ps-{socket.gethostname()}-{os.getpid()}"
-        self._settings = settings
-        self._client = state_client(settings)
-        self._objects = ObjectStore(settings)
+        self._backends, self._tick_s = backends, settings.tick_s
         self.services = Services(
-            settings=settings,
-            client=self._client,
-            broker=broker_client(settings),
-            objects=self._objects,
-            dispatcher=Dispatcher(settings),
-            sharing=Sharing(self._client),
+            backends=backends,
+            sharing=Sharing(backends.redis),
             name=f"{self.name}-{new_id()[:8]}",
             books=JobBooks(settings.metrics_keep_s),
         )
@@ -89,16 +79,16 @@ class ParameterServer(ConsumerMixin):
         now = time.monotonic()
         if not any(thread.is_stuck(now) for thread in self._keepers.values()):
             alive_file.note()
-        if self.should_stop or now - self._looked_at < self._settings.tick_s:
+        if self.should_stop or now - self._looked_at < self._tick_s:
             return
         self._looked_at = now
         try:
-            for job_id in live_jobs(self._client):
+            for job_id in live_jobs(self._backends.redis):
                 if not self._is_stray(job_id, now):
                     self._keeper(job_id)
             if now - self._recovered_at >= _RECOVERY_EVERY_S:
                 self._recovered_at = now
-                for job_id in JobRecords(self._objects).active():
+                for job_id in self._backends.records.active():
                     self._keeper(job_id)
         except KubemlError as err:
             logger.warning("cannot look for jobs: %s", err)
@@ -132,7 +122,7 @@ class ParameterServer(ConsumerMixin):
         thread = self._keepers.get(job_id)
         if thread is None or thread.is_over or not thread.is_alive():
             keeper = JobKeeper(job_id, self.services)
-            thread = self._keepers[job_id] = KeeperThread(keeper, tick_s=self._settings.tick_s)
+            thread = self._keepers[job_id] = KeeperThread(keeper, tick_s=self._tick_s)
             thread.start()
         return thread
 
@@ -143,24 +133,26 @@ class ParameterServer(ConsumerMixin):
             if not self._keeper(job_id).hint():
                 self._keeper(job_id)  # another one, whose first look is at once
         except MalformedMessage as err:
-            note_refused(self._client, "hint", err)
+            note_refused(self._backends.redis, "hint", err)
 
     def on_decode_error(self, message: Any, exc: Exception) -> None:
         """Drop what is not JSON (a pickle, say), and count it."""
         message.ack()
-        note_refused(self._client, "message", exc)
+        note_refused(self._backends.redis, "message", exc)
 
 
 def main(settings: Settings) -> None:
     """Run a parameter server until SIGTERM or SIGINT."""
     fail_points.install(settings.fail, "ps")
-    server = ParameterServer(settings)
-    heart = Heart(state_client(settings), server.name, "ps")
+    backends = Backends(settings)
+    server = ParameterServer(backends)
+    heart = Heart(backends.redis, server.name, "ps")
     if settings.metrics_port:
         # Here: prometheus_client takes memory, and most processes serve no metrics.
         from kubeml.metrics.exporter import serve_parameter_server
 
-        serve_parameter_server(settings, server.services)
+        services = server.services
+        serve_parameter_server(backends, name=services.name, books=services.books)
 
     def stop(_signal: int, _frame: object) -> None:
         # Nothing else here: a handler that takes a lock may wait for the code it interrupted.

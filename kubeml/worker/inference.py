@@ -25,18 +25,18 @@ def infer_with(worker: Worker, hint: Hint, data: list[Any]) -> dict[str, Any]:
     job_id = hint.job_id
     _take(worker, hint)
     try:
-        end = worker.records.end(job_id)
+        end = worker.backends.records.end(job_id)
         if end is not None and end.checkpoint:
-            checkpoint = worker.checkpoints.read(end.checkpoint)
+            checkpoint = worker.backends.checkpoints.read(end.checkpoint)
         else:
-            latest = worker.checkpoints.latest(job_id)
+            latest = worker.backends.checkpoints.latest(job_id)
             if latest is None:
                 raise Conflict(what=f"job {job_id} has no weights yet")
             checkpoint = latest
         # A model of its own: what a training of the same job keeps warm stays untouched.
         warm = worker.job(job_id, "infer")
         if warm.sha256 != checkpoint.weights.sha256:
-            worker.load_weights(warm, worker.checkpoints.tensors(checkpoint.weights))
+            worker.load_weights(warm, worker.backends.checkpoints.tensors(checkpoint.weights))
             warm.sha256 = checkpoint.weights.sha256
         return {"predictions": warm.runtime.infer(data)}
     except UserCodeError as err:
@@ -48,7 +48,7 @@ def infer_with(worker: Worker, hint: Hint, data: list[Any]) -> dict[str, Any]:
 def _take(worker: Worker, hint: Hint) -> None:
     """Let the pool know, so that this worker is not sent away meanwhile."""
     try:
-        take(worker.client, hint.ticket, worker=worker.name)
+        take(worker.backends.redis, hint.ticket, worker=worker.name)
     except KubemlError as err:
         # The answer needs no state server; nor the right to write there, of an older access file.
         logger.warning("request %s is not known to be in hand: %s", hint.ticket, err)

@@ -101,7 +101,7 @@ def participate(
     Returns:
         Which slots of which rounds it handed in, for people.
     """
-    store = Participation(worker.client, hint.job_id)
+    store = Participation(worker.backends.redis, hint.job_id)
     work_on(hint.job_id, everywhere=True)
     served = Served()
     try:
@@ -139,7 +139,7 @@ class Participant:
         self._wait: Wait | None = None
         #: What the slot served last would train next, if this process may begin with it ahead.
         self._next: Work | None = None
-        self._streams = JobStreams(worker.client, store.job_id)
+        self._streams = JobStreams(worker.backends.redis, store.job_id)
         self._lease = LeaseKeeper(
             store, self._streams, gen=gen, token=self._token, stall_s=worker.settings.stall_s
         )
@@ -325,7 +325,7 @@ class Participant:
             # Whoever looks after the job may be dead: a message reaches any parameter server.
             self._told = wait.bell
             with suppress(BackendUnreachable):  # a hint: the next tick does without
-                self._worker.dispatcher.hint(self._store.job_id)
+                self._worker.backends.dispatcher.hint(self._store.job_id)
         return answer
 
     def _on_batch(self, index: int) -> None:

@@ -9,22 +9,15 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING
 
-from brokers.messages.dispatch import Dispatcher
-from brokers.objects.store import ObjectStore
-from brokers.settings import Settings
 from brokers.shards.cache import ShardCache
 from brokers.shards.prefetch import ShardPrefetcher
 from brokers.shards.reader import DatasetManifest, ShardReader
-from brokers.state.connections import broker_client, state_client
 from brokers.tensors.channel import TensorChannel
 from brokers.tensors.chunks import Buffer
 from brokers.tensors.reference import TensorRef
-from kubeml.catalog.datasets import Datasets
-from kubeml.catalog.functions import Functions
+from kubeml.backends import Backends
 from kubeml.errors import BackendUnreachable
-from kubeml.jobs.checkpoint import Checkpoints
 from kubeml.jobs.plan import stream_seed
-from kubeml.jobs.records import JobRecords
 from kubeml.jobs.spec import JobSpec
 from kubeml.machine import memory_limit
 from kubeml.metrics.worker_book import WorkerBook
@@ -116,12 +109,11 @@ class WarmJob:
 class Worker:
     """Connections and caches of one worker process. Make it after the fork."""
 
-    def __init__(self, settings: Settings) -> None:
-        self.settings = settings
-        self.name = settings.worker_name or f"{socket.gethostname()}-{os.getpid()}"
-        self.client = state_client(settings)
-        self.broker = broker_client(settings)
-        self.channel = TensorChannel(self.client)
+    def __init__(self, backends: Backends) -> None:
+        self.backends, self.settings = backends, backends.settings
+        self.name = self.settings.worker_name or f"{socket.gethostname()}-{os.getpid()}"
+        self.channel = TensorChannel(backends.redis)
+        self._broker = backends.broker
         self.book = WorkerBook()
         self._ask_broker_at = 0.0
         self._queue_lengths = (0, 0)
@@ -131,26 +123,6 @@ class Worker:
     def memory_limit(self) -> int:
         """Bytes that this process may hold before it is replaced; asked for after every slot."""
         return memory_limit(self.settings)
-
-    @cached_property
-    def objects(self) -> ObjectStore:
-        """The bucket."""
-        return ObjectStore(self.settings)
-
-    @cached_property
-    def dispatcher(self) -> Dispatcher:
-        """Where hints are sent."""
-        return Dispatcher(self.settings)
-
-    @cached_property
-    def records(self) -> JobRecords:
-        """The jobs' records."""
-        return JobRecords(self.objects)
-
-    @cached_property
-    def checkpoints(self) -> Checkpoints:
-        """The jobs' checkpoints."""
-        return Checkpoints(self.objects)
 
     def job(self, job_id: str, gen: str) -> WarmJob:
         """The job, loaded: from memory if this process served it before.
@@ -181,7 +153,9 @@ class Worker:
         if time.monotonic() < self._ask_broker_at:
             return self._queue_lengths
         try:
-            self._queue_lengths = self.dispatcher.queue_lengths(self.broker, self.settings.device)
+            self._queue_lengths = self.backends.dispatcher.queue_lengths(
+                self._broker, self.settings.device
+            )
             self._ask_broker_at = time.monotonic() + _ASK_BROKER_EVERY_S
         except BackendUnreachable as err:
             # Only fairness between jobs needs it: training goes on without the broker.
@@ -194,9 +168,9 @@ class Worker:
         """Put a weights blob into the network, and the frozen tensors the first time."""
         frozen = None
         if not warm.has_frozen and warm.runtime.layout.frozen:
-            origin = self.checkpoints.at(warm.spec.id, 0)
+            origin = self.backends.checkpoints.at(warm.spec.id, 0)
             if origin is not None and origin.frozen is not None:
-                frozen = self.checkpoints.tensors(origin.frozen)
+                frozen = self.backends.checkpoints.tensors(origin.frozen)
         warm.runtime.load_weights(memoryview(blob), frozen)
         warm.has_frozen = True
 
@@ -206,15 +180,14 @@ class Worker:
 
         from kubeml.runtime.function import FunctionRuntime
 
-        spec = self.records.spec(job_id)
+        backends = self.backends
+        spec = backends.records.spec(job_id)
         torch.set_num_threads(self.settings.torch_threads)
-        manifest = Datasets(self.objects).at(spec.dataset, spec.dataset_version)
+        manifest = backends.datasets.at(spec.dataset, spec.dataset_version)
         cache = ShardCache(self.settings.cache_dir / "shards", self.settings.cache_bytes)
-        code = Functions(self.objects).fetch(
-            spec.function_sha256, self.settings.cache_dir / "functions"
-        )
+        code = backends.functions.fetch(spec.function_sha256, self.settings.cache_dir / "functions")
         log = FunctionLog(self.name)
-        reader = ShardReader(manifest, objects=self.objects, cache=cache)
+        reader = ShardReader(manifest, objects=backends.objects, cache=cache)
         runtime = FunctionRuntime.load(
             code,
             entry=spec.entry,

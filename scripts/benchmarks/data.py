@@ -34,8 +34,8 @@ def run(options: argparse.Namespace) -> None:
     content = images.tobytes()
     ours, plain = [], []
     with pool.embedded_stack(workers=1) as client:
-        s3, bucket = client.objects.client, client.objects.bucket
-        client.objects.ensure_bucket()
+        s3, bucket = client.backends.objects.client, client.backends.objects.bucket
+        client.backends.objects.ensure_bucket()
         for _ in range(options.repeat or (2 if options.quick else 7)):
             seconds = timed(
                 lambda: client.datasets.create(
@@ -47,7 +47,7 @@ def run(options: argparse.Namespace) -> None:
             client.datasets.delete("sent")
             seconds = timed(lambda: s3.upload_fileobj(io.BytesIO(content), bucket, "plain/sent"))
             plain.append(size / MB / seconds)
-            client.objects.delete(["plain/sent"])
+            client.backends.objects.delete(["plain/sent"])
     kubeml, boto3 = series("kubeml", "MB/s", ours), series("plain multi-part", "MB/s", plain)
     share = ratio("kubeml / plain", kubeml, boto3)
     publish(

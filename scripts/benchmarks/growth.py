@@ -100,9 +100,11 @@ def capped(sizes: Sequence[int], most: int) -> Sequence[int]:
 def history_s(client: Client, count: int) -> float:
     """Seconds of listing so many finished jobs, whose records are written first."""
     for prefix in ("jobs/", "history/", summary.ROOT):
-        client.objects.delete_prefix(prefix)
+        client.backends.objects.delete_prefix(prefix)
     # As `history prune` does, which takes longer: no empty folder is left to look like a job.
-    client.objects.delete([f"jobs/{job_id}/" for job_id in client.records.all_ids()])
+    client.backends.objects.delete(
+        [f"jobs/{job_id}/" for job_id in client.backends.records.all_ids()]
+    )
     with ThreadPoolExecutor(16) as threads:
         list(threads.map(lambda number: record_finished(client, f"past-{number}"), range(count)))
     started = time.perf_counter()
@@ -133,10 +135,10 @@ def record_finished(client: Client, job_id: str) -> None:
         state=State.DONE, reason="", epoch=1, checkpoint="", weights_sha256=some_sha256(job_id),
         accuracy=50.0, train_loss=1.0, val_loss=1.0, elapsed_s=1.0, ended_at=1.0,
     )  # fmt: skip
-    client.objects.put_json(f"jobs/{job_id}/spec.json", spec.to_wire())
-    client.objects.put_json(f"history/{job_id}/000001.json", row.to_wire())
-    client.objects.put_json(f"jobs/{job_id}/end.json", end.to_wire())
-    client.objects.put(summary.to_key(summary.ended_status(spec, end, row), life=0), b"")
+    client.backends.objects.put_json(f"jobs/{job_id}/spec.json", spec.to_wire())
+    client.backends.objects.put_json(f"history/{job_id}/000001.json", row.to_wire())
+    client.backends.objects.put_json(f"jobs/{job_id}/end.json", end.to_wire())
+    client.backends.objects.put(summary.to_key(summary.ended_status(spec, end, row), life=0), b"")
 
 
 def draw(figure: Any, measured: Mapping[str, Mapping[int, Sequence[float]]]) -> None:

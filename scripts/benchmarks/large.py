@@ -104,7 +104,7 @@ def transfer(client: Client, job_options: Mapping[str, Any]) -> dict[str, float]
             client, "large", job_id=job_id, epochs=1, parallelism=SLOTS, k=1, batch_size=1,
             optimizer_state="reset", **job_options,
         )  # fmt: skip
-    ledger = client.records.ledger(job.id, 1) or {"rounds": {}}
+    ledger = client.backends.records.ledger(job.id, 1) or {"rounds": {}}
     pushes = [max(e["timings"]["push"] for e in entries) for entries in ledger["rounds"].values()]
     seconds = {"push": pushes, **phases(stamps.read(client), merges)}
     return {

@@ -158,7 +158,7 @@ def processes(client: Client, role: str = "") -> list[psutil.Process]:
 
 def rounds(client: Client, job: Job) -> list[Round]:
     """The rounds of a job's finished epochs."""
-    ledgers = [client.records.ledger(job.id, row.epoch) for row in job.history()]
+    ledgers = [client.backends.records.ledger(job.id, row.epoch) for row in job.history()]
     return rounds_of([ledger for ledger in ledgers if ledger is not None])
 
 

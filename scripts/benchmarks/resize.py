@@ -200,9 +200,9 @@ def preemptions(client: Client, repeat: int) -> Found:
 
 def held(client: Client, job: Job, worker: str) -> list[tuple[int, int, int]]:
     """(epoch, round, slot) of the slots that a worker holds now."""
-    store = RoundStore(client.redis, job.id)
+    store = RoundStore(client.backends.redis, job.id)
     before = store.head()
-    leases: Mapping[bytes, bytes] = client.redis.hgetall(store.key("s"))
+    leases: Mapping[bytes, bytes] = client.backends.redis.hgetall(store.key("s"))
     if store.head().rid != before.rid:
         return []
     place = before.epoch, before.round
@@ -230,11 +230,11 @@ def _end(client: Client, job: Job) -> list[Round]:
 
 
 def _busy(client: Client, job: Job) -> set[str]:
-    return busy_workers(client.redis, [job.id])
+    return busy_workers(client.backends.redis, [job.id])
 
 
 def _head(client: Client, job: Job) -> Head:
-    return RoundStore(client.redis, job.id).head()
+    return RoundStore(client.backends.redis, job.id).head()
 
 
 def _wait_for_rounds(client: Client, job: Job, number: int) -> None:

@@ -46,7 +46,7 @@ def run(options: argparse.Namespace) -> None:
             gaps += found
             values["gap, p50"].append(statistics.median(found))
             values["gap, p95"].append(float(np.percentile(found, 95)))
-            ledger = client.records.ledger(job.id, epochs) or {"rounds": {}}
+            ledger = client.backends.records.ledger(job.id, epochs) or {"rounds": {}}
             timings = [entry["timings"] for round_ in ledger["rounds"].values() for entry in round_]
             for phase in ("fetch", "push"):
                 middle_s = statistics.median(timing[phase] for timing in timings)

@@ -30,10 +30,13 @@ def take_part(client: Client, job_id: str, layout: Layout, stage: str) -> None:
 
     The loop of ``kubeml.worker.participant``, without what makes it robust.
     """
-    store, channel = Participation(client.redis, job_id), TensorChannel(client.redis)
+    store, channel = (
+        Participation(client.backends.redis, job_id),
+        TensorChannel(client.backends.redis),
+    )
     token, ticket = new_id(), new_id()
     # As SEND would record it, however many the parameter server has sent out.
-    client.redis.zadd(store.key("d"), {ticket: 0})
+    client.backends.redis.zadd(store.key("d"), {ticket: 0})
     gen = store.head().gen
     blob: bytearray | None = None
     while True:
@@ -57,7 +60,7 @@ def take_part(client: Client, job_id: str, layout: Layout, stage: str) -> None:
             ),
         )  # fmt: skip
         if wait is not None:
-            client.dispatcher.hint(job_id)
+            client.backends.dispatcher.hint(job_id)
 
 
 def seconds_per_round(
@@ -106,7 +109,7 @@ def _initialised(client: Client, layout: Layout, *, slots: int, jobs: int) -> It
     ]  # fmt: skip
     for job in started:
         take_part(client, job.id, layout, "init")
-        store = Participation(client.redis, job.id)
+        store = Participation(client.backends.redis, job.id)
         wait_until(lambda store=store: store.head().state == "RUN", within_s=WITHIN_S)
     try:
         yield started

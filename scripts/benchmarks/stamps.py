@@ -62,8 +62,8 @@ def watched_merges(client: Client, job_id: str) -> Iterator[list[Merge]]:
             merges.append(Merge(pushed_at.pop(), now))
 
     # Hashes, and commands on any key.
-    client.redis.config_set("notify-keyspace-events", "Khg")
-    subscription = client.redis.pubsub()
+    client.backends.redis.config_set("notify-keyspace-events", "Khg")
+    subscription = client.backends.redis.pubsub()
     subscription.psubscribe(**{f"__keyspace@*__:kml:{{{job_id}}}:c": note})
     thread = subscription.run_in_thread(sleep_time=0.2, daemon=True)
     try:

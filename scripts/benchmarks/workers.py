@@ -52,7 +52,7 @@ class Workers:
         text = child.log.read_bytes()
         if not child.is_up:
             raise RuntimeError(f"{name} has ended: {text.decode(errors='replace')[-2000:]}")
-        announced = [node.name for node in alive_nodes(self._client.redis, role="worker")]
+        announced = [node.name for node in alive_nodes(self._client.backends.redis, role="worker")]
         return name in announced and b"ready for work" in text
 
     def wait_for(self, *names: str) -> None:

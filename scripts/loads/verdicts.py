@@ -103,11 +103,11 @@ def wait_for_all(client: Client, jobs: Sequence[Submitted], *, within_s: float) 
 
 def unended(client: Client, jobs: Sequence[Submitted]) -> list[Submitted]:
     """The jobs that have not ended, by their records."""
-    live = set(patiently(lambda: live_jobs(client.redis)))
+    live = set(patiently(lambda: live_jobs(client.backends.redis)))
     return [
         s
         for s in jobs
-        if s.job.id in live or patiently(lambda s=s: client.records.end(s.job.id)) is None
+        if s.job.id in live or patiently(lambda s=s: client.backends.records.end(s.job.id)) is None
     ]
 
 
@@ -119,7 +119,7 @@ def judge_all(client: Client, jobs: Sequence[Submitted], references: References)
 def judge(client: Client, submitted: Submitted, references: References) -> Outcome:
     """Look at an ended job: DONE, every row counted once, the weights of the same job alone."""
     job, shape = submitted.job, submitted.shape
-    end, rows, audit = client.records.end(job.id), job.history(), job.audit(verify=True)
+    end, rows, audit = client.backends.records.end(job.id), job.history(), job.audit(verify=True)
     state = str(end.state) if end else "RUN"
     faults = list(audit.all_faults)
     if state != State.DONE:

@@ -96,7 +96,7 @@ class PacedTraining:
         return audit
 
     def _store(self, job: Job) -> RoundStore:
-        return RoundStore(self._client.redis, job.id)
+        return RoundStore(self._client.backends.redis, job.id)
 
     def _train(self, **changes: Any) -> Job:
         return self._client.train(self._name, self._name, **(OPTIONS | changes))

@@ -65,7 +65,7 @@ class FaultPool:
         """Start everything, and train once without a fault."""
         for server in self.servers:
             server.start()
-        self.client.objects.ensure_bucket()
+        self.client.backends.objects.ensure_bucket()
         put_points(self.client, rows=600)
         self.heal()
         self.calm_sha256 = self.submit().wait(60).weights_sha256

@@ -16,7 +16,7 @@ from brokers.messages.queues import train_queue
 from brokers.objects.store import ObjectStore
 from brokers.pool.refusals import refusals
 from brokers.settings import Secret, Settings
-from kubeml.client.client import Client
+from kubeml.backends import Backends
 from kubeml.metrics.pool_collector import PoolCollector
 from kubeml.ops.access import ROLES
 from kubeml.ops.doctor import examine
@@ -144,9 +144,9 @@ def test_no_secret_is_logged_or_shown(guarded: Guarded, cluster: Cluster) -> Non
 def test_a_parameter_server_may_look_at_all_that_its_metrics_tell(
     guarded: Guarded, cluster: Cluster
 ) -> None:
-    with Client(guarded.settings("ps")) as client:
+    with Backends(guarded.settings("ps")) as backends:
         registry = CollectorRegistry()
-        registry.register(PoolCollector(client))
+        registry.register(PoolCollector(backends))
         now = parse(generate_latest(registry).decode())
 
     for server in ("state", "broker", "s3"):
@@ -156,7 +156,7 @@ def test_a_parameter_server_may_look_at_all_that_its_metrics_tell(
 
 
 def test_what_is_refused_at_a_door_is_counted(guarded: Guarded, cluster: Cluster) -> None:
-    dispatcher = cluster.client.dispatcher
+    dispatcher = cluster.client.backends.dispatcher
     with dispatcher.app.producer_or_acquire() as producer:
         for body, options in (
             ({"job_id": "../x"}, {"serializer": "json"}),

@@ -112,7 +112,7 @@ def forge_slot_0(pool: FaultPool, job: Job, forgery: Forgery) -> None:
     client = state_client(pool.direct)
     store, channel = Participation(client, job.id), TensorChannel(client)
     eventually(lambda: store.head().state == "RUN", within_s=20, what="first epoch")
-    origin = pool.client.checkpoints.at(job.id, 0)
+    origin = pool.client.backends.checkpoints.at(job.id, 0)
     assert origin is not None
     facts = forgery(origin.layout)
     if isinstance(facts["tensors"], bytes):

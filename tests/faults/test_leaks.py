@@ -31,7 +31,7 @@ def cluster(s3_settings: Settings, tmp_path_factory: pytest.TempPathFactory) -> 
     )
     pool = Cluster(settings)
     try:
-        pool.client.objects.ensure_bucket()
+        pool.client.backends.objects.ensure_bucket()
         pool.start(workers=1)
         put_points(pool.client)
         for name in ("tiny", "leaks"):

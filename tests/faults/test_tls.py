@@ -48,7 +48,7 @@ def test_a_pool_trains_through_tls(
     )
     pool = Cluster(settings)
     try:
-        pool.client.objects.ensure_bucket()
+        pool.client.backends.objects.ensure_bucket()
         pool.start(workers=1)
         put_points(pool.client, rows=200)
         put_function(pool.client, "tiny", tmp_path)

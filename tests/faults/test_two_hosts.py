@@ -136,4 +136,4 @@ def has_slot(cluster: Cluster, worker: str) -> bool:
 
 def workers(cluster: Cluster) -> set[str]:
     """The workers of which the pool has heard lately."""
-    return {node.name for node in alive_nodes(cluster.client.redis, role="worker")}
+    return {node.name for node in alive_nodes(cluster.client.backends.redis, role="worker")}

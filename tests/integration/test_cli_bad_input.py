@@ -176,7 +176,7 @@ def test_bad_arrays_are_refused_and_nothing_is_stored(cli: Cli) -> None:
         assert part in ran.err, (what, ran.err)
     assert not (folder / "pwned").exists()
     assert cli("dataset show fresh").code == 3
-    assert not list(Client(cli.settings).objects.list("datasets/fresh/"))
+    assert not list(Client(cli.settings).backends.objects.list("datasets/fresh/"))
 
 
 def test_nan_in_the_data_is_a_warning(cli: Cli) -> None:

@@ -84,10 +84,10 @@ def test_a_ledger_without_timings_is_told_as_such(
 ) -> None:
     job = submit(epochs=1)
     job.wait(60)
-    ledger = client.records.ledger(job.id, 1)
+    ledger = client.backends.records.ledger(job.id, 1)
     assert ledger is not None
     del ledger["timings"], ledger["planning_ms"]
-    client.objects.put_json(f"history/{job.id}/ledger-000001.json", ledger)
+    client.backends.objects.put_json(f"history/{job.id}/ledger-000001.json", ledger)
 
     ran = Cli(cluster.settings, tmp_path)(f"task explain --id {job.id}")
 
@@ -134,6 +134,6 @@ def test_what_is_finished_is_explained_after_the_live_state_is_gone(
 ) -> None:
     before = client.job(finished).explain()
 
-    RoundStore(client.redis, finished).forget()
+    RoundStore(client.backends.redis, finished).forget()
 
     assert client.job(finished).explain() == before

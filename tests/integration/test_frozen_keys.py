@@ -26,7 +26,7 @@ def test_keys_on_redis_and_s3(cluster: Cluster, client: Client, submit: Submit) 
         # Its one epoch takes 12 s: it is stopped in the middle, however slow this machine is.
         stopped = submit("slow", batch_size=1, k=5, parallelism=2)
         wait_for_round(stopped)
-        during = [info.key for info in client.objects.list(f"active/{stopped.id}")]
+        during = [info.key for info in client.backends.objects.list(f"active/{stopped.id}")]
         stopped.scale("1:4")
         stopped.stop()
         with pytest.raises(JobStopped):
@@ -40,7 +40,7 @@ def test_keys_on_redis_and_s3(cluster: Cluster, client: Client, submit: Submit) 
             job.wait(60)
         jobs[0].infer([[0.0] * 8])
         stopped.resume(function="tiny").wait(60)
-        refusals(client.redis)
+        refusals(client.backends.redis)
 
     jobs.append(stopped)
     assert during
@@ -121,4 +121,4 @@ def kept(client: Client, jobs: list[Job]) -> Iterator[str]:
         names = ("jobs", "history", "checkpoints")
         prefixes += [*(f"{name}/{job.id}/" for name in names), f"finished/{job.id}"]
     for prefix in prefixes:
-        yield from (info.key for info in client.objects.list(prefix))
+        yield from (info.key for info in client.backends.objects.list(prefix))

@@ -53,7 +53,7 @@ def stop(job: Job) -> None:
 
 def failures(client: Client, job: Job) -> Counter[str]:
     """Reason to failed attempts, by the ledgers of all epochs."""
-    books = [client.records.ledger(job.id, row.epoch) for row in job.history()]
+    books = [client.backends.records.ledger(job.id, row.epoch) for row in job.history()]
     return Counter(entry["kind"] for book in books if book for entry in book["failed"])
 
 
@@ -122,10 +122,10 @@ def test_every_number_is_that_of_the_records(pool: MeasuredPool, submit: Submit)
     entries = [
         entry
         for row in rows
-        for merged in (client.records.ledger(job.id, row.epoch) or {})["rounds"].values()
+        for merged in (client.backends.records.ledger(job.id, row.epoch) or {})["rounds"].values()
         for entry in merged
     ]
-    layout = client.checkpoints.at(job.id, 0).layout  # type: ignore[union-attr]
+    layout = client.backends.checkpoints.at(job.id, 0).layout  # type: ignore[union-attr]
     merged_bytes = change(after, ps_before, "kubeml_merge_bytes_total")
     assert merged_bytes == len(entries) * layout.weights_bytes
     assert total(workers, workers_before, "kubeml_worker_samples_total", stage="train") == 3 * ROWS

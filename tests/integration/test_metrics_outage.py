@@ -10,7 +10,7 @@ from prometheus_client import CollectorRegistry, generate_latest
 
 from brokers.pool.presence import announce
 from brokers.settings import Secret, Settings
-from kubeml.client.client import Client
+from kubeml.backends import Backends
 from kubeml.metrics.exporter import serve_control
 from kubeml.metrics.pool_collector import PoolCollector
 from kubeml.metrics.scheduler_book import SchedulerBook
@@ -28,9 +28,9 @@ def settings(s3_settings: Settings) -> Settings:
 
 
 def scrape(settings: Settings) -> Scrape:
-    with Client(settings) as client:
+    with Backends(settings) as backends:
         registry = CollectorRegistry()
-        registry.register(PoolCollector(client))
+        registry.register(PoolCollector(backends))
         return parse(generate_latest(registry).decode())
 
 
@@ -46,8 +46,8 @@ def test_broker_and_s3_that_are_away_cost_their_own_values(settings: Settings) -
         broker_url=Secret(AWAY), s3_endpoint_url="http://127.0.0.1:1", s3_access_key=Secret("a"),
         s3_secret_key=Secret("b"),
     )  # fmt: skip
-    with Client(settings) as client:
-        announce(client.redis, "ps-test", "ps")
+    with Backends(settings) as backends:
+        announce(backends.redis, "ps-test", "ps")
 
     well, broken_now = scrape(settings), scrape(broken)
 
@@ -75,9 +75,9 @@ def test_servers_that_hang_cost_three_seconds_and_no_more_threads(settings: Sett
         hanging = settings.with_changes(
             broker_url=url, state_url=url, s3_endpoint_url=f"http://127.0.0.1:{port}"
         )
-        client = Client(hanging)
+        backends = Backends(hanging)
         registry = CollectorRegistry()
-        registry.register(PoolCollector(client))
+        registry.register(PoolCollector(backends))
         started = time.monotonic()
         first = parse(generate_latest(registry).decode())
         took_s = time.monotonic() - started
@@ -88,7 +88,7 @@ def test_servers_that_hang_cost_three_seconds_and_no_more_threads(settings: Sett
     assert took_s < 4.5
     assert 1 <= num_probes <= 3
     eventually(lambda: not probes(), within_s=30, what="end of the probes")
-    client.close()
+    backends.close()
 
 
 def probes() -> list[threading.Thread]:

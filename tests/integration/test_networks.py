@@ -88,14 +88,14 @@ def test_tied_tensors_stay_tied_and_frozen_ones_as_they_began(
     )
     job.wait(60)
 
-    first = client.checkpoints.at(job.id, 0)
+    first = client.backends.checkpoints.at(job.id, 0)
     state = job.state_dict()
     assert first is not None
     assert first.frozen is not None
     assert {spec.name for spec in first.layout.frozen} == {"fixed.weight", "fixed.bias"}
     assert {s.name: s.aliases for s in first.layout.moving}["encode.weight"] == ("decode.weight",)
     assert torch.equal(state["encode.weight"], state["decode.weight"])
-    frozen = np.frombuffer(client.checkpoints.tensors(first.frozen), np.float32)
+    frozen = np.frombuffer(client.backends.checkpoints.tensors(first.frozen), np.float32)
     kept = torch.cat([state["fixed.weight"].flatten(), state["fixed.bias"]]).numpy()
     assert sorted(frozen.tolist()) == sorted(kept.tolist())
 

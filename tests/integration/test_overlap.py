@@ -11,10 +11,11 @@ from tests.integration.test_explain import require_sums
 
 def ahead_s(client: Client, job: Job) -> list[float]:
     """Seconds trained before it was given out, of every slot's round after an epoch's first."""
+    records = client.backends.records
     return [
         entry["timings"]["ahead"]
         for row in job.history()
-        for index, entries in (client.records.ledger(job.id, row.epoch) or {})["rounds"].items()
+        for index, entries in (records.ledger(job.id, row.epoch) or {})["rounds"].items()
         for entry in entries
         if int(index) > 0
     ]

@@ -82,12 +82,12 @@ def test_the_audit_sees_what_was_tampered_with(client: Client, submit: Submit) -
     job = submit(epochs=1, k=4, parallelism=2)
     job.wait(60)
     key = f"history/{job.id}/ledger-000001.json"
-    ledger = client.objects.get_json(key)
+    ledger = client.backends.objects.get_json(key)
     del ledger["rounds"]["1"]
-    client.objects.put_json(key, ledger)
-    weights = client.checkpoints.at(job.id, 1)
+    client.backends.objects.put_json(key, ledger)
+    weights = client.backends.checkpoints.at(job.id, 1)
     assert weights is not None
-    client.objects.put(weights.weights.key, b"\0" * 64)
+    client.backends.objects.put(weights.weights.key, b"\0" * 64)
 
     audit = job.audit(verify=True)
 
@@ -159,7 +159,7 @@ def test_dispatch_of_an_unknown_or_ended_job_is_answered_by_leaving(
 
 def test_live_job_without_a_record_is_left_alone(cluster: Cluster, submit: Submit) -> None:
     # Looked for again at every tick it kept the parameter server and S3 busy.
-    redis = cluster.client.redis
+    redis = cluster.client.backends.redis
     redis.sadd(JOBS_KEY, "stray")
     said = "job stray has no record"
     eventually(lambda: said in cluster.log("ps"), within_s=10, what="word of the stray job")

@@ -107,7 +107,7 @@ def test_a_resumption_that_dies_half_way_is_finished_by_the_parameter_server(
     job = stopped(submit)
 
     # All that a client wrote before it died.
-    client.records.add_life(client.records.spec(job.id), 1)
+    client.backends.records.add_life(client.backends.records.spec(job.id), 1)
 
     assert job.wait(60).state is State.DONE
     assert job.audit().is_exact

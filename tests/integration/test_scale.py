@@ -77,9 +77,9 @@ def test_scale_outlives_the_live_state(client: Client, submit: Submit) -> None:
     job = submit("slow", epochs=4, k=2, static=False, parallelism="1:1")
     wait_for_round(job, epoch=2)
     job.scale("2:2", max_workers=7)
-    store = RoundStore(client.redis, job.id)
+    store = RoundStore(client.backends.redis, job.id)
 
-    client.redis.delete(store.key("h"))
+    client.backends.redis.delete(store.key("h"))
     head = eventually(store.head, within_s=30, what="rebuilt head")
     job.wait(90)
 
@@ -95,7 +95,7 @@ def test_a_change_that_the_head_was_not_told_of_is_made_up_for(
     wait_for_round(job, epoch=1)
 
     # All that a client wrote before it died.
-    client.records.add_scale(job.id, Scale(floor=2, ceiling=2, max_workers=5, number=1))
+    client.backends.records.add_scale(job.id, Scale(floor=2, ceiling=2, max_workers=5, number=1))
 
     eventually(lambda: job.status().max_workers == 5, within_s=60, what="head that knows of it")
     job.wait(90)
@@ -115,7 +115,7 @@ def test_changes_add_up_and_bad_ones_change_nothing(client: Client, submit: Subm
         job.scale("1:2", max_workers=-1)
     with pytest.raises(InvalidOption, match="missing"):
         job.scale()
-    kept = client.records.scale(job.spec)
+    kept = client.backends.records.scale(job.spec)
     job.stop()
 
     assert (now.floor, now.ceiling, now.max_workers, now.number) == (2, 4, 3, 2)
@@ -144,14 +144,14 @@ def test_bad_goals_are_refused_and_no_job_is_made(
     client: Client, submit: Submit, cli: Cli, options: str, says: str
 ) -> None:
     submit("tiny").wait(60)
-    before = client.records.all_ids()
+    before = client.backends.records.all_ids()
 
     ran = cli(f"train -f tiny -d points {options}")
 
     assert ran.code == 2
     assert says in ran.err
     assert "Traceback" not in ran.err
-    assert client.records.all_ids() == before
+    assert client.backends.records.all_ids() == before
 
 
 def test_goals_reach_the_job(client: Client, submit: Submit, cli: Cli) -> None:

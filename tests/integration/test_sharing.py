@@ -34,13 +34,13 @@ def end(job: Job) -> None:
 
 
 def live(client: Client, job: Job) -> LiveJob:
-    return next(row for row in read_workload(client.redis).jobs if row.id == job.id)
+    return next(row for row in read_workload(client.backends.redis).jobs if row.id == job.id)
 
 
 def test_a_new_job_begins_at_once_on_a_busy_pool_and_both_get_on(
     client: Client, submit: Submit, long_job: Job
 ) -> None:
-    began_in = RoundStore(client.redis, long_job.id).snapshot()
+    began_in = RoundStore(client.backends.redis, long_job.id).snapshot()
 
     other = submit("slow", **(LONG | {"epochs": 2}))
     other.wait(90)
@@ -49,7 +49,7 @@ def test_a_new_job_begins_at_once_on_a_busy_pool_and_both_get_on(
     # It was not starved meanwhile, and nothing of it was lost or done again.
     assert other.status().state == State.DONE
     assert (status.epoch, status.round) > (began_in.head.epoch, began_in.head.round)
-    assert RoundStore(client.redis, long_job.id).snapshot().head.retries == 0
+    assert RoundStore(client.backends.redis, long_job.id).snapshot().head.retries == 0
     assert other.audit().is_exact
     first = other.history()[0]
     assert (first.retries, first.parallelism) == (0, 2)
@@ -89,7 +89,7 @@ def test_no_more_workers_take_part_than_the_job_may_have(client: Client, submit:
 
     def is_over() -> bool:
         nonlocal most
-        rows = [row for row in read_workload(client.redis).jobs if row.id == job.id]
+        rows = [row for row in read_workload(client.backends.redis).jobs if row.id == job.id]
         most = max([most, *(row.num_live for row in rows)])
         return job.status().state.is_final
 

@@ -365,7 +365,7 @@ def test_worker_without_a_name_is_one_worker(
     cluster._spawn("nameless", _NAMELESS, None)
     try:
         eventually(
-            lambda: len(alive_nodes(client.redis, role="worker")) == 3, within_s=60,
+            lambda: len(alive_nodes(client.backends.redis, role="worker")) == 3, within_s=60,
             what="announcement of the nameless one",
         )  # fmt: skip
         job = submit("slow", dataset="many", epochs=50, k=2, parallelism=3)

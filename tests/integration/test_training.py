@@ -216,7 +216,11 @@ def test_deleting_a_history_removes_every_object_of_the_job(client: Client, subm
 
     client.delete_history(job.id)
 
-    left = [i.key for p in ("jobs/", "history/", "checkpoints/") for i in client.objects.list(p)]
+    left = [
+        i.key
+        for p in ("jobs/", "history/", "checkpoints/")
+        for i in client.backends.objects.list(p)
+    ]
     assert not [key for key in left if job.id in key]
     with pytest.raises(JobNotFound):
         client.job(job.id)

@@ -23,20 +23,20 @@ def client(s3_settings: Settings, objects: ObjectStore) -> Iterator[Client]:
     for prefix in ("active/", summary.ROOT):
         objects.delete_prefix(prefix)
     with Client(s3_settings) as client:
-        for job_id in client.records.all_ids():
-            client.records.delete(job_id)
+        for job_id in client.backends.records.all_ids():
+            client.backends.records.delete(job_id)
         yield client
 
 
 def begin(client: Client, job_id: str, *, epochs: int = 2) -> None:
     """A job with so many epochs done."""
-    client.records.create(make_spec(job_id))
+    client.backends.records.create(make_spec(job_id))
     for epoch in range(1, epochs + 1):
-        client.records.add_row(job_id, make_row(epoch), {})
+        client.backends.records.add_row(job_id, make_row(epoch), {})
 
 
 def finish(client: Client, job_id: str, life: int = 0, **facts: Any) -> None:
-    client.records.set_end(job_id, life, make_end(job_id, **facts), [])
+    client.backends.records.set_end(job_id, life, make_end(job_id, **facts), [])
 
 
 def listed(client: Client) -> dict[str, JobStatus]:
@@ -53,7 +53,7 @@ class Requests:
 
     def __init__(self, client: Client) -> None:
         self.made: list[str] = []
-        client.objects.client.meta.events.register("before-call.s3", self._note)
+        client.backends.objects.client.meta.events.register("before-call.s3", self._note)
 
     def _note(self, model: Any, **_: Any) -> None:
         self.made.append(model.name)
@@ -125,7 +125,7 @@ def test_job_that_ended_before_there_were_summaries_gets_one(
 def test_resumed_job_is_listed_by_its_last_life(client: Client, objects: ObjectStore) -> None:
     begin(client, "job")
     finish(client, "job", state=State.FAILED, reason="one")
-    client.records.add_life(replace(make_spec("job"), epochs=3), 1)
+    client.backends.records.add_life(replace(make_spec("job"), epochs=3), 1)
 
     under_way = listed(client)["job"]
     finish(client, "job", life=1, reason="two")
@@ -142,7 +142,7 @@ def test_late_summary_of_an_earlier_life_changes_nothing(
     begin(client, "job")
     finish(client, "job", state=State.FAILED, reason="one")
     early = [info.key for info in objects.list(summary.ROOT)]
-    client.records.add_life(make_spec("job"), 1)
+    client.backends.records.add_life(make_spec("job"), 1)
     finish(client, "job", life=1, reason="two")
 
     objects.put(early[0], b"")
@@ -155,11 +155,11 @@ def test_crash_between_the_end_and_its_summary_is_made_good_by_whoever_tidies_up
 ) -> None:
     begin(client, "job")
     finish(client, "job", state=State.FAILED, reason="one")
-    client.records.add_life(make_spec("job"), 1)
+    client.backends.records.add_life(make_spec("job"), 1)
     objects.put_json("jobs/job/end-000001.json", make_end("job", reason="two").to_wire())
 
     before = listed(client)["job"].reason
-    client.records.deactivate("job")
+    client.backends.records.deactivate("job")
 
     assert (before, listed(client)["job"].reason) == ("two", "two")
 
@@ -185,15 +185,15 @@ def test_summary_written_while_its_job_is_deleted_does_not_stay(
 ) -> None:
     begin(client, "job")
     finish(client, "job")
-    read_row = client.records.last_row
+    read_row = client.backends.records.last_row
 
     def read_row_and_lose_the_job(job_id: str, epoch: int) -> EpochRow | None:
         row = read_row(job_id, epoch)
-        client.records.delete(job_id)
+        client.backends.records.delete(job_id)
         return row
 
-    monkeypatch.setattr(client.records, "last_row", read_row_and_lose_the_job)
-    client.records.summarise("job")
+    monkeypatch.setattr(client.backends.records, "last_row", read_row_and_lose_the_job)
+    client.backends.records.summarise("job")
 
     assert list(objects.list(summary.ROOT)) == []
 
@@ -209,5 +209,5 @@ def test_prune_removes_ended_jobs_alone_and_leaves_nothing_of_them(
     gone = client.prune_histories()
 
     assert sorted(gone) == ["job-0", "job-1", "job-2"]
-    assert list(listed(client)) == client.records.all_ids() == ["running"]
+    assert list(listed(client)) == client.backends.records.all_ids() == ["running"]
     assert not [info.key for info in objects.list("") if "job-" in info.key]

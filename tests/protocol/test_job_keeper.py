@@ -17,7 +17,7 @@ from brokers.rounds.participation import Participation
 from brokers.rounds.snapshot import Snapshot
 from brokers.rounds.store import RoundStore
 from brokers.settings import Settings
-from brokers.state.connections import state_client
+from kubeml.backends import Backends
 from kubeml.client.client import Client
 from kubeml.errors import Conflict
 from kubeml.jobs.spec import State
@@ -43,7 +43,7 @@ def settings(s3_settings: Settings, pool_client: Redis, job_id: str) -> Settings
 def client(settings: Settings, job_id: str) -> Iterator[Client]:
     """With the record of a job, of which the live state knows nothing."""
     with Client(settings) as client:
-        client.records.create(make_spec(job_id))
+        client.backends.records.create(make_spec(job_id))
         yield client
 
 
@@ -53,12 +53,11 @@ def dispatcher(settings: Settings) -> Dispatcher:
 
 
 @pytest.fixture
-def keeper(settings: Settings, client: Client, dispatcher: Dispatcher, job_id: str) -> JobKeeper:
-    redis = state_client(settings)
+def keeper(settings: Settings, client: Client, job_id: str) -> JobKeeper:
+    backends = Backends(settings)
     services = Services(
-        settings=settings, client=redis, broker=redis, objects=client.objects,
-        dispatcher=dispatcher, sharing=Sharing(redis), name="test", books=JobBooks(60.0),
-    )  # fmt: skip
+        backends=backends, sharing=Sharing(backends.redis), name="test", books=JobBooks(60.0)
+    )
     return JobKeeper(job_id, services)
 
 
@@ -73,7 +72,7 @@ def test_a_job_that_was_rebuilt_is_planned_at_once(
     client: Client, keeper: JobKeeper, plans_asked: Callable[[], int], job_id: str, state: State
 ) -> None:
     if state is State.PLAN:
-        client.checkpoints.publish(make(client.checkpoints, job_id, 0), 1)
+        client.backends.checkpoints.publish(make(client.backends.checkpoints, job_id, 0), 1)
 
     keeper.reconcile(is_tick=False)
 
@@ -85,27 +84,27 @@ def test_a_job_that_was_resumed_while_its_end_was_written_is_under_way_and_on_th
     client: Client, monkeypatch: pytest.MonkeyPatch, job_id: str
 ) -> None:
     # A parameter server has written the end, and now takes the job off the list.
-    client.objects.put_json(f"jobs/{job_id}/end.json", make_end(job_id).to_wire())
+    client.backends.objects.put_json(f"jobs/{job_id}/end.json", make_end(job_id).to_wire())
     put = ObjectStore.put_json
 
     def put_late(self: ObjectStore, key: str, *args: Any, **options: Any) -> Any:
         if key.endswith("spec-000001.json"):
-            client.records.set_end(job_id, 0, make_end(job_id), [])
-            assert client.records.active() == []
+            client.backends.records.set_end(job_id, 0, make_end(job_id), [])
+            assert client.backends.records.active() == []
         return put(self, key, *args, **options)
 
     monkeypatch.setattr(ObjectStore, "put_json", put_late)
 
     client.job(job_id).resume(epochs=3)
 
-    assert client.records.end(job_id) is None
-    assert client.records.active() == [job_id]
+    assert client.backends.records.end(job_id) is None
+    assert client.backends.records.active() == [job_id]
 
 
 def test_a_job_that_is_resumed_while_a_late_server_takes_it_off_the_list_stays_there(
     client: Client, keeper: JobKeeper, monkeypatch: pytest.MonkeyPatch, job_id: str
 ) -> None:
-    client.records.set_end(job_id, 0, make_end(job_id), [])
+    client.backends.records.set_end(job_id, 0, make_end(job_id), [])
     delete = ObjectStore.delete
 
     def delete_late(self: ObjectStore, keys: Any) -> Any:
@@ -118,18 +117,18 @@ def test_a_job_that_is_resumed_while_a_late_server_takes_it_off_the_list_stays_t
     # It was told of the job, whose live state is forgotten, and has read that it has ended.
     keeper.reconcile(is_tick=False)
 
-    assert client.records.end(job_id) is None
-    assert client.records.active() == [job_id]
+    assert client.backends.records.end(job_id) is None
+    assert client.backends.records.active() == [job_id]
 
 
 def test_a_job_that_is_rebuilt_is_on_the_list_whoever_took_it_off(
     client: Client, keeper: JobKeeper, job_id: str
 ) -> None:
-    client.objects.delete([f"active/{job_id}"])
+    client.backends.objects.delete([f"active/{job_id}"])
 
     keeper.reconcile(is_tick=False)
 
-    assert client.records.active() == [job_id]
+    assert client.backends.records.active() == [job_id]
 
 
 def test_a_job_whose_last_life_is_retired_late_is_one_of_the_pool_again(
@@ -149,20 +148,20 @@ def test_a_job_whose_last_life_is_retired_late_is_one_of_the_pool_again(
 def test_a_job_that_is_on_no_list_is_put_back_by_who_resumes_it_again(
     client: Client, job_id: str
 ) -> None:
-    client.records.set_end(job_id, 0, make_end(job_id), [])
-    client.records.add_life(replace(make_spec(job_id), epochs=3), 1)
-    client.objects.delete([f"active/{job_id}"])
+    client.backends.records.set_end(job_id, 0, make_end(job_id), [])
+    client.backends.records.add_life(replace(make_spec(job_id), epochs=3), 1)
+    client.backends.objects.delete([f"active/{job_id}"])
 
     with pytest.raises(Conflict, match="has not ended"):
         client.job(job_id).resume(epochs=3)
 
-    assert client.records.active() == [job_id]
+    assert client.backends.records.active() == [job_id]
 
 
 def test_each_plan_is_asked_for_afresh_and_then_ever_more_rarely(
     client: Client, dispatcher: Dispatcher, plans_asked: Callable[[], int], job_id: str
 ) -> None:
-    spec = client.records.spec(job_id)
+    spec = client.backends.records.spec(job_id)
     watch = DispatchWatch(dispatcher, None, job_id)  # type: ignore[arg-type]
 
     def waits(gen: int) -> list[int]:
@@ -193,10 +192,10 @@ def test_a_job_whose_function_raises_a_long_text_of_any_characters_ends(
 
     assert not keeper.reconcile(is_tick=True)
 
-    end = client.records.end(job_id)
+    end = client.backends.records.end(job_id)
     assert end is not None
     assert (end.state, end.reason) == (State.FAILED, why)
-    assert client.records.active() == []
+    assert client.backends.records.active() == []
 
 
 def test_books_that_cannot_be_kept_stop_no_job_and_are_told_of_once(
@@ -214,7 +213,7 @@ def test_books_that_cannot_be_kept_stop_no_job_and_are_told_of_once(
     fail_with(keeper, pool_client, job_id, "the ink has run out")
     assert not keeper.reconcile(is_tick=True)
 
-    end = client.records.end(job_id)
+    end = client.backends.records.end(job_id)
     assert end is not None
     assert end.reason == "the ink has run out"
     assert caplog.text.count("its metrics are incomplete") == 1
@@ -225,7 +224,7 @@ def test_a_generation_begins_with_the_declared_fields_and_no_others(
     client: Client, keeper: JobKeeper, pool_client: Redis, job_id: str, epoch: int | None
 ) -> None:
     if epoch is not None:
-        client.checkpoints.publish(make(client.checkpoints, job_id, epoch), epoch)
+        client.backends.checkpoints.publish(make(client.backends.checkpoints, job_id, epoch), epoch)
 
     keeper.reconcile(is_tick=False)
 
@@ -264,7 +263,7 @@ def test_a_job_that_has_ended_is_written_down_whatever_its_head_has_become(
 
     assert not keeper.reconcile(is_tick=True)
 
-    end = client.records.end(job_id)
+    end = client.backends.records.end(job_id)
     assert end is not None
     assert (end.state, end.reason) == (State.FAILED, "no more ink")
 

@@ -20,7 +20,7 @@ from tests.protocol.test_checkpoints import make
 def client(s3_settings: Settings, job_id: str) -> Iterator[Client]:
     """A client of a bucket with a function, a dataset and a job under way that uses both."""
     with Client(s3_settings.with_changes(s3_bucket=job_id)) as client:
-        client.objects.ensure_bucket()
+        client.backends.objects.ensure_bucket()
         info = client.functions.create("tiny", FUNCTIONS / "tiny.py", check=False)
         rows, labels = np.zeros((3, 8), np.float32), np.zeros(3, np.int64)
         manifest = client.datasets.create(
@@ -30,18 +30,18 @@ def client(s3_settings: Settings, job_id: str) -> Iterator[Client]:
             make_spec(job_id), function="tiny", function_sha256=info.sha256, dataset="points",
             dataset_version=manifest.version,
         )  # fmt: skip
-        client.records.create(spec)
-        client.checkpoints.publish(make(client.checkpoints, job_id, 1), 1)
+        client.backends.records.create(spec)
+        client.backends.checkpoints.publish(make(client.backends.checkpoints, job_id, 1), 1)
         yield client
 
 
 def test_a_whole_bucket_has_no_faults(client: Client, job_id: str) -> None:
-    assert list(record_faults(client.objects)) == []
+    assert list(record_faults(client.backends.objects)) == []
 
-    key = client.checkpoints.key(job_id, 1)
-    client.records.set_end(job_id, 0, replace(make_end(job_id), checkpoint=key), [])
+    key = client.backends.checkpoints.key(job_id, 1)
+    client.backends.records.set_end(job_id, 0, replace(make_end(job_id), checkpoint=key), [])
 
-    assert list(record_faults(client.objects)) == []
+    assert list(record_faults(client.backends.objects)) == []
 
 
 def bundle(client: Client, job_id: str) -> str:
@@ -57,7 +57,7 @@ def version(client: Client, job_id: str) -> str:
 
 
 def weights(client: Client, job_id: str) -> str:
-    checkpoint = client.checkpoints.latest(job_id)
+    checkpoint = client.backends.checkpoints.latest(job_id)
     assert checkpoint is not None
     return checkpoint.weights.key
 
@@ -77,9 +77,9 @@ def marker(client: Client, job_id: str) -> str:
     ],
 )
 def test_what_is_missing_is_told(client: Client, job_id: str, lost, told: list[str]) -> None:  # type: ignore[no-untyped-def]
-    client.objects.delete([lost(client, job_id)])
+    client.backends.objects.delete([lost(client, job_id)])
 
-    faults = list(record_faults(client.objects))
+    faults = list(record_faults(client.backends.objects))
 
     assert len(faults) == len(told)
     for fault, beginning in zip(faults, told, strict=True):
@@ -87,28 +87,30 @@ def test_what_is_missing_is_told(client: Client, job_id: str, lost, told: list[s
 
 
 def test_the_checkpoint_of_an_ended_job_is_missed(client: Client, job_id: str) -> None:
-    key = client.checkpoints.key(job_id, 1)
-    client.records.set_end(job_id, 0, replace(make_end(job_id), checkpoint=key), [])
-    assert list(record_faults(client.objects)) == []
+    key = client.backends.checkpoints.key(job_id, 1)
+    client.backends.records.set_end(job_id, 0, replace(make_end(job_id), checkpoint=key), [])
+    assert list(record_faults(client.backends.objects)) == []
 
-    client.objects.delete([key])
+    client.backends.objects.delete([key])
 
-    assert list(record_faults(client.objects)) == [f"job {job_id} has ended, and its {key} is gone"]
+    assert list(record_faults(client.backends.objects)) == [
+        f"job {job_id} has ended, and its {key} is gone"
+    ]
 
 
 def test_a_job_on_no_list_is_put_back_by_whoever_lists_the_histories(
     client: Client, job_id: str
 ) -> None:
-    client.objects.delete([marker(client, job_id)])
+    client.backends.objects.delete([marker(client, job_id)])
 
     assert [status.id for status in client.histories()] == [job_id]
 
-    assert client.records.active() == [job_id]
+    assert client.backends.records.active() == [job_id]
 
 
 def test_a_job_that_was_deleted_meanwhile_is_not_put_back(
     client: Client, objects: ObjectStore
 ) -> None:
-    client.records.put_back("gone")
+    client.backends.records.put_back("gone")
 
-    assert "gone" not in client.records.active()
+    assert "gone" not in client.backends.records.active()

@@ -176,7 +176,7 @@ def _train(
             if now - looked_at > 1.0:
                 looked_at = now
                 since = _note_merges(job, merges, since)
-                end = client.records.end(job.id)
+                end = client.backends.records.end(job.id)
         except KubemlError:
             # A server is down, as is to be expected here.
             end = None
@@ -213,7 +213,7 @@ def _patiently(act: Callable[[], T]) -> T:
 
 def _note_change(client: Client, job: Job, seen: list[Change]) -> bool:
     """Note the job's state if it has changed since the last look."""
-    head = RoundStore(client.redis, job.id).head()
+    head = RoundStore(client.backends.redis, job.id).head()
     if not head:
         return False
     now = Change(
