@@ -88,7 +88,7 @@ def warm_up() -> None:
     defer_compiler()
     # Imported for their side effect on sys.modules.
     import kubeml.catalog.datasets
-    import kubeml.runtime.function
+    import kubeml.runtime.loading
     import kubeml.worker.participant  # noqa: F401
 
     torch.set_num_threads(settings.torch_threads)

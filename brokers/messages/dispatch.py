@@ -2,16 +2,18 @@
 
 from typing import Any
 
+from celery.exceptions import TimeoutError as CeleryTimeout
+
 from brokers.messages.hint import Hint
-from brokers.messages.queues import first_queue, infer_queue, train_queue, worker_queues
-from brokers.messages.topology import (
+from brokers.messages.queues import (
     CONTROL_QUEUE,
-    INFER,
     PS_QUEUE,
-    SCHEDULE,
-    TASK_OF,
-    make_app,
+    first_queue,
+    infer_queue,
+    train_queue,
+    worker_queues,
 )
+from brokers.messages.topology import INFER, SCHEDULE, TASK_OF, make_app
 from brokers.settings import Settings
 from brokers.state.error_mapping import redis_errors
 from brokers.urls import mask_url
@@ -77,8 +79,6 @@ class Dispatcher:
         Raises:
             TimeoutError: No worker answered in time.
         """
-        from celery.exceptions import TimeoutError as CeleryTimeout
-
         result = self._send(
             INFER,
             hint,

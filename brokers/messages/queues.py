@@ -1,7 +1,10 @@
-"""Names of the queues that workers serve. Imports nothing, for processes that only look."""
+"""Names of the queues. Imports nothing, for processes that only look."""
 
 #: What a worker may have; each kind of worker serves queues of its own.
 DEVICES = ("cpu", "gpu")
+
+#: Where control workers find the jobs to plan, and parameter servers their hints.
+CONTROL_QUEUE, PS_QUEUE = "kubeml.control", "kubeml.ps"
 
 
 def train_queue(device: str) -> str:

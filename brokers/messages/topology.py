@@ -12,11 +12,8 @@ from kombu.connection import Connection
 from kombu.entity import Exchange, Queue
 
 from brokers.alive_files import alive_file
-from brokers.messages.queues import DEVICES, worker_queues
+from brokers.messages.queues import CONTROL_QUEUE, DEVICES, PS_QUEUE, worker_queues
 from brokers.settings import Settings
-
-CONTROL_QUEUE = "kubeml.control"
-PS_QUEUE = "kubeml.ps"
 
 TRAIN = "kubeml.train"
 VALIDATE = "kubeml.validate"

@@ -8,8 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from brokers.messages.queues import DEVICES, worker_queues
-from brokers.messages.topology import CONTROL_QUEUE, PS_QUEUE
+from brokers.messages.queues import CONTROL_QUEUE, DEVICES, PS_QUEUE, worker_queues
 from brokers.pool.inference_requests import REQUESTS_KEY
 from brokers.pool.node import Node
 from brokers.pool.presence import alive_nodes

@@ -1,4 +1,8 @@
-"""The command line, where ``kubeml`` begins: one file per noun, on top of ``kubeml.Client``."""
+"""The command line, where ``kubeml`` begins: one file per noun, on top of ``kubeml.Client``.
+
+What a command works with is imported inside its function: all commands are defined at every start,
+and `kubeml --help` must not wait for what only one of them needs.
+"""
 
 import signal
 

@@ -1,5 +1,6 @@
 """``kubeml logs``: what a function logged."""
 
+import json
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Annotated
 
@@ -21,8 +22,6 @@ def logs(
     as_json: AsJson = False,
 ) -> None:
     """Show what a job's function logged with self.logger, from every worker."""
-    import json
-
     with connect() as client:
         job = client.job(output.either(job_id, by_id, option="--id"))
         for entry in job.logs(follow=follow):

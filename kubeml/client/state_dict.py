@@ -26,6 +26,7 @@ def load_state_dict(checkpoints: Checkpoints, checkpoint: Checkpoint) -> "dict[s
 def _unpack(
     blob: Buffer, specs: tuple[TensorSpec, ...], *, masters: bool
 ) -> "dict[str, torch.Tensor]":
+    # Imported here: torch takes seconds, which a program that only submits must not pay.
     import torch
 
     tensors: dict[str, torch.Tensor] = {}

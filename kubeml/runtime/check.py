@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from brokers.objects.store import ObjectStore
@@ -21,7 +22,7 @@ from brokers.shards.cache import ShardCache
 from brokers.shards.reader import ShardReader
 from kubeml.catalog.datasets import Datasets
 from kubeml.errors import DatasetNotFound, InvalidFunction, KubemlError, UserCodeError
-from kubeml.runtime.function import FunctionRuntime
+from kubeml.runtime.loading import load_function
 from kubeml.sdk.context import JobArgs
 from kubeml.weights.layout import Layout
 
@@ -59,7 +60,7 @@ def check(code: Path, entry: str, device: str, settings: Settings) -> Layout:
         InvalidFunction, UserCodeError: The function does not work.
         LayoutMismatch: The network gets new layers while it trains.
     """
-    runtime = FunctionRuntime.load(
+    runtime = load_function(
         code,
         entry=entry,
         args=JobArgs(job_id="check", batch_size=_ROWS),
@@ -112,8 +113,6 @@ def _few_rows(name: str, settings: Settings) -> _FewRows | None:
 
 
 def _require_gpu(entry: str) -> None:
-    import torch
-
     if not torch.cuda.is_available():
         raise InvalidFunction(
             where=entry,

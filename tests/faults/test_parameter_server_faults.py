@@ -2,7 +2,7 @@
 
 import pytest
 
-from brokers.messages.topology import CONTROL_QUEUE
+from brokers.messages.queues import CONTROL_QUEUE
 from brokers.state.connections import broker_client
 from kubeml.jobs.spec import State
 from tests.eventually import eventually

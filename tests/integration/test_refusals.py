@@ -9,8 +9,8 @@ import pytest
 
 from brokers.messages.dispatch import Dispatcher
 from brokers.messages.hint import Hint
-from brokers.messages.queues import train_queue
-from brokers.messages.topology import PS_QUEUE, ps_queue
+from brokers.messages.queues import PS_QUEUE, train_queue
+from brokers.messages.topology import ps_queue
 from brokers.rounds.index import JOBS_KEY
 from brokers.state.connections import broker_client
 from kubeml.client.client import Client

@@ -8,7 +8,7 @@ import pytest
 from redis import Redis
 
 from brokers.messages.dispatch import Dispatcher
-from brokers.messages.topology import CONTROL_QUEUE
+from brokers.messages.queues import CONTROL_QUEUE
 from brokers.objects.store import ObjectStore
 from brokers.rounds.answers import Work
 from brokers.rounds.head import Head

@@ -20,6 +20,7 @@ from kubeml.errors import (
 from kubeml.runtime import optimizer_state
 from kubeml.runtime.batches import batches
 from kubeml.runtime.function import FunctionRuntime, RoundResult
+from kubeml.runtime.loading import load_function
 from kubeml.sdk.context import JobArgs
 from kubeml.sdk.dataset import KubeDataset
 
@@ -74,7 +75,7 @@ class ArrayRows:
 
 def load(tmp_path: Path, code: str = MAIN, *, head: str = HEAD, **args: Any) -> FunctionRuntime:
     (tmp_path / "net.py").write_text(head + code)
-    runtime = FunctionRuntime.load(
+    runtime = load_function(
         tmp_path, entry="net.py", args=JobArgs(job_id="j", **args), reader=ArrayRows(),
         device="cpu", logger=logging.getLogger("test"), init_seed=1,
     )  # fmt: skip

@@ -12,6 +12,7 @@ import torch.nn.functional as F  # noqa: N812 - torch's own name for it
 from torch import nn
 
 from kubeml.runtime.function import FunctionRuntime
+from kubeml.runtime.loading import load_function
 from kubeml.runtime.user_code import seed_everything
 from kubeml.sdk.context import JobArgs
 
@@ -78,7 +79,7 @@ def test_one_slot_that_carries_its_optimizer_is_a_plain_loop(
     images = Images(dtype)
     text = CODE.format(optimizer=optimizer, options=options, network=network)
     (tmp_path / "net.py").write_text(text)
-    runtime = FunctionRuntime.load(
+    runtime = load_function(
         tmp_path, entry="net.py", args=JobArgs(lr=LR, batch_size=BATCH), reader=images,
         device="cpu", logger=logging.getLogger("test"), init_seed=7,
     )  # fmt: skip
@@ -133,7 +134,7 @@ def test_optimizer_that_fills_its_state_when_made_starts_each_round_with_it(
     (tmp_path / "net.py").write_text(text)
     images = Images(np.float32)
     images.data = images.data.reshape(120, 144)
-    runtime = FunctionRuntime.load(
+    runtime = load_function(
         tmp_path, entry="net.py", args=JobArgs(), reader=images,
         device="cpu", logger=logging.getLogger("test"), init_seed=7,
     )  # fmt: skip

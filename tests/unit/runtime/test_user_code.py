@@ -10,6 +10,7 @@ import torch
 
 from kubeml.errors import UserCodeError
 from kubeml.runtime.function import FunctionRuntime
+from kubeml.runtime.loading import load_function
 from kubeml.runtime.user_code import as_number, as_predictions, seed_everything, user_code
 from kubeml.sdk.context import JobArgs
 
@@ -17,7 +18,7 @@ from kubeml.sdk.context import JobArgs
 def run(tmp_path: Path, **files: str) -> FunctionRuntime:
     for name, text in files.items():
         (tmp_path / f"{name}.py").write_text(text)
-    return FunctionRuntime.load(
+    return load_function(
         tmp_path, entry="net.py", args=JobArgs(), reader=None, device="cpu",
         logger=logging.getLogger("test"), init_seed=1,
     )  # fmt: skip
