@@ -4,20 +4,18 @@ import platform
 import shutil
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Container, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
-from brokers.objects.store import ObjectStore
 from brokers.pool.node import Node
 from brokers.pool.presence import alive_nodes
 from brokers.pool.refusals import refusals
 from brokers.settings import Settings
-from brokers.state.connections import broker_client, state_client
 from brokers.state.error_mapping import redis_errors
-from brokers.urls import mask_url
 from brokers.wire import new_id
+from kubeml.backends import Backends
 from kubeml.errors import BackendUnreachable, KubemlError, ObjectExists
 from kubeml.ops.probe import silent_servers
 from kubeml.ops.record_check import record_faults
@@ -48,6 +46,13 @@ def examine(settings: Settings) -> list[Finding]:
     silent = silent_servers(settings)
     for server, why in silent.items():
         findings.append(Finding(check=server, level="bad", found=why, hint=BackendUnreachable.hint))
+    with Backends(settings) as backends:
+        findings += _look(backends, silent)
+    return findings
+
+
+def _look(backends: Backends, silent: Container[str]) -> Iterator[Finding]:
+    """Look at every server that answers, and at what they hold."""
     for server, check, look in (
         ("redis", "redis", _redis),
         ("broker", "broker", _broker),
@@ -59,16 +64,15 @@ def examine(settings: Settings) -> list[Finding]:
     ):
         # A silent server has its finding already, and would keep each of these checks waiting.
         if server not in silent:
-            findings += _guarded(check, look, settings)
-    return findings
+            yield from _guarded(check, look, backends)
 
 
 def _guarded(
-    check: str, look: Callable[[Settings], Iterator[Finding]], settings: Settings
+    check: str, look: Callable[[Backends], Iterator[Finding]], backends: Backends
 ) -> list[Finding]:
     found: list[Finding] = []
     try:
-        found.extend(look(settings))
+        found.extend(look(backends))
     except KubemlError as err:
         found.append(Finding(check=check, level="bad", found=str(err), hint=err.hint))
     return found
@@ -86,9 +90,8 @@ def _packages() -> Finding:
     return Finding(check="packages", level="ok", found=", ".join(known))
 
 
-def _redis(settings: Settings) -> Iterator[Finding]:
-    where = mask_url(settings.state_url)
-    client = state_client(settings)
+def _redis(backends: Backends) -> Iterator[Finding]:
+    client, where = backends.redis, backends.where
     with redis_errors(where):
         started = time.perf_counter()
         # TIME rather than PING, which a server refuses while it cannot write its file.
@@ -143,11 +146,11 @@ def _persistence(info: Mapping[str, Any]) -> Finding:
     return Finding(check=check, level="ok", found="append-only file")
 
 
-def _broker(settings: Settings) -> Iterator[Finding]:
+def _broker(backends: Backends) -> Iterator[Finding]:
+    settings = backends.settings
     if settings.broker_url == settings.state_url:
         return
-    where = mask_url(settings.broker_url)
-    client = broker_client(settings)
+    client, where = backends.broker, backends.broker_where
     with redis_errors(where):
         client.ping()
         info: Any = client.info("memory")
@@ -160,8 +163,8 @@ def _broker(settings: Settings) -> Iterator[Finding]:
     )
 
 
-def _s3(settings: Settings) -> Iterator[Finding]:
-    objects = ObjectStore(settings)
+def _s3(backends: Backends) -> Iterator[Finding]:
+    objects = backends.objects
     objects.require_bucket()
     key = f"health/{new_id()}"
     started = time.perf_counter()
@@ -186,8 +189,8 @@ def _s3(settings: Settings) -> Iterator[Finding]:
     )
 
 
-def _records(settings: Settings) -> Iterator[Finding]:
-    faults = list(record_faults(ObjectStore(settings)))
+def _records(backends: Backends) -> Iterator[Finding]:
+    faults = list(record_faults(backends))
     yield Finding(
         check="records", level="bad" if faults else "ok",
         found="; ".join(faults[:_MOST_FAULTS]) or "whole",
@@ -195,9 +198,8 @@ def _records(settings: Settings) -> Iterator[Finding]:
     )  # fmt: skip
 
 
-def _pool(settings: Settings) -> Iterator[Finding]:
-    client = state_client(settings)
-    nodes = alive_nodes(client)
+def _pool(backends: Backends) -> Iterator[Finding]:
+    nodes = alive_nodes(backends.redis)
     for role, needed_for in (
         ("ps", "merging"),
         ("control", "planning epochs"),
@@ -223,8 +225,8 @@ def _devices(nodes: list[Node]) -> str:
     return ", ".join(f"{count} on {device}" for device, count in sorted(counts.items()))
 
 
-def _refused(settings: Settings) -> Iterator[Finding]:
-    counts = refusals(state_client(settings))
+def _refused(backends: Backends) -> Iterator[Finding]:
+    counts = refusals(backends.redis)
     yield Finding(
         check="refused",
         level="warning" if counts else "ok",
@@ -233,8 +235,9 @@ def _refused(settings: Settings) -> Iterator[Finding]:
     )
 
 
-def _disk(settings: Settings) -> Iterator[Finding]:
-    folder = settings.home if settings.home.exists() else settings.home.anchor
+def _disk(backends: Backends) -> Iterator[Finding]:
+    home = backends.settings.home
+    folder = home if home.exists() else home.anchor
     free = shutil.disk_usage(folder).free
     yield Finding(
         check="disk", level="ok" if free > _LOW_DISK_BYTES else "warning",

@@ -10,27 +10,25 @@ from contextlib import suppress
 
 from brokers.objects.store import ObjectStore
 from brokers.shards.manifest import SPLITS, DatasetManifest, version_prefix
-from kubeml.catalog.datasets import Datasets
-from kubeml.catalog.functions import BUNDLES, Functions, bundle_key
+from kubeml.backends import Backends
+from kubeml.catalog.functions import BUNDLES, bundle_key
 from kubeml.errors import KubemlError, NotFound
-from kubeml.jobs.checkpoint import Checkpoints
-from kubeml.jobs.records import JobRecords
 
 
-def record_faults(objects: ObjectStore) -> Iterator[str]:
+def record_faults(backends: Backends) -> Iterator[str]:
     """Yield what is missing, for people. ``task audit --verify`` checks an ended job more fully.
 
     Raises:
         BackendUnreachable, BackendRefused: From S3.
     """
+    objects, records = backends.objects, backends.records
     bundles = {info.key for info in objects.list(BUNDLES)}
-    for function in Functions(objects).list():
+    for function in backends.functions.list():
         if bundle_key(function.sha256) not in bundles:
             yield f"function {function.name} has no code: kubeml function update"
-    for manifest in Datasets(objects).list():
+    for manifest in backends.datasets.list():
         if count := _missing_shards(objects, manifest):
             yield f"dataset {manifest.name} lacks {count} shards: delete it and create it again"
-    records = JobRecords(objects)
     ids, finished = records.all_ids(), records.finished()
     # Checkpoints are listed after the jobs: those of an ended job were there before its end.
     there = {info.key for info in objects.list("checkpoints/")}
@@ -45,7 +43,7 @@ def record_faults(objects: ObjectStore) -> Iterator[str]:
             yield f"job {job_id} has not ended and is on no list: kubeml history list puts it back"
         else:
             with suppress(NotFound):  # ended, and deleted, in this moment
-                yield from _job_faults(objects, job_id, bundles, there)
+                yield from _job_faults(backends, job_id, bundles, there)
 
 
 def _missing_shards(objects: ObjectStore, manifest: DatasetManifest) -> int:
@@ -56,25 +54,25 @@ def _missing_shards(objects: ObjectStore, manifest: DatasetManifest) -> int:
 
 
 def _job_faults(
-    objects: ObjectStore, job_id: str, bundles: set[str], there: set[str]
+    backends: Backends, job_id: str, bundles: set[str], there: set[str]
 ) -> Iterator[str]:
     """Yield what a job would lack when it is to go on."""
-    spec = JobRecords(objects).spec(job_id)
+    spec = backends.records.spec(job_id)
     if bundle_key(spec.function_sha256) not in bundles:
         yield f"job {job_id} lacks the code of its function {spec.function}"
     try:
-        manifest = Datasets(objects).at(spec.dataset, spec.dataset_version)
-        if count := _missing_shards(objects, manifest):
+        manifest = backends.datasets.at(spec.dataset, spec.dataset_version)
+        if count := _missing_shards(backends.objects, manifest):
             yield f"job {job_id} lacks {count} shards of its dataset {spec.dataset}"
     except NotFound:
         yield f"job {job_id} lacks its dataset {spec.dataset}"
     try:
-        checkpoint = Checkpoints(objects).latest(job_id)
+        checkpoint = backends.checkpoints.latest(job_id)
     except KubemlError as err:
         yield f"job {job_id}: its last checkpoint cannot be read: {err}"
         return
     # A checkpoint that was written after the objects were listed cannot be judged by the list.
-    if checkpoint and Checkpoints(objects).key(job_id, checkpoint.epoch) in there:
+    if checkpoint and backends.checkpoints.key(job_id, checkpoint.epoch) in there:
         lost = sorted(checkpoint.keys - there)
         if lost:
             yield f"job {job_id}: its last checkpoint lacks {', '.join(lost)}"

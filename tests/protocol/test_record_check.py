@@ -36,12 +36,12 @@ def client(s3_settings: Settings, job_id: str) -> Iterator[Client]:
 
 
 def test_a_whole_bucket_has_no_faults(client: Client, job_id: str) -> None:
-    assert list(record_faults(client.backends.objects)) == []
+    assert list(record_faults(client.backends)) == []
 
     key = client.backends.checkpoints.key(job_id, 1)
     client.backends.records.set_end(job_id, 0, replace(make_end(job_id), checkpoint=key), [])
 
-    assert list(record_faults(client.backends.objects)) == []
+    assert list(record_faults(client.backends)) == []
 
 
 def bundle(client: Client, job_id: str) -> str:
@@ -79,7 +79,7 @@ def marker(client: Client, job_id: str) -> str:
 def test_what_is_missing_is_told(client: Client, job_id: str, lost, told: list[str]) -> None:  # type: ignore[no-untyped-def]
     client.backends.objects.delete([lost(client, job_id)])
 
-    faults = list(record_faults(client.backends.objects))
+    faults = list(record_faults(client.backends))
 
     assert len(faults) == len(told)
     for fault, beginning in zip(faults, told, strict=True):
@@ -89,11 +89,11 @@ def test_what_is_missing_is_told(client: Client, job_id: str, lost, told: list[s
 def test_the_checkpoint_of_an_ended_job_is_missed(client: Client, job_id: str) -> None:
     key = client.backends.checkpoints.key(job_id, 1)
     client.backends.records.set_end(job_id, 0, replace(make_end(job_id), checkpoint=key), [])
-    assert list(record_faults(client.backends.objects)) == []
+    assert list(record_faults(client.backends)) == []
 
     client.backends.objects.delete([key])
 
-    assert list(record_faults(client.backends.objects)) == [
+    assert list(record_faults(client.backends)) == [
         f"job {job_id} has ended, and its {key} is gone"
     ]
 
