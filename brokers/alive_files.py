@@ -1,8 +1,8 @@
 """A file that tells when a process last went round its main loop, for probes on its own machine.
 
-One that is stuck leaves a stale file. A server that is away makes none stale: trying to connect is
-going round, too, and a restart would bring no server back. Who waits for a server that hangs is
-excused by the probe that sees it.
+A process that is stuck leaves a stale file. A server that is away makes no file stale: a process
+that tries to connect goes round, too, and its restart would not bring the server back. A process
+that waits for a server that hangs is excused by the probe (``kubeml.ops.probe``) that sees it.
 """
 
 import json
@@ -20,13 +20,13 @@ _NOTE_EVERY_S = 1.0
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sign:
-    """What a process of this machine has noted.
+    """What a process of this machine has noted of itself.
 
     Attributes:
         name: Its name in the pool.
         pid: Its process id.
         age_s: How long ago its main loop went round, or it was excused.
-        file: Where it notes that.
+        file: The file where it notes that.
     """
 
     name: str
@@ -36,13 +36,13 @@ class Sign:
 
 
 def excuse(sign: Sign) -> None:
-    """Begin its time anew: what it waits for is not of its making."""
+    """Let a process's time begin anew, since what it waits for is not its fault."""
     with suppress(FileNotFoundError):
         os.utime(sign.file)
 
 
 class AliveFile:
-    """The file of this process. Nothing is written before ``begin``, nor by a forked child."""
+    """The file of this process. Nothing is written before ``begin``, or by a forked child."""
 
     def __init__(self) -> None:
         self._file: Path | None = None
@@ -50,7 +50,7 @@ class AliveFile:
         self._noted_at = 0.0
 
     def begin(self, home: Path, role: str, name: str) -> None:
-        """Say that this process is at work; it is to call ``note`` in its main loop from now on."""
+        """Say that this process is at work. From now on it must call ``note`` in its main loop."""
         folder = home / _FOLDER
         folder.mkdir(parents=True, exist_ok=True)
         self._pid = os.getpid()
@@ -58,7 +58,7 @@ class AliveFile:
         self._file.write_text(json.dumps({"name": name, "pid": self._pid}), "utf-8")
 
     def note(self) -> None:
-        """Note that the main loop went round; costs nothing to speak of."""
+        """Note that the main loop went round; it costs next to nothing."""
         now = time.monotonic()
         if self._file is None or now - self._noted_at < _NOTE_EVERY_S or os.getpid() != self._pid:
             return
@@ -66,7 +66,7 @@ class AliveFile:
         try:
             os.utime(self._file)
         except OSError:
-            # A full disk, or a folder that somebody tidied: the probe will say so.
+            # The disk is full, or somebody tidied the folder: the probe will say so.
             return
 
     def end(self) -> None:
@@ -76,12 +76,12 @@ class AliveFile:
             self._file = None
 
 
-#: This process's.
+#: The file of this process.
 alive_file = AliveFile()
 
 
 def signs(home: Path, role: str) -> list[Sign]:
-    """What the living processes of a role (``*``: of any) under this home have noted, by name."""
+    """Return what the living processes of a role (``*``: of any) in this home noted, by name."""
     found = []
     for file in (home / _FOLDER).glob(f"{role}-*.json"):
         try:
@@ -89,7 +89,7 @@ def signs(home: Path, role: str) -> list[Sign]:
             age_s = time.time() - file.stat().st_mtime
             os.kill(row["pid"], 0)
         except (OSError, ValueError, KeyError):
-            # Gone, or half-written: a process that was killed leaves its file behind.
+            # The process was killed and left its file behind, or the file is half-written.
             continue
         found.append(Sign(name=row["name"], pid=row["pid"], age_s=age_s, file=file))
     return sorted(found, key=lambda sign: sign.name)

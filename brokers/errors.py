@@ -5,7 +5,7 @@ The libraries' own errors are mapped to these in one place for each kind of serv
 
     KubemlError                 everything kubeml raises on purpose
     ├── BackendUnreachable      Redis or S3 does not answer (exit 5)
-    │   └── OutcomeUnknown      and nobody knows whether it did what it was asked to
+    │   └── OutcomeUnknown      and it is unknown whether it did what it was asked to
     ├── BackendRefused          it answers, and refuses (exit 5)
     │   └── BucketMissing       S3 has no such bucket
     ├── ObjectMissing           an S3 object that should exist does not
@@ -31,7 +31,7 @@ class KubemlError(Exception):
     hint: str = ""
 
     def __reduce__(self) -> tuple[Any, tuple[()]]:
-        # Prefork children pickle exceptions to their parent, which rebuilds them without keywords.
+        # Celery's children pickle exceptions to their parent, which rebuilds them without keywords.
         return partial(type(self), **{f.name: getattr(self, f.name) for f in fields(self)}), ()
 
 
@@ -55,7 +55,7 @@ class BackendUnreachable(KubemlError):
 
 @dataclass(eq=False, kw_only=True)
 class OutcomeUnknown(BackendUnreachable):
-    """S3 was asked to create an object, and nobody can tell whether it did."""
+    """S3 was asked to create an object, and it is unknown whether it did."""
 
     backend: str = "s3"
     key: str
@@ -163,6 +163,6 @@ class MalformedMessage(KubemlError):
 
 
 def brief(err: BaseException) -> str:
-    """The first line of an error, short enough for a terminal; libraries put no secrets there."""
+    """Return an error's first line, cut for a terminal; libraries put no secrets there."""
     text = str(err).strip().splitlines()
     return (text[0] if text else type(err).__name__)[:200]

@@ -3,8 +3,8 @@
     KUBEML_FAIL="ps.after_stage=kill@epoch=1,round=3;worker.mid_train=stop:20@slot=1"
 
 A rule is ``role.point=action[:argument][@condition,…]``; rules are separated by ``;``. Conditions
-are compared with what is known at the point: ``job``, ``epoch``, ``round``, ``slot``, ``attempt``,
-``batch``, ``index``. A rule fires once in a process, or ``times=N`` times. Actions:
+are compared with the values known at the point: ``job``, ``epoch``, ``round``, ``slot``,
+``attempt``, ``batch``, ``index``. A rule fires once in a process, or ``times=N`` times. Actions:
 
     kill       SIGKILL to this process
     stop:S     SIGSTOP to this process, SIGCONT after S seconds
@@ -13,7 +13,7 @@ are compared with what is known at the point: ``job``, ``epoch``, ``round``, ``s
     dup        the call at the point is made twice
     corrupt    a byte of what is sent there is changed
 
-Nothing is read or compared when the variable is unset.
+While the variable is unset, nothing is read or compared.
 """
 
 import logging
@@ -48,7 +48,7 @@ _ACTIONS = ("kill", "raise", "dup", "corrupt", *_TIMED)
 
 @dataclass
 class Rule:
-    """One rule: what to do at a point, under which conditions, how many times more."""
+    """One rule: what to do at a point, under which conditions, and how many times more."""
 
     role: str
     point: str
@@ -58,7 +58,7 @@ class Rule:
     times: int = 1
 
     def matches(self, where: dict[str, Any]) -> bool:
-        """Whether every condition holds at the place ``where``."""
+        """Return whether every condition holds at the place ``where``."""
         return all(str(where.get(key)) == value for key, value in self.conditions.items())
 
 
@@ -99,7 +99,7 @@ _place = threading.local()
 
 
 def install(text: str, role: str) -> None:
-    """Arm this process's fail points: those of its role.
+    """Arm the fail points of this process, which are those of its role.
 
     Raises:
         InvalidSetting: The rules cannot be read.
@@ -111,7 +111,7 @@ def install(text: str, role: str) -> None:
 
 
 def at(**where: Any) -> None:
-    """Say where this thread is, for conditions of points that cannot know it themselves."""
+    """Say where this thread is, for the conditions of points that cannot know that themselves."""
     if _rules:
         _place.where = where
 
@@ -138,7 +138,7 @@ def reach(point: str, **where: Any) -> str:
 
 
 def corrupted(data: bytes) -> bytes:
-    """``data`` with one byte changed."""
+    """Return ``data`` with one byte changed."""
     return bytes([data[0] ^ 0xFF]) + data[1:]
 
 
@@ -157,7 +157,7 @@ def _act(rule: Rule) -> str:
 
 
 def _stop(seconds: float) -> None:
-    # Whoever stands still cannot wake itself.
+    # A process that is stopped cannot wake itself: another one does.
     code = f"import os, signal, time; time.sleep({seconds}); os.kill({os.getpid()}, signal.SIGCONT)"
     subprocess.Popen([sys.executable, "-S", "-c", code], start_new_session=True)  # noqa: S603
     os.kill(os.getpid(), signal.SIGSTOP)

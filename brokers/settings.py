@@ -2,8 +2,9 @@
 
 Precedence: flag > environment > kubeml.toml > profile > default.
 
-The only module that reads the environment. The *profile* is the file that ``kubeml up`` writes
-under ``KUBEML_HOME`` for the stack it runs, so that every other command finds it by itself.
+This is the only module that reads the environment. The *profile* is the file that ``kubeml up``
+writes into ``KUBEML_HOME`` for the stack it runs, so that every other command finds the stack by
+itself.
 """
 
 import difflib
@@ -30,7 +31,7 @@ _CHOICES = {
     "log_format": ("text", "json"),
     "log_level": ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"),
 }
-#: What an S3 client takes for a bucket's name.
+#: The bucket names that an S3 client accepts.
 _BUCKET = re.compile(r"[A-Za-z0-9._-]{1,255}|arn:\S+")
 
 
@@ -53,26 +54,28 @@ class Settings:
         state_url: Redis URL of the state server; the broker's unless set.
         s3_endpoint_url: S3 endpoint; empty means the cloud's own, by the AWS variables.
         s3_bucket: Bucket that holds functions, datasets, checkpoints and histories.
-        s3_access_key, s3_secret_key: From the profile alone; otherwise boto3's own chain.
+        s3_access_key, s3_secret_key: Read from the profile alone. Without them boto3 looks for
+            credentials in its own places.
         cache_dir: Workers' shard and function cache.
         cache_bytes: Upper bound of that cache, in bytes.
-        device: ``cpu`` or ``gpu``: what this worker declares.
+        device: ``cpu`` or ``gpu``: the device that this worker declares.
         slots_per_gpu: Worker processes that share one GPU.
         worker_name: Name of this worker, unique in the pool; empty: made from host and pid.
         torch_threads: Threads per worker on CPU. A fixed number, since it may change the bits.
         lease_s: How long a slot stays with a worker that does not beat.
-        stall_s: A function that finishes no batch for so long (or 20 usual ones) hangs.
+        stall_s: A function hangs if it finishes no batch for this long (or for 20 times as long
+            as batches usually take).
         memory_bytes: A worker process that holds more is replaced by a fresh one once its slot's
-            round is done; 0: what it may use, see ``kubeml.machine.memory_limit``.
+            round is done; 0: the bound is what it may use, see ``kubeml.machine.memory_limit``.
         tick_s: How often the parameter server compares desired with actual.
-        idle_s: How long ``kubeml up`` keeps workers above its minimum that nobody wants.
+        idle_s: How long ``kubeml up`` keeps unwanted workers above its minimum.
         log_level: Level of the log lines on stderr.
-        log_format: ``text`` or ``json``: how they look.
-        metrics_port: Where this process serves Prometheus metrics; 0: nowhere. Of ``kubeml up``
-            the first of several ports: parameter server, control worker, then the workers.
-        metrics_host: The address it binds for that.
+        log_format: ``text`` or ``json``: the form of the log lines.
+        metrics_port: The port where this process serves Prometheus metrics; 0: nowhere. For
+            ``kubeml up`` it is the first of several: parameter server, control worker, workers.
+        metrics_host: The address it binds for metrics.
         metrics_keep_s: How long a job's series stay after the job has left.
-        flower_auth: ``USER:PASSWORD`` that Flower asks for; several by commas.
+        flower_auth: ``USER:PASSWORD`` that Flower asks for; several are separated by commas.
         fail: Fail points to arm, for tests of recovery; see ``brokers.fail_points``.
     """
 
@@ -130,7 +133,7 @@ class Settings:
                 raise InvalidSetting(
                     setting=name, fault=f"{value}, must be more than zero and finite"
                 )
-        # What is sent through the broker is sent by kombu, which names a socket differently.
+        # Messages go to the broker through kombu, which names a socket differently.
         check_url("broker_url", self.broker_url, {"redis", "rediss"})
         check_url("state_url", self.state_url, {"redis", "rediss", "unix"})
         if self.s3_endpoint_url:
@@ -152,12 +155,12 @@ class Settings:
         """Read the settings.
 
         Args:
-            overrides: From flags: field name to value; None values are skipped.
+            overrides: Values from flags, by field name; None values are skipped.
             environ: The environment; the process's own unless given.
-            directory: Where ``kubeml.toml`` is looked for first (then in the home).
+            directory: Where to look for ``kubeml.toml`` first (then in the home).
 
         Raises:
-            InvalidSetting: Unknown name, unreadable value or file.
+            InvalidSetting: A name is unknown, or a value or a file cannot be read.
         """
         environ = os.environ if environ is None else environ
         flags = {k: v for k, v in (overrides or {}).items() if v is not None}
@@ -168,13 +171,13 @@ class Settings:
         merged.update(_from_environ(environ))
         merged.update(flags)
         if merged.get("s3_endpoint_url") != profile.get("s3_endpoint_url"):
-            # Another S3 than the embedded one: its keys are the AWS variables' matter.
+            # It is not the embedded S3: its keys come from the AWS variables.
             merged.pop("s3_access_key", None)
             merged.pop("s3_secret_key", None)
         if merged.get("broker_url") != profile.get("broker_url") and (
             merged.get("state_url") == profile.get("state_url")
         ):
-            # Another broker than the embedded one: the state is there, too, unless told otherwise.
+            # It is not the embedded broker: the state is there, too, unless told otherwise.
             merged.pop("state_url", None)
         merged["home"] = home
         if "broker_url" in merged and "state_url" not in merged:
@@ -202,10 +205,10 @@ class Settings:
 
 
 def find_home(given: Path | None = None, *, environ: Mapping[str, str] | None = None) -> Path:
-    """The home, by flag, environment or default: all that one needs to know to stop a stack.
+    """Return the home by flag, environment or default. To stop a stack, that suffices.
 
     Args:
-        given: From the flag, if there is one.
+        given: The value of the flag, if it was given.
         environ: The environment; the process's own unless given.
     """
     environ = os.environ if environ is None else environ
@@ -213,14 +216,14 @@ def find_home(given: Path | None = None, *, environ: Mapping[str, str] | None = 
 
 
 def child_environment(settings: Settings) -> dict[str, str]:
-    """The whole environment of a child process that is to have these settings, S3 keys included.
+    """Return the whole environment that gives a child process these settings, S3 keys included.
 
-    Start it with ``-P``: a ``tasks.py`` in the current folder must not be taken for ours.
+    Start the child with ``-P``: a ``tasks.py`` in the current folder must not be taken for ours.
     """
     env = {**os.environ, **settings.environment()}
     root = str(Path(__file__).parents[1])
     if root not in {sysconfig.get_path("purelib"), sysconfig.get_path("platlib")}:
-        # Run from a checkout: it must be found from another folder as well.
+        # kubeml may run from a checkout: a child in another folder must find it as well.
         env["PYTHONPATH"] = os.pathsep.join(filter(None, [root, env.get("PYTHONPATH")]))
     if settings.s3_access_key:
         env["AWS_ACCESS_KEY_ID"] = settings.s3_access_key
@@ -229,7 +232,7 @@ def child_environment(settings: Settings) -> dict[str, str]:
 
 
 def secrets_of(settings: Settings, environ: Mapping[str, str] | None = None) -> list[str]:
-    """What may stand in no log line: passwords and keys that this process knows.
+    """Return the passwords and keys that this process knows, which no log line may show.
 
     Args:
         settings: Its settings.

@@ -1,4 +1,4 @@
-"""The URLs of servers: checked, and shown without their passwords."""
+"""Checks the URLs of servers, and shows them without their passwords."""
 
 import re
 from urllib.parse import urlsplit, urlunsplit
@@ -16,13 +16,13 @@ def mask_url(url: str) -> str:
     if parts.password is None:
         return url
     host = parts.hostname or ""
-    # Without its brackets an IPv6 address would run into the port.
+    # Without brackets an IPv6 address would run into the port.
     host = f"[{host}]" if ":" in host else host
     return urlunsplit(parts._replace(netloc=f"{host}{port}"))
 
 
 def _without_user(url: str) -> str:
-    """A URL that may be torn anywhere, without what may be a password: all before the last @."""
+    """Return a possibly torn URL without what may be a password, which is all before the last @."""
     scheme, slashes, _ = url.partition("://")
     before, at, rest = url.rpartition("@")
     return f"{scheme if slashes else ''}{slashes}***@{rest}" if before and at else url
@@ -32,7 +32,7 @@ def check_url(name: str, url: str, schemes: set[str]) -> None:
     """Refuse a URL that a client library would not understand.
 
     Raises:
-        InvalidSetting: Its text shows no password.
+        InvalidSetting: The URL has a fault. The error's text shows no password.
     """
     fault = _url_fault(url, schemes)
     if fault:
@@ -41,7 +41,7 @@ def check_url(name: str, url: str, schemes: set[str]) -> None:
 
 
 def _url_fault(url: str, schemes: set[str]) -> str:
-    """What is wrong with a URL, in words; empty if nothing is."""
+    """Return what is wrong with a URL, in words; "" if nothing is."""
     try:
         parts = urlsplit(url)
     except ValueError:

@@ -1,4 +1,4 @@
-"""What crosses a process border: JSON of bounded size, made into typed values or refused."""
+"""Reads what crosses a process border: JSON of bounded size becomes typed values or is refused."""
 
 import json
 import re
@@ -15,14 +15,14 @@ T = TypeVar("T")
 
 _JOB_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9-]{0,62}")
 
-#: Bound of what a peer may announce, so that a forged message cannot make us allocate at will.
+#: The most that a peer may send, so that a forged message cannot make us allocate at will.
 MAX_META_CHARS = 100_000
 
 _MAX_FAULT_CHARS = 300
 
 
 def is_job_id(text: object) -> bool:
-    """Whether ``text`` may be a job id (they become keys on every store)."""
+    """Return whether ``text`` may be a job id. Job ids become keys on every store."""
     return isinstance(text, str) and _JOB_ID.fullmatch(text) is not None
 
 
@@ -32,7 +32,7 @@ def parse_object(
     """Parse a JSON object of bounded size.
 
     Raises:
-        MalformedMessage: Too long, not JSON, or not an object.
+        MalformedMessage: The text is too long, not JSON, or not an object.
     """
     if len(text) > max_chars:
         raise MalformedMessage(what=what, fault=f"{len(text)} characters")
@@ -46,13 +46,13 @@ def parse_object(
 
 
 def from_wire(cls: type[T], wire: Any, *, what: str) -> T:
-    """Build a value from its wire form; missing and unknown fields are refused, and types.
+    """Build a value from its wire form. Missing or unknown fields and wrong types are refused.
 
     Args:
         cls: A dataclass or ``msgspec.Struct``: its annotations are checked, with their
             constraints.
-        wire: What JSON held.
-        what: What it should be, for people.
+        wire: The parsed JSON.
+        what: What it should be, for messages.
 
     Raises:
         MalformedMessage: The fields do not fit.
@@ -61,16 +61,16 @@ def from_wire(cls: type[T], wire: Any, *, what: str) -> T:
         value = msgspec.convert(wire, cls)
     except msgspec.ValidationError as err:
         raise MalformedMessage(what=what, fault=_fault(str(err), wire)) from err
-    except AttributeError as err:  # a check of the value's own met something that it is not for
+    except AttributeError as err:  # the class's own check met a value of the wrong type
         raise MalformedMessage(what=what, fault=str(err)) from err
-    # A Struct refuses by itself what it does not know.
+    # A Struct refuses unknown fields by itself.
     if is_dataclass(cls) and (unknown := wire.keys() - {field.name for field in fields(cls)}):
         raise MalformedMessage(what=what, fault=f"{min(unknown)} is no field of it")
     return value
 
 
 def _fault(text: str, wire: Any) -> str:
-    """What msgspec says, with the value in question: ``train.num_rows is '5': expected int``."""
+    """Return msgspec's text with the value in question: ``train.num_rows is '5': expected int``."""
     expected, _, path = text.partition(" - at `$.")
     if not path:
         return text[:_MAX_FAULT_CHARS]
@@ -84,20 +84,20 @@ def _fault(text: str, wire: Any) -> str:
 
 
 def new_id() -> str:
-    """A fresh uuid, as 32 hexadecimal digits: a token, ticket, rid or cid."""
+    """Return a fresh uuid as 32 hexadecimal digits: a token, ticket, rid or cid."""
     return uuid.uuid4().hex
 
 
 def as_text(raw: bytes) -> str:
-    """The text, whatever bytes it has."""
+    """Return bytes as text, whatever they are."""
     return raw.decode(errors="replace")
 
 
 def as_fields(raw: Mapping[bytes, bytes]) -> dict[str, str]:
-    """A hash's fields and values as text."""
+    """Return a hash's fields and values as text."""
     return {as_text(name): as_text(value) for name, value in raw.items()}
 
 
 def to_bytes(text: str, *, max_chars: int) -> bytes:
-    """So much of a text as Redis can store it: what has no encoding (half a pair) becomes ``?``."""
+    """Return a text cut and encoded for Redis; half a surrogate pair becomes ``?``."""
     return text[:max_chars].encode(errors="replace")

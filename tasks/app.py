@@ -1,4 +1,4 @@
-"""The Celery app of workers and control workers. What their processes do is in ``lifecycle``."""
+"""The Celery app of workers and control workers; ``lifecycle`` has what their processes do."""
 
 from multiprocessing.sharedctypes import RawValue
 
@@ -8,17 +8,17 @@ from kubeml.machine import memory_limit
 
 settings = Settings.load()
 app = make_app(settings, name="kubeml-worker")
-# First lifecycle: its signals are connected before Celery says anything.
+# ``lifecycle`` comes first, so that its signals are connected before Celery logs anything.
 app.conf.include = ["tasks.lifecycle", "tasks.worker", "tasks.schedule"]
-# What a function leaks is given back with its process, between two tasks.
+# Memory that a function leaks is given back when its process is replaced, between two tasks.
 app.conf.worker_max_memory_per_child = memory_limit(settings) // 1024
 
-# In memory that children share, without a lock that one of them could die with.
+# It lies in memory that children share, without a lock: a child could die holding that.
 _draining = RawValue("b", 0)
 
 
 def is_draining() -> bool:
-    """Whether this worker was told to go; seen in its children too."""
+    """Return whether this worker was told to go; its children see it, too."""
     return bool(_draining.value)
 
 

@@ -17,10 +17,10 @@ from brokers.settings import Settings
 
 
 class Mute(Control):
-    """Says nothing to workers: its user on Redis may not, since who may ask may also command.
+    """A remote control that sends nothing to workers.
 
-    They send their events without being asked. What is asked of them alone (their queues, say) is
-    not shown.
+    Flower's user on Redis may not send to them, since a user that may ask may also command. Workers
+    send their events unasked. Facts that have to be asked for (their queues, say) are not shown.
     """
 
     def broadcast(self, *_: Any, **__: Any) -> Any:
@@ -30,18 +30,18 @@ class Mute(Control):
 
 app = make_app(Settings.load(), name="kubeml-flower")
 app.control_cls = Mute  # type: ignore[assignment]
-# It warns of every question that nobody answers.
+# Flower's inspector would warn of every question that is not answered.
 logging.getLogger("flower.inspector").setLevel(logging.ERROR)
 
 
 class GuardedMetrics(Metrics):
-    """Flower's own metrics, for those who know the password: it guards all its pages but these."""
+    """Flower's own metrics, behind its password: Flower itself guards all pages but these."""
 
     @authenticated
     async def get(self) -> None:  # type: ignore[override]
-        """Write them."""
+        """Write the metrics."""
         await super().get()  # type: ignore[no-untyped-call]
 
 
-# The first that matches is taken.
+# Tornado takes the first handler that matches.
 handlers.insert(0, (r"/metrics", GuardedMetrics))

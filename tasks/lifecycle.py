@@ -1,4 +1,4 @@
-"""What Celery's processes do at their start, while they run, and at their end."""
+"""What the Celery processes of workers and control workers do at start, while they run, at end."""
 
 import ctypes
 import os
@@ -31,7 +31,7 @@ _PR_SET_PDEATHSIG = 1
 _NOTE_EVERY_S = 2.0
 
 
-# Before the first warning, too: that of a worker which runs as root comes at once.
+# Logging is set up before Celery's first warning: a worker that runs as root gets one at once.
 @celeryd_init.connect
 @setup_logging.connect
 def _log_to_stderr(**_: Any) -> None:
@@ -52,7 +52,7 @@ def _announce(sender: Any, **_: Any) -> None:
 
 @worker_shutting_down.connect
 def _drain(**_: Any) -> None:
-    # SIGTERM is Celery's warm shutdown: it waits for the tasks, which look here.
+    # SIGTERM begins Celery's warm shutdown: it waits for the tasks, which look at this flag.
     drain()
 
 
@@ -63,15 +63,15 @@ def _withdraw(**_: Any) -> None:
     alive_file.end()
 
 
-# In a control worker, which has no children, this is the process itself.
+# A control worker has no children: there this runs in the process itself.
 @worker_process_init.connect
 def _warm_up(**_: Any) -> None:
     role = os.environ.get("KUBEML_ROLE", "worker")
     fail_points.install(settings.fail, "scheduler" if role == "control" else role)
     if role == "worker":
-        # A child whose parent was killed would train on as an orphan.
+        # Without this, a child whose parent was killed would train on as an orphan.
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-        # In the child alone: torch's threads do not survive a fork.
+        # Only in the child: torch's threads do not survive a fork.
         from tasks.worker import warm_up
 
         warm_up()
@@ -80,8 +80,8 @@ def _warm_up(**_: Any) -> None:
 
 
 def _serve_metrics(role: str) -> None:
-    """Serve this process's metrics from now on: it is the one that does the work."""
-    # Here: prometheus_client takes memory, and most processes serve no metrics.
+    """Serve the metrics of this process from now on, which is the one that does the work."""
+    # Imported here: prometheus_client takes memory, and most processes serve no metrics.
     from kubeml.metrics.exporter import serve_control, serve_worker
 
     if role == "worker":
@@ -97,11 +97,11 @@ def _serve_metrics(role: str) -> None:
 class GoesRound(StartStopStep):
     """Celery's event loop notes that it goes round, for probes.
 
-    A timer of the consumer's, set anew with every connection to the broker.
+    It is a timer of the consumer, and is set anew with every connection to the broker.
     """
 
     def start(self, consumer: Any) -> None:
-        """Begin noting. The loop drops its timers when it loses the broker."""
+        """Begin to note. The loop drops its timers when it loses the broker."""
         consumer.timer.call_repeatedly(_NOTE_EVERY_S, alive_file.note)
 
 

@@ -1,7 +1,7 @@
 """The scheduling task, and an epoch as Celery canvases: one group of dispatches per stage.
 
-The stages are joined by the parameter server, which reads the round store, and not by a chord: on
-Redis a chord hangs for ever if one counter key or header message is lost. The graph of an epoch is
+The parameter server joins the stages, by the round store. A chord would not do: on Redis it hangs
+for ever if one counter key or header message is lost. The graph of an epoch is
 
     group(kubeml.train x N) -> [parameter server: merges] -> group(kubeml.validate x N)
     -> [parameter server: checkpoint, history] -> kubeml.schedule (the next epoch)
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 def schedule(wire: dict[str, Any]) -> None:
     """Plan the next epoch, if one is due, and dispatch what is under way.
 
-    Idempotent: a late or doubled request finds nothing left to plan.
+    It is idempotent: a late or doubled request finds nothing left to plan.
     """
     if hint := hint_or_none(wire):
         this_scheduler().step(hint, send_stage)
@@ -43,20 +43,20 @@ def schedule(wire: dict[str, Any]) -> None:
 
 @lru_cache(maxsize=1)
 def this_scheduler() -> "Scheduler":
-    """This process's memory of jobs."""
-    # Here: a training worker knows this task too, and needs nothing of it.
+    """Return this process's scheduler, with its memory of jobs."""
+    # Imported here: a training worker knows this task too, and never runs it.
     from kubeml.scheduling.scheduler import Scheduler
 
     return Scheduler(these_backends())
 
 
 def stage_group(stage: str, hints: Sequence[Hint], device: str, label: str) -> group:
-    """The group of dispatches of one stage, with readable task ids for Flower."""
+    """Return the group of dispatches of one stage, with readable task ids for Flower."""
     return group(participant(stage, hint, device, label) for hint in hints)
 
 
 def participant(stage: str, hint: Hint, device: str, label: str) -> Signature:
-    """One dispatch: a worker is asked to take part in a stage of a job."""
+    """Return one dispatch, which asks a worker to take part in a stage of a job."""
     args = [hint.to_wire()] if stage == "validate" else [hint.to_wire(), stage]
     signature: Signature = app.signature(
         TASK_OF[stage],
@@ -71,5 +71,5 @@ def participant(stage: str, hint: Hint, device: str, label: str) -> Signature:
 
 
 def send_stage(stage: str, hints: Sequence[Hint], device: str, label: str) -> None:
-    """Send a stage's group."""
+    """Send the group of a stage."""
     stage_group(stage, hints, device, label).apply_async()

@@ -1,7 +1,7 @@
 """The tasks of a training worker, and the one ``Worker`` of its child process.
 
-Celery's parent process imports this module, too, and only passes messages on. What the work needs
-is therefore imported where it is done, after the fork: the parent is smaller by a third.
+Celery's parent process imports this module, too, but only passes messages on. So whatever the work
+needs is imported where the work is done, after the fork: that makes the parent a third smaller.
 """
 
 import logging
@@ -24,13 +24,13 @@ logger = logging.getLogger(__name__)
 
 @app.task(name=TRAIN, acks_late=False, ignore_result=True)
 def train(wire: dict[str, Any], stage: str = "train") -> str:
-    """Lend this process to a job until it wants no more. Lost or doubled: nothing breaks."""
+    """Lend this process to a job until it wants no more. A lost or doubled task breaks nothing."""
     return _participate(wire, stage)
 
 
 @app.task(name=VALIDATE, acks_late=False, ignore_result=True)
 def validate(wire: dict[str, Any]) -> str:
-    """Lend this process to a job's validation. Lost or doubled: nothing breaks."""
+    """Lend this process to a job's validation. A lost or doubled task breaks nothing."""
     return _participate(wire, "validate")
 
 
@@ -55,7 +55,7 @@ def _participate(wire: dict[str, Any], stage: str) -> str:
 
 
 def hint_or_none(wire: Any) -> Hint | None:
-    """The task's hint; None, logged and counted, if it is malformed."""
+    """Return the task's hint; None if it is malformed, which is logged and counted."""
     try:
         return Hint.from_wire(wire)
     except MalformedMessage as err:
@@ -65,7 +65,7 @@ def hint_or_none(wire: Any) -> Hint | None:
 
 @lru_cache(maxsize=1)
 def these_backends() -> "Backends":
-    """This process's connections, made after the fork and kept from task to task."""
+    """Return this process's connections, made after the fork and kept from task to task."""
     from kubeml.backends import Backends
 
     return Backends(settings)
@@ -73,7 +73,7 @@ def these_backends() -> "Backends":
 
 @lru_cache(maxsize=1)
 def this_worker() -> "Worker":
-    """This process's caches, made after the fork and kept from task to task."""
+    """Return this process's worker, made after the fork and kept from task to task."""
     from kubeml.worker.warm import Worker
 
     return Worker(these_backends())

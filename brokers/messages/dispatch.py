@@ -1,4 +1,4 @@
-"""Sending: Celery tasks by name, and hints to the parameter servers. Messages may be lost."""
+"""Sends messages: Celery tasks by name, and hints to the parameter servers. Any may be lost."""
 
 from typing import Any
 
@@ -21,21 +21,21 @@ from brokers.wire import new_id
 
 
 def stage_queue(stage: str, device: str) -> str:
-    """The queue for the dispatches of a stage."""
+    """Return the queue for the dispatches of a stage."""
     return first_queue(device) if stage == "init" else train_queue(device)
 
 
 def dispatch_id(label: str, hint: Hint) -> str:
-    """A readable Celery task id, new for every sending: a revoked id would swallow a repetition.
+    """Return a readable Celery task id. Each sending has a new one: a revoked id swallows repeats.
 
-    No message expires, for the same reason and because that would compare clocks; a stale one is
-    known by its ticket.
+    For the same reason no message expires, and because that would compare clocks. A stale message
+    is known by its ticket.
     """
     return f"{label}-{hint.ticket[:8]}-{new_id()[:4]}"
 
 
 def dispatch_repr(label: str, hint: Hint) -> str:
-    """How a dispatch's arguments are shown: ``(job=mnist-1a2b, epoch=3, stage=train)``."""
+    """Return a dispatch's arguments for Flower: ``(job=mnist-1a2b, epoch=3, stage=train)``."""
     epoch, _, stage = label.removeprefix(f"{hint.job_id}-e").partition("-")
     return f"(job={hint.job_id}, epoch={epoch}, stage={stage})"
 
@@ -53,7 +53,7 @@ class Dispatcher:
         Args:
             stage: ``init``, ``train`` or ``validate``.
             hint: The job and ticket.
-            device: Which kind of worker is wanted.
+            device: The kind of worker that is wanted.
             label: Readable front part of the Celery task id, e.g. ``mnist-1a2b-e3-train``.
         """
         self._send(
@@ -84,7 +84,7 @@ class Dispatcher:
             hint,
             queue=infer_queue(device),
             task_id=f"{hint.job_id}-infer-{hint.ticket[:8]}",
-            # Not the data: a task's arguments are for everybody to see.
+            # Not the data: anybody can see a task's arguments.
             argsrepr=f"(job={hint.job_id}, {len(data)} inputs)",
             extra=[data],
         )
@@ -100,7 +100,7 @@ class Dispatcher:
     def hint(self, job_id: str) -> None:
         """Tell the parameter servers to look at a job now rather than at the next tick."""
         with redis_errors(self._where), self.app.producer_or_acquire() as producer:
-            # By the anonymous exchange: it needs no binding, which a flush of Redis would lose.
+            # The anonymous exchange needs no binding, which a flush of Redis would lose.
             producer.publish(
                 Hint(job_id=job_id).to_wire(), serializer="json", exchange="", routing_key=PS_QUEUE
             )
@@ -110,11 +110,11 @@ class Dispatcher:
         self.app.close()
 
     def queue_lengths(self, client: Any, device: str) -> tuple[int, int]:
-        """Messages waiting for workers of a kind, and those of them for jobs that are new.
+        """Return how many messages wait for a kind of worker, and how many of them for new jobs.
 
         Args:
-            client: One of the broker's server.
-            device: Which kind.
+            client: A client of the broker's server.
+            device: The kind of worker.
         """
         with redis_errors(self._where):
             pipe = client.pipeline(transaction=False)

@@ -10,11 +10,11 @@ from brokers.wire import from_wire, is_job_id
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Hint:
-    """The body of every message: look at this job. It may be lost, doubled or late.
+    """The body of every message, which says: look at this job. It may be lost, doubled or late.
 
     Attributes:
         job_id: The job.
-        ticket: The dispatch this message stands for; "" for a hint to the parameter server.
+        ticket: The dispatch that this message stands for; "" for a hint to the parameter server.
     """
 
     job_id: str
@@ -25,15 +25,15 @@ class Hint:
             raise MalformedMessage(what="hint", fault=repr(self.job_id)[:80])
 
     def to_wire(self) -> dict[str, Any]:
-        """The hint as JSON-able values."""
+        """Return the hint as JSON-able values."""
         return asdict(self)
 
     @classmethod
     def from_wire(cls, wire: Any) -> Self:
-        """Read a hint; refuse missing and unknown fields alike.
+        """Read a hint.
 
         Raises:
-            MalformedMessage: It is not one.
+            MalformedMessage: It is not a hint; a field may be missing or unknown.
         """
         if not isinstance(wire, Mapping):
             raise MalformedMessage(what="hint", fault=f"{type(wire).__name__}, not an object")

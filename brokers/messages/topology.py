@@ -1,6 +1,7 @@
 """Queues, task names and Celery's configuration; the one place that builds a Celery app.
 
-Every setting that is not a default was seen to bite; the reason stands beside it.
+For every setting that is not Celery's default, the default was seen to do harm; the reason stands
+beside it.
 """
 
 from typing import Any
@@ -20,18 +21,18 @@ VALIDATE = "kubeml.validate"
 INFER = "kubeml.infer"
 SCHEDULE = "kubeml.schedule"
 
-#: Stage of a job to the task that serves it (an INIT is served by a training task).
+#: Stage of a job to the task that serves it; a training task serves an INIT.
 TASK_OF = {"init": TRAIN, "train": TRAIN, "validate": VALIDATE}
 
 _VISIBILITY_TIMEOUT_S = 3600
 
 _TRANSPORT = {
-    # Queues in the order they are given, so that inference goes before training.
+    # Queues are served in the order they are given, so that inference goes before training.
     "queue_order_strategy": "priority",
     "visibility_timeout": _VISIBILITY_TIMEOUT_S,
     "unacked_restore_interval": 5,
     "unacked_restore_throttle": 1,
-    # Without a socket time-out a worker hangs for ever on a half-open link.
+    # Without a time-out a worker hangs for ever on a half-open connection.
     "socket_timeout": 10,
     "socket_connect_timeout": 5,
     "socket_keepalive": True,
@@ -44,17 +45,17 @@ def _queue(name: str) -> Queue:
 
 
 def ps_queue() -> Queue:
-    """The parameter servers' hints."""
+    """Return the queue of the parameter servers' hints."""
     return _queue(PS_QUEUE)
 
 
 def celery_config(settings: Settings) -> dict[str, Any]:
-    """Celery's configuration for workers, control workers and senders alike."""
+    """Return Celery's configuration, for workers, control workers and senders alike."""
     url = verified(settings.broker_url)
     names = [CONTROL_QUEUE, *(name for device in DEVICES for name in worker_queues(device))]
     return {
         "broker_url": url,
-        # Said twice: Flower does not look into the URL when it asks for the queues' lengths.
+        # The URL says it too, but Flower does not read it there when it asks for queue lengths.
         "broker_use_ssl": _tls_options(url) or False,
         "result_backend": url,
         "task_serializer": "json",
@@ -65,7 +66,7 @@ def celery_config(settings: Settings) -> dict[str, Any]:
         "task_queues": [_queue(name) for name in names],
         "task_default_queue": CONTROL_QUEUE,
         "task_default_exchange": "kubeml",
-        # A misspelt queue would swallow messages silently.
+        # Otherwise a misspelt queue would swallow messages silently.
         "task_create_missing_queues": False,
         "broker_transport_options": _TRANSPORT,
         "result_backend_transport_options": _TRANSPORT,
@@ -80,14 +81,14 @@ def celery_config(settings: Settings) -> dict[str, Any]:
         "result_expires": 3600,
         "broker_connection_retry_on_startup": True,
         "broker_connection_max_retries": None,
-        # Else a full Redis kills the workers.
+        # Otherwise a full Redis kills the workers.
         "broker_channel_error_retry": True,
         "broker_pool_limit": 4,
-        # A poison task that is redelivered loops for ever; lost work is the round store's matter.
+        # A task that kills its worker would come again for ever; the round store repeats lost work.
         "task_reject_on_worker_lost": False,
         "worker_cancel_long_running_tasks_on_connection_loss": False,
         "worker_prefetch_multiplier": 1,
-        # Else a message parks behind a busy worker and hides from autoscalers.
+        # Otherwise a message is parked at a busy worker, where autoscalers do not see it.
         "worker_disable_prefetch": True,
         "worker_proc_alive_timeout": 60,
         "worker_send_task_events": True,
@@ -101,7 +102,7 @@ def celery_config(settings: Settings) -> dict[str, Any]:
 
 
 def verified(url: str) -> str:
-    """The URL, saying what others leave to a default: that a server's certificate is checked."""
+    """Return the URL with the default spelt out that a TLS server's certificate is checked."""
     if not url.startswith("rediss:") or "ssl_cert_reqs=" in url:
         return str(url)
     return f"{url}{'&' if '?' in url else '?'}ssl_cert_reqs=required"
@@ -113,10 +114,10 @@ def _tls_options(url: str) -> dict[str, str]:
 
 
 class BrokerConnection(Connection):
-    """A connection that is tried again every second or two: kombu's pause grows to 30 s."""
+    """A connection that is tried again every second or two; kombu's own pause grows to 30 s."""
 
     def ensure_connection(self, errback: Any = None, *args: Any, **options: Any) -> Any:
-        """Connect, whatever it takes; see kombu."""
+        """Connect, however long it takes; see kombu."""
 
         def failed(error: Any, interval: float) -> None:
             alive_file.note()
@@ -132,7 +133,7 @@ class _Amqp(AMQP):
 
 
 def make_app(settings: Settings, *, name: str = "kubeml") -> Celery:
-    """A Celery app on the settings' broker; tasks are registered by ``tasks`` alone."""
+    """Return a Celery app on the settings' broker; only ``tasks`` registers tasks."""
     app = Celery(name, set_as_current=False, amqp=_Amqp)
     app.conf.update(celery_config(settings))
     return app

@@ -1,1 +1,1 @@
-"""Whole objects on S3."""
+"""Whole objects on S3, for all that lasts: functions, datasets, checkpoints, records."""

@@ -1,6 +1,6 @@
-"""Signing S3 requests by the server's clock, learned from its answers, when ours is wrong.
+"""Signs S3 requests by the server's clock, learned from its answers, when ours is wrong.
 
-A request is signed with the time, and S3 refuses one that is more than 15 minutes off. A worker
+A request is signed with the time, and S3 refuses a time that is more than 15 minutes off. A worker
 whose clock is off by an hour is to train all the same.
 """
 
@@ -15,7 +15,7 @@ logger = logging.getLogger(__name__)
 
 _OFFSET = "kubeml_clock_offset"
 
-#: A refusal is put down to the clock only if it is off by more than this.
+#: A refusal is put down to our clock only if that is off by more than this.
 _SUSPICIOUS = timedelta(minutes=4)
 
 
@@ -26,7 +26,7 @@ class ClockCorrection:
         self._offset = timedelta(0)
 
     def attach(self, client: Any) -> None:
-        """Let ``client`` (boto3, S3) sign by this clock."""
+        """Let ``client``, a boto3 client of S3, sign by this clock."""
         AUTH_TYPE_MAPS["s3v4"] = _CorrectedAuth
         client.meta.events.register("before-sign.s3", self._pass_on)
         client.meta.events.register_first("needs-retry.s3", self._learn)
@@ -35,7 +35,7 @@ class ClockCorrection:
         request.context[_OFFSET] = self._offset
 
     def _learn(self, response: Any, attempts: int, **_: Any) -> float | None:
-        """Note the clock of a server that refused us; a number asks botocore to try again."""
+        """Note the clock of a server that refused us; a number lets botocore try again."""
         if response is None or response[0].status_code != 403 or attempts > 2:
             return None
         try:
@@ -51,7 +51,7 @@ class ClockCorrection:
 
 
 class _CorrectedAuth(S3SigV4Auth):
-    """Botocore's own signing, for requests of any client; only ours carry an offset."""
+    """Botocore's own signing, for the requests of any client; only ours have an offset."""
 
     def _modify_request_before_signing(self, request: Any) -> None:
         if offset := request.context.get(_OFFSET):

@@ -1,4 +1,4 @@
-"""The S3 bucket: whole objects in, whole objects out, every error named."""
+"""The S3 bucket: it takes and gives whole objects, and every error has a name."""
 
 import json
 from collections.abc import Iterable, Iterator, Sequence
@@ -26,7 +26,7 @@ _DELETE_BATCH = 1000
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ObjectInfo:
-    """One row of a listing: key, and size in bytes."""
+    """One row of a listing: an object's key, and its size in bytes."""
 
     key: str
     size: int
@@ -47,7 +47,7 @@ class ObjectStore:
         return self._client
 
     def ensure_bucket(self) -> None:
-        """Create the bucket unless it is there."""
+        """Create the bucket unless it exists."""
         with self._errors():
             try:
                 self._client.head_bucket(Bucket=self.bucket)
@@ -57,7 +57,7 @@ class ObjectStore:
                 self._client.create_bucket(Bucket=self.bucket)
 
     def put(self, key: str, data: bytes | bytearray | memoryview) -> None:
-        """Write an object, replacing what was there."""
+        """Write an object, and replace one that exists."""
         with self._errors(key):
             self._client.put_object(
                 Bucket=self.bucket, Key=key, Body=data if isinstance(data, bytes) else bytes(data)
@@ -66,19 +66,19 @@ class ObjectStore:
     def create(self, key: str, data: bytes, *, is_unique: bool = False) -> None:
         """Write an object that must not exist yet.
 
-        boto3 repeats a request whose reply was lost, and is then told that the object exists: the
-        one that the first request wrote.
+        boto3 repeats a request whose reply was lost. It is then told that the object exists, which
+        is the one that the first request wrote.
 
         Args:
             key: Its key.
             data: Its content.
-            is_unique: Whether no other writer can have this very content. Then the object is read
-                back, and counts as written if that is what it holds. A claim that two writers may
-                make in the same words must not say so: both would win.
+            is_unique: Whether no other writer can have this very content. Then an object that
+                exists is read back, and counts as written if its content is ``data``. It must be
+                False for a claim that two writers may make in the same words: both would win.
 
         Raises:
-            ObjectExists: It does. (Some servers let concurrent creators both win; Redis is the
-                arbiter where that matters.)
+            ObjectExists: The object exists. (Some servers let concurrent creators both win; where
+                that matters, Redis decides.)
             OutcomeUnknown: With ``is_unique``: it may have been written, and cannot be read back.
         """
         try:
@@ -90,11 +90,11 @@ class ObjectStore:
             self._require_content(key, data, err)
 
     def _require_content(self, key: str, data: bytes, err: KubemlError) -> None:
-        """Look whether an object was written although its creation ended with ``err``."""
+        """Check that an object was written although its creation ended with ``err``."""
         try:
             there = self.get(key)
         except KubemlError as again:
-            # Missing, too, is no answer: a request that was cut off may arrive yet.
+            # That it is missing is no answer either: a request that was cut off may still arrive.
             raise OutcomeUnknown(where=self.where, key=key, detail=str(err)) from again
         if there != data:
             raise ObjectExists(key=key) from err
@@ -118,7 +118,7 @@ class ObjectStore:
     def put_json(
         self, key: str, value: Any, *, create: bool = False, is_unique: bool = False
     ) -> None:
-        """Write a JSON document; with ``create``, only if there is none: see there."""
+        """Write a JSON document; with ``create``, as the method ``create`` does."""
         data = json.dumps(value, separators=(",", ":"), allow_nan=False).encode()
         if create:
             self.create(key, data, is_unique=is_unique)
@@ -139,7 +139,7 @@ class ObjectStore:
             raise Corrupted(what=key, got=f"{data[:40]!r}", expected="a JSON document") from err
 
     def exists(self, key: str) -> bool:
-        """Whether there is an object under ``key``."""
+        """Return whether there is an object under ``key``."""
         try:
             with self._errors(key):
                 self._client.head_object(Bucket=self.bucket, Key=key)
@@ -148,7 +148,7 @@ class ObjectStore:
         return True
 
     def has_bucket(self) -> bool:
-        """Whether the bucket is there: the cheapest thing that S3 can be asked."""
+        """Return whether the bucket exists, which is the cheapest question to S3."""
         try:
             with self._errors():
                 self._client.head_bucket(Bucket=self.bucket)
@@ -157,10 +157,10 @@ class ObjectStore:
         return True
 
     def require_bucket(self) -> None:
-        """Refuse to go on without the bucket; some servers would make it on the first PUT.
+        """Refuse to go on without the bucket: some servers would create it on the first PUT.
 
         Raises:
-            BucketMissing: It is not there.
+            BucketMissing: The bucket does not exist.
         """
         if not self.has_bucket():
             raise BucketMissing(where=self.where, bucket=self.bucket)
@@ -178,7 +178,7 @@ class ObjectStore:
                 yield row["Prefix"][len(prefix) :].rstrip("/")
 
     def delete(self, keys: Iterable[str]) -> None:
-        """Delete objects; those that are not there do not matter."""
+        """Delete objects; keys without an object do no harm."""
         batch: list[str] = []
         for key in keys:
             batch.append(key)
@@ -236,7 +236,7 @@ def _make_client(settings: Settings) -> Any:
         read_timeout=30,
         retries={"mode": "standard", "total_max_attempts": 3},
         max_pool_connections=32,
-        # Integrity is ours (sha256 in manifests); trailers confuse some S3 servers.
+        # We check integrity ourselves (sha256 in manifests); trailers confuse some S3 servers.
         request_checksum_calculation="when_required",
         response_checksum_validation="when_required",
         s3={"addressing_style": "path"},
@@ -252,7 +252,7 @@ def _make_client(settings: Settings) -> Any:
             config=config,
         )
     except ValueError as err:
-        # E.g. a host with an underscore, which botocore takes for none.
+        # For example a host with an underscore, which botocore does not accept.
         raise InvalidSetting(setting="s3_endpoint_url", fault=_endpoint_fault(settings)) from err
     ClockCorrection().attach(client)
     return client

@@ -1,1 +1,1 @@
-"""The pool on Redis: who is there, and what waits for them."""
+"""The pool on Redis: which processes are there, and what waits for them."""

@@ -1,7 +1,7 @@
-"""The inference requests that somebody waits for, those that a worker has in hand included.
+"""The table of inference requests that a client waits for, also those that a worker has in hand.
 
-A worker takes a request off its queue before it is ready to answer it, so that the queue's length
-does not say whether anybody is needed: a pool that went by it would send that very worker away.
+A worker takes a request off its queue before it is ready to answer. So the queue's length does not
+tell whether a worker is needed: a pool that went by it would end that very worker.
 """
 
 import json
@@ -33,13 +33,16 @@ def awaited(
     within_s: float,
     where: str = "the state server",
 ) -> Iterator[None]:
-    """Let the pool know that an answer is waited for; those that nobody waits for are forgotten.
+    """Tell the pool that an answer is waited for, for the time of a ``with`` block.
+
+    Requests whose time is over are forgotten on the way.
 
     Args:
-        client: Of the state server.
-        ticket: The request's.
-        device: What its worker must have.
-        within_s: How long it is waited for, from now: who waits may die without a word.
+        client: A client of the state server.
+        ticket: The request's ticket.
+        device: The device that its worker must have.
+        within_s: How long we will wait, from now. The request is forgotten after that, since a
+            waiting client may die without a word.
         where: Address of the server, for errors.
     """
     with redis_errors(where):
@@ -57,23 +60,23 @@ def awaited(
             with redis_errors(where):
                 client.hdel(REQUESTS_KEY, ticket)
         except KubemlError as err:
-            # The answer counts; the request is forgotten by its time.
+            # The answer is what counts; the request is forgotten when its time is over.
             logger.warning("request %s could not be withdrawn: %s", ticket, err)
 
 
 def take(client: "Redis", ticket: str, *, worker: str) -> None:
-    """Say which worker has a request in hand. One that nobody waits for any more stays forgotten.
+    """Note which worker has a request in hand. A request that was withdrawn stays forgotten.
 
     Args:
-        client: Of the state server.
-        ticket: The request's.
+        client: A client of the state server.
+        ticket: The request's ticket.
         worker: The worker's name in the pool.
     """
     with redis_errors("the state server"):
         text: Any = client.hget(REQUESTS_KEY, ticket)
         request = read_request(text) if text else None
         if request is not None:
-            # Should it be withdrawn in this moment, its time ends it.
+            # Should it be withdrawn at this very moment, it is forgotten when its time is over.
             _write(client, ticket, replace(request, worker=worker))
 
 

@@ -1,4 +1,4 @@
-"""Who is there: every worker, parameter server and control worker says so every few seconds."""
+"""Which processes are there: each of the pool's processes announces itself every few seconds."""
 
 import json
 import os
@@ -29,11 +29,11 @@ def announce(
     gpu: str = "",
     facts: Mapping[str, Any] | None = None,
 ) -> None:
-    """Say that this process is there (by the server's clock, so that clocks need not agree).
+    """Say that this process is there, by the server's clock, so that clocks need not agree.
 
     Args:
-        client: Of the state server.
-        name: Its name, unique in the pool.
+        client: A client of the state server.
+        name: The process's name, unique in the pool.
         role: ``ps``, ``control``, ``worker`` or ``supervisor``.
         device: See ``Node``.
         gpu: See ``Node``.
@@ -61,7 +61,7 @@ def withdraw(client: "Redis", name: str) -> None:
 
 
 def alive_nodes(client: "Redis", *, role: str = "") -> list[Node]:
-    """The nodes heard of lately, by name; those long silent are forgotten on the way."""
+    """Return the nodes heard of lately, by name, and forget nodes that were silent for long."""
     with redis_errors("the state server"):
         clock: Any = client.time()
         rows: Mapping[bytes, bytes] = client.hgetall(NODES_KEY)  # type: ignore[assignment]
@@ -92,7 +92,7 @@ class Heart(threading.Thread):
         self._stop_asked = threading.Event()
 
     def run(self) -> None:
-        """Announce now and every two seconds; a server that is away is asked again."""
+        """Announce now and every two seconds; if the server is away, try again."""
         while not self._stop_asked.is_set():
             started = time.monotonic()
             try:
@@ -101,12 +101,12 @@ class Heart(threading.Thread):
                     device=self._device, gpu=self._gpu, facts=self._facts,
                 )  # fmt: skip
             except KubemlError:
-                # The loop itself is the retry; the servers' own clients report the outage.
+                # The loop itself retries; the process's other clients report the outage.
                 started = time.monotonic()
             self._stop_asked.wait(max(0.0, BEAT_EVERY_S - (time.monotonic() - started)))
 
     def stop(self) -> None:
-        """Stop announcing and say goodbye, as far as the server still answers."""
+        """Stop announcing, and say goodbye if the server still answers."""
         self._stop_asked.set()
         try:
             withdraw(self._client, self._node)

@@ -1,6 +1,7 @@
-"""What the servers say of a whole pool at one moment: processes, live jobs, queues.
+"""Reads a whole pool at one moment from the servers: processes, live jobs, queues.
 
-However many jobs there are, it takes the same few round trips.
+It takes the same few round trips, however many jobs there are. ``kubeml.pool.picture`` makes the
+picture of it.
 """
 
 import json
@@ -23,7 +24,7 @@ from brokers.wire import as_text
 if TYPE_CHECKING:
     from redis import Redis
 
-#: So many of a job's last events are read: enough rounds to measure a pace.
+#: How many of a job's last events are read: enough rounds to measure a speed.
 _NUM_EVENTS = 40
 
 QUEUES = (
@@ -37,17 +38,17 @@ Record = Mapping[str, Any]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class JobReading:
-    """A live job, as its keys on the state server have it.
+    """A live job, as its keys on the state server describe it.
 
     Attributes:
         id: Job id.
         head: The head; false if there is none.
         leases: Slot to its record, as in ``lua/_prelude.lua``.
-        contributions: Slot to what it handed in for the round under way.
-        participants: Token to when it was last seen, server ms.
-        tickets: When each unanswered dispatch was sent, server ms.
+        contributions: Slot to its contribution for the round under way.
+        participants: Token to when it was last seen, in ms of the server's clock.
+        tickets: When each unanswered dispatch was sent, in ms of the server's clock.
         events: The last events, oldest first.
-        merged: What the round before merged, as in the ledger; empty if that was another epoch's.
+        merged: What the round before merged, as in the ledger; empty if that was in another epoch.
         timing: That round's entry in the ledger's timings; None if there is none.
     """
 
@@ -68,16 +69,16 @@ class JobReading:
 
     @property
     def device(self) -> str:
-        """Which workers it is for: ``cpu`` or ``gpu``; "" if there is no head."""
+        """The device of the workers it wants: ``cpu`` or ``gpu``; "" if there is no head."""
         return self.head.device if self.head else ""
 
     @property
     def num_samples(self) -> int:
-        """Rows handed in for the round under way."""
+        """How many rows were handed in for the round under way."""
         return sum(count(entry.get("num_samples")) for entry in self.contributions.values())
 
     def live_tokens(self, now_ms: float) -> list[str]:
-        """Tokens of the participants that were seen within a lease."""
+        """Return the tokens of the participants that were seen within a lease."""
         oldest = now_ms - self.head.lease_ms
         return [token for token, seen in self.participants.items() if seen >= oldest]
 
@@ -87,11 +88,11 @@ class PoolReading:
     """The pool at one moment.
 
     Attributes:
-        now_ms: The state server's clock.
+        now_ms: The time by the state server's clock.
         nodes: Processes that announced themselves lately.
         jobs: Live jobs, by id.
         queues: Queue to the number of messages that wait in it.
-        requests: The inference requests that somebody waits for.
+        requests: The inference requests that a client waits for.
     """
 
     now_ms: float
@@ -102,14 +103,14 @@ class PoolReading:
 
 
 def count(value: object) -> int:
-    """A number of rows that a worker wrote; what is none counts nothing."""
+    """Return a number of rows that a worker wrote; 0 if it is not a number."""
     return value if isinstance(value, int) and value > 0 else 0
 
 
 def read_pool(
     state: "Redis", broker: "Redis | None", *, where: str, broker_where: str
 ) -> PoolReading:
-    """Read the pool, in six round trips whatever the number of jobs; without queues if no broker.
+    """Read the pool, in six round trips however many jobs there are; no broker, no queues.
 
     Raises:
         BackendUnreachable: A server does not answer.
@@ -147,7 +148,7 @@ def read_pool(
 def _last_rounds(
     state: "Redis", stores: Sequence[RoundStore], heads: Sequence[Head]
 ) -> list[list[bytes | None]]:
-    """What each job's last merged round is in its ledger, and the round's timing."""
+    """Return each job's last merged round, as in its ledger, and the round's timing."""
     pipe = state.pipeline(transaction=False)
     for store, head in zip(stores, heads, strict=True):
         last = head.round - 1
@@ -157,7 +158,7 @@ def _last_rounds(
 
 
 def queue_lengths(broker: "Redis", *, where: str) -> dict[str, int]:
-    """Queue to the number of messages that wait in it."""
+    """Return each queue, to the number of messages that wait in it."""
     with redis_errors(where):
         pipe = broker.pipeline(transaction=False)
         for queue in QUEUES:

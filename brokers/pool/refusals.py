@@ -1,4 +1,4 @@
-"""Counting what was refused at a door: one log line and one count, for people who look after it."""
+"""Notes what was refused at a door, for those who look after the pool: a log line and a count."""
 
 import logging
 from typing import TYPE_CHECKING, Any
@@ -15,12 +15,12 @@ REFUSED_KEY = "kubeml:refused"
 
 
 def note_refused(client: "Redis", door: str, why: object) -> None:
-    """Log a refusal and count it; an outage costs the count alone.
+    """Log a refusal and count it. If the server is away, only the count is lost.
 
     Args:
-        client: Of the state server.
-        door: Where: ``message``, ``hint``, ``task`` or ``contribution``.
-        why: For the log.
+        client: A client of the state server.
+        door: Where it was refused: ``message``, ``hint``, ``task`` or ``contribution``.
+        why: The reason, for the log.
     """
     logger.warning("%s refused: %s", door, str(why)[:500])
     try:
@@ -31,7 +31,7 @@ def note_refused(client: "Redis", door: str, why: object) -> None:
 
 
 def refusals(client: "Redis") -> dict[str, int]:
-    """Door to how often something was refused there."""
+    """Return each door, to how often something was refused there."""
     with redis_errors("the state server"):
         counts: Any = client.hgetall(REFUSED_KEY)
     return {door.decode(): int(count) for door, count in sorted(counts.items())}

@@ -10,9 +10,9 @@ class Request:
     """One inference request.
 
     Attributes:
-        device: What its worker must have.
-        until: When who asked gives up, in the state server's Unix seconds.
-        worker: Who has it in hand; "" while it waits.
+        device: The device that its worker must have.
+        until: When the client that asked gives up, in the state server's Unix seconds.
+        worker: The worker that has it in hand; "" while it waits.
     """
 
     device: str
@@ -21,18 +21,18 @@ class Request:
 
 
 def awaited_among(rows: Mapping[bytes, bytes], now: float) -> list[Request]:
-    """Those in the table's rows that are waited for; ``now`` in the server's Unix seconds."""
+    """Return the rows that are still waited for; ``now`` is in the server's Unix seconds."""
     return [request for text in rows.values() if (request := if_awaited(text, now))]
 
 
 def if_awaited(text: bytes, now: float) -> Request | None:
-    """A row of the table if it is waited for still; ``now`` in the server's Unix seconds."""
+    """Read a row if it is still waited for, else None; ``now`` is in the server's Unix seconds."""
     request = read_request(text)
     return request if request is not None and now < request.until else None
 
 
 def read_request(text: bytes) -> Request | None:
-    """A row of the table, without what a newer version added; None if nobody can read it."""
+    """Read a row of the table, without what a newer version added; None if it is unreadable."""
     try:
         row = json.loads(text)
         return Request(

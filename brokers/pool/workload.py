@@ -1,4 +1,7 @@
-"""What a pool has to do and who is there for it, read in two round trips; one while it is idle."""
+"""Reads what a pool has to do and which processes are there, for autoscaling and shares.
+
+It takes two round trips, and one while the pool is idle.
+"""
 
 import json
 from collections.abc import Sequence
@@ -18,7 +21,7 @@ from brokers.wire import as_text
 if TYPE_CHECKING:
     from redis import Redis
 
-#: What of a job's head is read.
+#: The fields of a job's head that are read.
 _FIELDS = Head.names(
     "state", "device", "want", "slots", "stop", "lease_ms", "max_workers", "weight", "allot",
     "credit", "lean", "books_at", "books_used_ms", "used_at", "used_ms",
@@ -27,25 +30,25 @@ _FIELDS = Head.names(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LiveJob:
-    """A job that has not ended, as far as its demand for workers goes.
+    """A job that has not ended, with what decides its demand for workers.
 
     Attributes:
         id: Job id.
         state: Its state; "" while its live state is lost.
-        device: What its workers must have.
+        device: The device that its workers must have.
         want: Slots of the round under way.
         slots: Slots N of the epoch.
-        contributed: Slots of the round that are in.
+        contributed: Slots of the round that are handed in.
         num_live: Participants seen within a lease.
-        tickets: Dispatches that nobody has answered yet.
-        max_workers: No more workers than these at a time; None for no such cap.
+        tickets: Dispatches that no worker has answered yet.
+        max_workers: The most workers at a time; None if there is no such cap.
         is_stopping: Whether it was asked to end.
         weight: Its weight among the jobs of the pool.
-        allot: How many workers it is to have for now; None for any number.
-        credit_ms, lean: The books of that; see ``kubeml.pool.fair_share``.
-        used_ms: Worker-milliseconds that it had so far: while it took part, a worker was its own.
+        allot: How many workers it is to have for now; None: any number.
+        credit_ms, lean: The books of its share; see ``kubeml.pool.fair_share``.
+        used_ms: The worker-milliseconds it had so far: a worker counts while it takes part.
         unbooked_ms: Time since these books were made.
-        unbooked_used_ms: What it had since, in worker-milliseconds.
+        unbooked_used_ms: The worker-milliseconds it had since then.
     """
 
     id: str
@@ -69,14 +72,14 @@ class LiveJob:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Workload:
-    """What there is to do, and who is there.
+    """What there is to do, and which processes are there.
 
     Attributes:
         jobs: The live jobs.
         nodes: The processes heard of lately.
-        silent: Those that went without a goodbye.
-        requests: The inference requests that somebody waits for.
-        at_ms: When that was, by the server's clock.
+        silent: The processes that left without a goodbye.
+        requests: The inference requests that a client waits for.
+        at_ms: When it was read, by the server's clock.
     """
 
     jobs: Sequence[LiveJob]
@@ -87,7 +90,7 @@ class Workload:
 
 
 def read_workload(client: "Redis", *, where: str = "the state server") -> Workload:
-    """Read jobs, processes and requests; ``client`` is one of the state server."""
+    """Read jobs, processes and requests; ``client`` is a client of the state server."""
     with redis_errors(where):
         pipe = client.pipeline(transaction=False)
         pipe.smembers(JOBS_KEY)
@@ -115,7 +118,7 @@ def read_workload(client: "Redis", *, where: str = "the state server") -> Worklo
 
 
 def read_waiting(client: "Redis", *, where: str = "the broker") -> dict[str, int]:
-    """Inference requests in the queues, by device; ``client`` is one of the broker's server."""
+    """Return how many inference requests are queued, by device; ``client`` is the broker's."""
     with redis_errors(where):
         pipe = client.pipeline(transaction=False)
         for device in DEVICES:
@@ -124,7 +127,7 @@ def read_waiting(client: "Redis", *, where: str = "the broker") -> dict[str, int
 
 
 def busy_workers(client: "Redis", job_ids: Sequence[str]) -> set[str]:
-    """Names of the workers that hold a slot of these jobs, or have handed one in this round."""
+    """Return the names of workers that hold a slot of these jobs or handed one in this round."""
     busy: set[str] = set()
     with redis_errors("the state server"):
         pipe = client.pipeline(transaction=False)
@@ -138,7 +141,7 @@ def busy_workers(client: "Redis", job_ids: Sequence[str]) -> set[str]:
 
 
 def _worker(record: bytes) -> str:
-    """Whose lease or contribution it is; "" for a lease given back, or what nobody can read."""
+    """Return whose lease or contribution it is; "" if it was given back, or is unreadable."""
     try:
         value = json.loads(as_text(record))
     except ValueError:
@@ -159,7 +162,7 @@ def _live_job(job_id: str, answers: Sequence[Any], now_ms: float) -> LiveJob:
         id=job_id, state=head.state, device=head.device,
         want=head.want, slots=head.slots, contributed=int(contributed),
         num_live=sum(1 for _, at in seen if at >= oldest), tickets=int(tickets),
-        # 0, as a head that knows no cap may say it, is none.
+        # A head without a cap may have 0.
         max_workers=head.max_workers or None, is_stopping=head.stop,
         weight=head.weight or 1,
         allot=head.allot,

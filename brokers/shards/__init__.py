@@ -1,1 +1,1 @@
-"""Datasets as shards on S3: their format, and reading them through a cache."""
+"""Datasets as shards on S3: their format, and how workers read them through a cache."""

@@ -1,4 +1,7 @@
-"""The workers' disk cache of dataset shards: files by hash, bounded, shared by every process."""
+"""The workers' disk cache of dataset shards: files by hash, bounded, shared by all processes.
+
+``ShardReader`` reads through it.
+"""
 
 import fcntl
 import hashlib
@@ -18,24 +21,24 @@ logger = logging.getLogger(__name__)
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 _TEMPORARY = ".part"
 
-#: How long a process waits for another one's download of the same shard before its own.
+#: How long a process waits while another one downloads the same shard, before it does so itself.
 _LOCK_WAIT_S = 60.0
 _LOCK_POLL_S = 0.01
-#: A temporary file this old was left by a process that was killed.
+#: A temporary file of this age was left by a process that was killed.
 _STALE_S = 3600.0
 _READ_BYTES = 1 << 20
 
 
 class ShardCache:
-    """Files by SHA-256, at most ``max_bytes`` of them, the least recently used dropped first.
+    """Files by SHA-256, ``max_bytes`` of them at most; the least recently used are dropped first.
 
     Any number of processes and threads may use one directory. A file appears complete or not at
-    all, and a dropped one stays readable for whoever has it mapped; its blocks are free once the
-    last map is gone. One file larger than ``max_bytes`` is kept, alone.
+    all. A dropped file stays readable for processes that have it mapped, and its blocks are free
+    once the last map is gone. A single file larger than ``max_bytes`` is kept, alone.
 
     Args:
-        directory: Where the files are; made if need be, and wholly the cache's.
-        max_bytes: Bound of the files' sizes together.
+        directory: Where the files are. It is created if need be, and belongs to the cache alone.
+        max_bytes: Bound of the sum of the files' sizes.
         lock_wait_s: How long to wait for another process that downloads the same file.
     """
 
@@ -47,25 +50,25 @@ class ShardCache:
         self._lock_wait_s = lock_wait_s
         self._locks = directory / "locks"
         self._locks.mkdir(parents=True, exist_ok=True)
-        # Hashing 16 MiB takes 10 ms: a file that was verified here is known by its inode.
+        # Hashing 16 MiB takes 10 ms, so files that were verified here are known by their inodes.
         self._verified: dict[str, tuple[int, int, int, int]] = {}
 
     def get(self, sha256: str, fetch: Callable[[], bytes]) -> Path:
-        """Return the path of the file with this hash, downloaded with ``fetch`` unless it is here.
+        """Return the path of the file with this hash; ``fetch`` downloads it if it is missing.
 
         Args:
-            sha256: Of the content, in lower-case hex.
-            fetch: Returns the content; called by one process at a time.
+            sha256: Hash of the content, in lower-case hex.
+            fetch: Returns the content. One process calls it at a time.
 
         Raises:
-            Corrupted: What ``fetch`` returned has another hash, twice.
+            Corrupted: What ``fetch`` returned has another hash, twice in a row.
         """
         if not _SHA256.fullmatch(sha256):
             raise ValueError(f"{sha256!r} is not a SHA-256")
         path = self.directory / sha256
         if self._is_sound(path):
             return path
-        # 256 lock files for all shards: one each would litter, and unlinking locks is a race.
+        # 256 lock files serve all shards: one for each would litter, and unlinking locks is a race.
         with _locked(self._locks / sha256[:2], wait_s=self._lock_wait_s):
             if not self._is_sound(path):
                 if path.exists():
@@ -78,18 +81,18 @@ class ShardCache:
         return path
 
     def has(self, sha256: str) -> bool:
-        """Whether there is a file of this name, which ``get`` would verify."""
+        """Return whether there is a file of this name, which ``get`` would still verify."""
         return (self.directory / sha256).exists()
 
     def touch(self, sha256: str) -> None:
-        """Note that the file is in use, for those who keep it mapped and no longer ``get`` it."""
+        """Note that a file is in use that a reader keeps mapped, and so does not ``get`` again."""
         path = self.directory / sha256
         with suppress(FileNotFoundError):
-            # The access time alone: the modification time is part of what was verified.
+            # Change the access time alone: the modification time is part of what was verified.
             os.utime(path, ns=(time.time_ns(), path.stat().st_mtime_ns))
 
     def num_bytes(self) -> int:
-        """Bytes of all complete files."""
+        """Return the number of bytes of all complete files."""
         return sum(stat.st_size for _, stat in self._files())
 
     def _is_sound(self, path: Path) -> bool:
@@ -169,8 +172,9 @@ def _fetch_verified(sha256: str, fetch: Callable[[], bytes]) -> bytes:
 def _locked(path: Path, *, wait_s: float) -> Iterator[None]:
     """Hold a lock among processes and threads, or go on without it after ``wait_s``.
 
-    The lock saves work; files stay right without it. So a process that was frozen while it held
-    one delays the others and never stops them. The kernel frees the lock of a killed one.
+    The lock only saves work; files stay right without it. So a process that is frozen while it
+    holds the lock delays the others, but never stops them. The kernel frees the lock of a process
+    that was killed.
     """
     deadline = time.monotonic() + wait_s
     handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)

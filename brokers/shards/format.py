@@ -1,8 +1,8 @@
 """The bytes of one shard: a safetensors file with the tensors ``data`` and ``labels``.
 
-Written and read here rather than with the library, for three reasons: the header is padded so that
-both tensors are aligned in a memory map, rows are gathered from the map without a copy of the
-shard, and packing makes one copy, not three. Any safetensors reader opens these files.
+It is written and read here rather than by the library, for three reasons: the header is padded so
+that both tensors are aligned in a memory map; rows are gathered from the map without a copy of the
+shard; and packing makes one copy, not three. Any safetensors reader opens these files.
 """
 
 import json
@@ -18,7 +18,7 @@ from brokers.errors import Corrupted
 
 Array = NDArray[Any]
 
-#: What a dataset may hold, by numpy's name and by safetensors'.
+#: The dtypes that a dataset may have: numpy's name to safetensors' name.
 SHARD_DTYPES = {
     "bool": "BOOL",
     "uint8": "U8", "uint16": "U16", "uint32": "U32", "uint64": "U64",
@@ -32,7 +32,7 @@ _MAX_HEADER_BYTES = 64 * 1024
 
 
 def row_bytes(dtype: str, shape: tuple[int, ...]) -> int:
-    """Bytes of one row of this dtype and shape."""
+    """Return the number of bytes of one row of this dtype and shape."""
     return np.dtype(dtype).itemsize * prod(shape)
 
 
@@ -44,7 +44,7 @@ def pack_shard(data: Array, labels: Array) -> bytes:
         labels: As many rows.
     """
     arrays = {"data": data, "labels": labels}
-    # The wider items come first, so that the narrower ones start at a multiple of their width.
+    # Wider items come first, so that the narrower ones start at a multiple of their width.
     names = sorted(_TENSORS, key=lambda name: -arrays[name].dtype.itemsize)
     header: dict[str, Any] = {}
     start = 0
@@ -65,16 +65,17 @@ def pack_shard(data: Array, labels: Array) -> bytes:
 def map_shard(path: Path, *, num_rows: int, rows_like: dict[str, Array]) -> dict[str, Array]:
     """Map a shard into memory and return its tensors, read-only, by name.
 
-    The file may be unlinked or replaced afterwards, never written to: the map keeps its inode.
+    The file may be unlinked or replaced afterwards, since the map keeps its inode. It must never
+    be written to.
 
     Args:
         path: The file.
-        num_rows: Rows it must hold.
-        rows_like: ``data`` and ``labels``: arrays with the dtype and, past axis 0, the shape that
-            each tensor must have.
+        num_rows: How many rows it must hold.
+        rows_like: ``data`` and ``labels`` to arrays that have the dtype and, past axis 0, the shape
+            that each tensor must have.
 
     Raises:
-        Corrupted: Not such a file.
+        Corrupted: The file is not such a shard.
     """
     with path.open("rb") as file:
         try:

@@ -1,4 +1,7 @@
-"""What a dataset is made of, as stored beside its shards; read strictly, since jobs rely on it."""
+"""The manifest of a dataset, stored beside its shards: what the dataset is made of.
+
+It is read strictly, since jobs rely on it.
+"""
 
 from itertools import accumulate
 from typing import Annotated, Any, Literal, Self
@@ -33,7 +36,7 @@ class ShardInfo(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
         key: Its S3 key.
         num_rows: Rows it holds, > 0.
         num_bytes: Size of the file.
-        sha256: Of the file, lower-case hex.
+        sha256: Hash of the file, in lower-case hex.
     """
 
     key: Key
@@ -48,8 +51,8 @@ class SplitInfo(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     Attributes:
         num_rows: Rows of all shards together.
         data_dtype, labels_dtype: numpy's names, keys of ``SHARD_DTYPES``.
-        data_shape, labels_shape: Of one row; ``()`` for scalars.
-        shards: In row order.
+        data_shape, labels_shape: The shape of one row; ``()`` for scalars.
+        shards: The shards, in row order.
     """
 
     num_rows: Rows
@@ -70,19 +73,19 @@ class SplitInfo(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
     @property
     def row_bytes(self) -> int:
-        """Bytes of one row of data and labels."""
+        """Number of bytes of one row of data and labels."""
         return row_bytes(self.data_dtype, self.data_shape) + row_bytes(
             self.labels_dtype, self.labels_shape
         )
 
     @property
     def num_bytes(self) -> int:
-        """Bytes of all shards."""
+        """Number of bytes of all shards."""
         return sum(shard.num_bytes for shard in self.shards)
 
     @property
     def shard_rows(self) -> tuple[int, ...]:
-        """Rows of each shard, in order."""
+        """Number of rows of each shard, in order."""
         return tuple(shard.num_rows for shard in self.shards)
 
     @property
@@ -96,9 +99,9 @@ class DatasetManifest(Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
 
     Attributes:
         name: The dataset's name.
-        version: Unique for ever; another upload under the same name gets another one.
-        created_at: Unix seconds, the client's clock; for people only.
-        train, test: Its two parts; rows of both have the same dtypes and shapes.
+        version: Unique for ever: another upload under the same name gets another version.
+        created_at: Unix seconds by the client's clock; for people only.
+        train, test: Its two parts. The rows of both have the same dtypes and shapes.
     """
 
     name: Name
@@ -110,55 +113,55 @@ class DatasetManifest(Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     def __post_init__(self) -> None:
         prefix = version_prefix(self.name, self.version)
         for shard in (*self.train.shards, *self.test.shards):
-            # Whatever is written here, a worker reads no object of another dataset or job.
+            # Whatever a manifest says, a worker must read no object of another dataset or job.
             _require(shard.key.startswith(prefix), "key", shard.key)
 
     @property
     def num_bytes(self) -> int:
-        """Bytes of all shards of both parts."""
+        """Number of bytes of all shards of both parts."""
         return self.train.num_bytes + self.test.num_bytes
 
     def split(self, split: Split) -> SplitInfo:
-        """The part of this name."""
+        """Return the part of this name."""
         return self.train if split == "train" else self.test
 
     def to_wire(self) -> dict[str, Any]:
-        """The manifest as JSON-able values."""
+        """Return the manifest as JSON-able values."""
         wire: dict[str, Any] = msgspec.to_builtins(self)
         return wire
 
     @classmethod
     def from_wire(cls, wire: Any) -> Self:
-        """Read a manifest; refuse missing, unknown and impossible fields alike.
+        """Read a manifest.
 
         Raises:
-            MalformedMessage: It is not a dataset manifest.
+            MalformedMessage: It is not one; a field may be missing, unknown or impossible.
         """
         return from_wire(cls, wire, what="dataset manifest")
 
 
 def dataset_prefix(name: str) -> str:
-    """S3 prefix of everything of a dataset, leftovers included."""
+    """Return the S3 prefix of everything of a dataset, leftovers included."""
     return f"datasets/{name}/"
 
 
 def version_prefix(name: str, version: str) -> str:
-    """S3 prefix of one version of a dataset."""
+    """Return the S3 prefix of one version of a dataset."""
     return f"{dataset_prefix(name)}{version}/"
 
 
 def pointer_key(name: str) -> str:
-    """S3 key of the manifest that makes a dataset visible."""
+    """Return the S3 key of the manifest that makes a dataset visible."""
     return f"{dataset_prefix(name)}manifest.json"
 
 
 def version_key(name: str, version: str) -> str:
-    """S3 key of the manifest of one version, which jobs hold on to."""
+    """Return the S3 key of the manifest of one version, which jobs hold on to."""
     return f"{version_prefix(name, version)}manifest.json"
 
 
 def shard_key(name: str, version: str, split: Split, index: int) -> str:
-    """S3 key of a shard."""
+    """Return the S3 key of a shard."""
     return f"{version_prefix(name, version)}{split}-{index:05d}.safetensors"
 
 

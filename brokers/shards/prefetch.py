@@ -14,8 +14,8 @@ logger = logging.getLogger(__name__)
 #: Downloads at once: one connection rarely fills a link, and each holds a shard of 16 MiB.
 _THREADS = 3
 
-#: A worker asks for at most this part of the cache: others of its machine use it too, and what is
-#: fetched too early may be dropped before it is needed.
+#: A worker looks ahead by one part in this many of the cache: other workers of its machine use it
+#: too, and a shard that is fetched too early may be dropped before it is needed.
 _CACHE_PART = 4
 
 Shard = tuple[Split, int]
@@ -24,28 +24,28 @@ Shard = tuple[Split, int]
 class ShardPrefetcher:
     """Brings shards into the cache by threads of its own, which end when there is nothing to do.
 
-    What fails here is left: the reader fetches a missing shard itself when its rows are needed,
-    and it is there that an error is raised.
+    Errors are ignored here: the reader fetches a missing shard itself when its rows are needed,
+    and raises the error then.
 
     Args:
-        reader: Whose shards; also when the caller reads from it meanwhile.
-        budget: Bytes to look ahead, in files; a quarter of the cache unless given.
+        reader: The reader of the shards. The caller may read from it meanwhile.
+        budget: How many bytes of files to look ahead; a quarter of the cache unless given.
     """
 
     def __init__(self, reader: ShardReader, *, budget: int | None = None) -> None:
         self._reader = reader
         self._budget = reader.max_cache_bytes // _CACHE_PART if budget is None else budget
         self._lock = threading.Lock()
-        #: What was asked for last; rounds of one shuffle window ask for the same.
+        #: The shards of the last call; the rounds of one shuffle window ask for the same ones.
         self._plan: tuple[Shard, ...] = ()
         self._wanted: deque[Shard] = deque()
         self._threads: set[threading.Thread] = set()
         self._numbers = count(1)
 
     def ahead(self, shards: Iterable[Shard]) -> None:
-        """Fetch these shards, in this order, and no longer those of the call before.
+        """Fetch these shards in this order, and no longer those of the call before.
 
-        Those that are in the cache count too, as far as the budget goes. Returns at once.
+        Shards that are in the cache already count towards the budget, too. It returns at once.
         """
         plan = tuple(dict.fromkeys(shards))
         with self._lock:
@@ -63,7 +63,7 @@ class ShardPrefetcher:
         with self._lock:
             self._wanted = wanted
             for _ in range(min(len(wanted), _THREADS) - len(self._threads)):
-                # Daemons: a worker that is to go does not wait for a download.
+                # Daemon threads: a worker that is told to go does not wait for a download.
                 thread = threading.Thread(
                     target=self._run, name=f"kubeml-shards-{next(self._numbers)}", daemon=True
                 )
@@ -71,7 +71,7 @@ class ShardPrefetcher:
                 thread.start()
 
     def close(self) -> None:
-        """Begin no download more; those under way end by themselves."""
+        """Begin no more downloads; those under way end by themselves."""
         with self._lock:
             self._wanted.clear()
 
@@ -82,7 +82,7 @@ class ShardPrefetcher:
             except Exception as err:  # noqa: BLE001 - raised where the shard is really needed
                 logger.debug("shard %s is not prefetched: %s", shard, err)
                 with self._lock:
-                    # Nor are the others, until the next call: the reader is told enough by its own.
+                    # Drop the others, too, until the next call: the reader meets the error itself.
                     self._wanted.clear()
                     self._plan = ()
 
@@ -90,6 +90,6 @@ class ShardPrefetcher:
         with self._lock:
             if self._wanted:
                 return self._wanted.popleft()
-            # In the lock: whoever adds more sees that this thread is gone, and starts another.
+            # In the lock: a caller that adds more sees that this thread is gone, and starts one.
             self._threads.discard(threading.current_thread())
             return None

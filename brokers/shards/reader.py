@@ -1,4 +1,4 @@
-"""Rows of a dataset by index, gathered from shards in the worker's cache."""
+"""Gathers rows of a dataset by index, from shards in the worker's cache, for the runtime."""
 
 import threading
 import time
@@ -19,11 +19,11 @@ from brokers.shards.manifest import DatasetManifest, ShardInfo, Split, SplitInfo
 
 __all__ = ["DatasetManifest", "ShardInfo", "ShardReader", "SplitInfo"]
 
-#: Shards mapped at a time: each holds a file descriptor, of which a process has 1024 by default.
+#: The most shards mapped at a time: each takes one of a process's 1024 file descriptors.
 _MAX_MAPS = 256
-#: How often the cache hears that a mapped shard is in use, so that it drops others first.
+#: How often the cache is told that a mapped shard is in use, so that it drops others first.
 _TOUCH_S = 10.0
-#: Tries to map a shard that other processes push out of a full cache.
+#: How often to try to map a shard that other processes push out of a full cache.
 _MAX_TRIES = 10
 
 
@@ -35,15 +35,15 @@ class _Map:
 
 
 class ShardReader:
-    """Reads rows of one dataset; safe to share between threads, to be made anew after a fork.
+    """Reads rows of one dataset. Safe to share between threads; make a new one after a fork.
 
     Shards are downloaded to the cache when first needed, verified by their hash, and mapped into
-    memory: all processes of a machine share one copy, and rows are the only thing copied.
+    memory: all processes of a machine share one copy, and only rows are copied.
 
     Args:
-        manifest: The dataset's version.
-        objects: Where the shards are.
-        cache: Where they are kept on this machine.
+        manifest: The manifest of the dataset's version.
+        objects: The store that has the shards.
+        cache: The cache that keeps them on this machine.
     """
 
     def __init__(
@@ -72,8 +72,8 @@ class ShardReader:
 
         Raises:
             IndexError: A row is outside the split.
-            ObjectMissing: A shard is gone: its dataset was deleted.
-            Corrupted: A shard has not the bytes it was uploaded with.
+            ObjectMissing: A shard is gone, since its dataset was deleted.
+            Corrupted: A shard does not have the bytes it was uploaded with.
         """
         info = self.manifest.split(split)
         rows = np.asarray(rows, dtype=np.int64)
@@ -92,7 +92,7 @@ class ShardReader:
             tensors = self._tensors(info, info.shards[shard])
             places = order[start:end]
             local = rows[places] - firsts[shard]
-            if end - start == len(rows):  # all of them: places are 0, 1, 2 ...
+            if end - start == len(rows):  # all rows are in one shard: places are 0, 1, 2 ...
                 np.take(tensors["data"], local, axis=0, out=data, mode="clip")
                 np.take(tensors["labels"], local, axis=0, out=labels, mode="clip")
             else:
@@ -103,23 +103,23 @@ class ShardReader:
 
     @property
     def max_cache_bytes(self) -> int:
-        """Bound of the cache that the shards are kept in."""
+        """The bound of the cache that keeps the shards."""
         return self._cache.max_bytes
 
     def shard(self, split: Split, index: int) -> ShardInfo:
-        """What the manifest says of a shard."""
+        """Return what the manifest says of a shard."""
         return self.manifest.split(split).shards[index]
 
     def has(self, split: Split, index: int) -> bool:
-        """Whether a shard is in the cache, sound or not."""
+        """Return whether a shard is in the cache, sound or not."""
         return self._cache.has(self.shard(split, index).sha256)
 
     def fetch(self, split: Split, index: int) -> None:
-        """Bring a shard into the cache, unless it is there.
+        """Bring a shard into the cache unless it is there.
 
         Raises:
-            ObjectMissing: It is gone: its dataset was deleted.
-            Corrupted: It has not the bytes it was uploaded with.
+            ObjectMissing: It is gone, since its dataset was deleted.
+            Corrupted: It does not have the bytes it was uploaded with.
         """
         shard = self.shard(split, index)
         self._cache.get(shard.sha256, partial(self._objects.get, shard.key))
@@ -130,7 +130,7 @@ class ShardReader:
                 self._maps.move_to_end(shard.key)
                 self._touch(entry)
                 return entry.tensors
-        # Unlocked: a download must not hold up a thread whose shards are here.
+        # Without the lock: a download must not hold up a thread whose shards are here.
         tensors = self._open(info, shard)
         with self._lock:
             if shard.key not in self._maps:
@@ -162,7 +162,7 @@ class ShardReader:
             self._cache.touch(entry.shard.sha256)
 
     def _release(self) -> None:
-        """Unmap the least recently used shards: a mapped one takes disk even once it is dropped."""
+        """Unmap the least recently used shards: a mapped one takes disk space even when dropped."""
         while len(self._maps) > 1 and (
             len(self._maps) > _MAX_MAPS or self._mapped_bytes > self._cache.max_bytes
         ):

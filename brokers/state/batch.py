@@ -1,8 +1,8 @@
 """Commands that wait for the next trip to the state server.
 
-A trip costs more than most commands do. What nobody needs an answer to (an event, say, or old
-chunks that are to be dropped) is therefore put into a batch, and carried out right before
-something that has to be asked anyway; see ``brokers.state.scripts.run_together``.
+A trip costs more than most commands do. So a command whose answer is not needed (to write an event,
+say, or to drop old chunks) is put into a batch. The batch is carried out right before a question
+that has to be asked anyway; see ``brokers.state.scripts.run_together``.
 """
 
 from collections.abc import Iterator, Sequence
@@ -10,9 +10,9 @@ from typing import Any, Self
 
 
 class Batch:
-    """Commands to be carried out in order, in one trip, before another one.
+    """Commands to be carried out in order, in the trip of another command, before that.
 
-    Only ``brokers`` looks inside. Whoever is handed a batch hands it on, or adds it to its own.
+    Only ``brokers`` looks inside. Code that is handed a batch hands it on, or adds it to its own.
     Every command must be safe to repeat: a batch is sent again when its connection breaks.
     """
 
@@ -32,7 +32,7 @@ class Batch:
         return self
 
     def take(self) -> "Batch":
-        """Return a batch of all commands, and be empty: they are sent once."""
+        """Return a batch of all commands and empty this one, so that they are sent once."""
         taken = Batch().extend(self)
         self._commands = []
         return taken

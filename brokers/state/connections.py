@@ -1,4 +1,4 @@
-"""Connections to Redis: one way to make a client, with time-outs that never let it hang.
+"""Makes clients of Redis, in one way for all, with time-outs that never let them hang.
 
 Make clients after a fork, never before: a socket shared by two processes mixes their replies.
 """
@@ -11,32 +11,32 @@ from brokers.settings import Settings
 if TYPE_CHECKING:
     from redis import Redis
 
-#: Server-side blocking waits stay below the socket time-out, and below what redis-py cuts.
+#: Blocking waits on the server stay below the socket time-out, and below redis-py's own limit.
 MAX_BLOCK_MS = 2000
 
 
 def state_client(settings: Settings) -> "Redis":
-    """A client of the state server; replies are bytes."""
+    """Return a client of the state server; replies are bytes."""
     return _client("state_url", settings)
 
 
 def broker_client(settings: Settings) -> "Redis":
-    """A client of the broker's server, for queue lengths: nobody is to wait long for those."""
+    """Return a client of the broker's server for queue lengths, which must not take long."""
     return _client("broker_url", settings, socket_timeout=2, retries=1)
 
 
 def watch_client(settings: Settings) -> "Redis":
-    """A client of the state server, for who must not wait long for what it only looks at."""
+    """Return a client of the state server for looking on, which must not take long."""
     return _client("state_url", settings, socket_timeout=2, retries=1)
 
 
 def quick_client(settings: Settings, name: str) -> "Redis":
-    """A client of ``state_url`` or ``broker_url`` that tells within 5 s whether it answers."""
+    """Return a client of ``state_url`` or ``broker_url`` that gives up after 5 s at most."""
     return _client(name, settings, socket_timeout=2, retries=0)
 
 
 def stream_entries(answer: Any) -> list[tuple[bytes, Any]]:
-    """The (id, fields) of an XREAD of one stream, in whatever shape the protocol gives them."""
+    """Return the (id, fields) of an XREAD of one stream, in whichever protocol they came."""
     streams = answer.items() if isinstance(answer, dict) else answer or []
     # RESP3 nests the entries once more than RESP2.
     return [
@@ -55,7 +55,7 @@ def _client(
     from redis.retry import Retry
 
     url: str = getattr(settings, name)
-    # Only what goes through a network has anything to keep alive.
+    # Only a network connection can be kept alive.
     network = {} if url.startswith("unix:") else {"socket_keepalive": True}
     try:
         return Redis.from_url(
@@ -67,5 +67,5 @@ def _client(
             retry=Retry(ExponentialBackoff(cap=0.5, base=0.05), retries=retries),
         )
     except ValueError as err:
-        # What stands behind its question mark is read by redis-py alone.
+        # Only redis-py reads, and checks, what stands behind the URL's question mark.
         raise InvalidSetting(setting=name, fault=str(err)) from err

@@ -1,8 +1,8 @@
-"""Large values over a client's own connections, without a copy that is not needed.
+"""Moves large values over a client's own connections, without needless copies.
 
-redis-py takes a value apart into pieces and puts it together again several times over, which
-makes reading it five times as slow as the socket is. Here a value is received where it is to lie,
-and sent from where it lies, with several commands in flight each way.
+redis-py takes a value apart and puts it together again several times over, so that reading it is
+five times as slow as the socket. Here a value is received right into its final memory and sent from
+where it lies, with several commands in flight each way. Tensors and batches travel by it.
 """
 
 import time
@@ -16,13 +16,13 @@ if TYPE_CHECKING:
 #: Commands in flight: enough to keep both ends busy, few enough to bound what a server holds.
 IN_FLIGHT = 16
 
-#: Times that a reading is taken up again after the connection broke, and the pause before it.
+#: How often a reading is taken up again after its connection broke, and the pause before that.
 _RETRIES, _PAUSE_S = 3, 0.1
 
-#: Of a reply, so much is received at once; longer values are received where they are to lie.
+#: How much of a reply is received at once; longer values are received into their final memory.
 _BUFFER_BYTES = 16 * 1024
 
-#: Replies of one line, by their first byte: what they come to.
+#: How to read replies of one line, by their first byte.
 _OTHER: dict[bytes, Callable[[bytes], Any]] = {
     b"+": bytes, b"_": lambda _: None, b"#": lambda text: text == b"t", b",": float,
 }  # fmt: skip
@@ -34,13 +34,14 @@ def read_values(
     place: Callable[[int, int], memoryview],
     done: Callable[[int], None],
 ) -> None:
-    """GET values in order, each into memory of the caller's.
+    """GET values in order, each into the caller's memory.
 
     Args:
-        client: Whose connections to use.
+        client: The client whose connections to use.
         keys: The keys.
-        place: From a key's index and its value's length (-1: it does not exist) to where the
-            value is to lie: a view of that length. It may raise to end the reading.
+        place: Called with a key's index and its value's length (-1: it does not exist). It
+            returns where to put the value, as a view of that length. It may raise to end the
+            reading.
         done: Called with the index when a value is there; may raise to end the reading.
 
     Raises:
@@ -53,13 +54,13 @@ def read_values(
     failures = 0
     while finished < len(keys):
         try:
-            # Closed at once, also if `done` raises: its connection is cut and given back then.
+            # It is closed at once, also if `done` raises: then its connection is cut and returned.
             with closing(_values(client, keys, finished, place)) as values:
                 for index in values:
                     done(index)
                     finished, failures = index + 1, 0
         except (Broken, Late):
-            # What is there stays there: go on with the next value, on another connection.
+            # Values that have come stay: go on with the next one, on another connection.
             failures += 1
             if failures > _RETRIES:
                 raise
@@ -87,12 +88,12 @@ def _values(
 def exchange(client: "Redis", commands: Sequence[Sequence[Any]]) -> list[Any]:
     """Send commands in one go, and read their replies. One of them may block.
 
-    The server takes up a connection's next command when it has answered the one before: a command
-    behind one that blocks is carried out the moment that it does not block any more, without
-    another trip. All must be safe to repeat: they are sent again when the connection breaks.
+    The server begins a connection's next command when it has answered the one before. So a command
+    behind one that blocks is carried out as soon as the block ends, without another trip. All
+    commands must be safe to repeat: they are sent again if the connection breaks.
 
     Returns:
-        The replies, undecoded; a refusal (``ResponseError``) is one.
+        The replies, undecoded. A refusal (``ResponseError``) is a reply, too.
 
     Raises:
         redis.exceptions.RedisError: The server does not answer.
@@ -116,7 +117,7 @@ def exchange(client: "Redis", commands: Sequence[Sequence[Any]]) -> list[Any]:
 
 @contextmanager
 def _connection(client: "Redis") -> Iterator[Any]:
-    """A connection of the client's pool; cut if replies may still be on their way."""
+    """Lend a connection of the client's pool; it is cut if replies may still be on their way."""
     pool = client.connection_pool
     link: Any = pool.get_connection()
     try:
@@ -131,8 +132,8 @@ def _connection(client: "Redis") -> Iterator[Any]:
 class Sender:
     """Sends commands without waiting for their replies, on a connection of its own.
 
-    A connection that breaks, or a script that the server does not know (any more), is noted, not
-    raised: ``finish`` tells.
+    It does not raise if the connection breaks, or if the server does not know a script (any more):
+    ``finish`` tells of it.
     """
 
     def __init__(self, client: "Redis") -> None:
@@ -144,19 +145,19 @@ class Sender:
         self.reply: Any = None
 
     def send(self, *command: Any) -> None:
-        """Send a command, large values from where they lie.
+        """Send a command; large values are sent from where they lie.
 
         Raises:
-            redis.exceptions.RedisError: The server refused an earlier one.
+            redis.exceptions.RedisError: The server refused an earlier command.
         """
         if not self._is_broken:
             self._attempt(lambda: self._send(command))
 
     def finish(self) -> bool:
-        """Wait for the replies; returns whether every command was answered and known.
+        """Wait for the replies, and return whether every command was answered and known.
 
         Raises:
-            redis.exceptions.RedisError: The server refused one.
+            redis.exceptions.RedisError: The server refused a command.
         """
         self._attempt(lambda: self._answers(0))
         answered = not self._is_broken
@@ -164,7 +165,7 @@ class Sender:
         return answered
 
     def close(self) -> None:
-        """Wait for nothing."""
+        """Give the connection back without waiting for replies."""
         if self._unanswered:
             self._cut()
         self._release()
@@ -211,18 +212,18 @@ class Sender:
 class _Replies:
     """Reads replies from a connection's socket, large values into memory of their own.
 
-    Nothing else may be on its way there, and all that was asked for has to be read.
+    No other reply may be on its way on that connection, and all replies must be read.
     """
 
     def __init__(self, link: Any) -> None:
         self._link = link
-        # redis-py's own parsers take it from there, too.
+        # redis-py's own parsers use this private attribute, too.
         self._socket = link._sock  # noqa: SLF001
         self._memory = bytearray(_BUFFER_BYTES)
         self._start = self._end = 0
 
     def read(self) -> Any:
-        """One reply: bytes, int, float, bool, None, or a list of such (maps in turn); an error."""
+        """Read one reply: bytes, int, float, bool, None, an error, or a list (also for maps)."""
         kind, rest = self._header()
         if kind in b"$=":
             return self._value(int(rest))
@@ -233,14 +234,14 @@ class _Replies:
         if kind == b"-":
             return self._link._parser.parse_error(rest.decode("utf-8", "replace"))  # noqa: SLF001
         if kind == b">":
-            # Something that nobody asked for.
+            # A push message, which we did not ask for.
             for _ in range(int(rest)):
                 self.read()
             return self.read()
         return _OTHER[kind](rest)
 
     def length(self) -> int:
-        """The header of a bulk reply: the value's length, or -1 for none."""
+        """Read the header of a bulk reply: the value's length, or -1 if there is no value."""
         kind, rest = self._header()
         if kind == b"$":
             return int(rest)
@@ -251,7 +252,7 @@ class _Replies:
         raise self._broken(f"unexpected reply {(kind + rest)[:40]!r}")
 
     def receive(self, view: memoryview) -> None:
-        """The value that ``length`` announced, and the end of the line that follows it."""
+        """Read the value that ``length`` announced, and the line end that follows it."""
         there = min(len(view), self._end - self._start)
         view[:there] = memoryview(self._memory)[self._start : self._start + there]
         self._start += there
@@ -269,7 +270,7 @@ class _Replies:
             return value
         value_there = bytearray(length)
         self.receive(memoryview(value_there))
-        # Small ones are names and numbers, and hashable.
+        # Small values are names and numbers, and must be hashable.
         return bytes(value_there) if length < _BUFFER_BYTES else value_there
 
     def _header(self) -> tuple[bytes, bytes]:

@@ -1,4 +1,7 @@
-"""The Lua scripts of the round protocol: their texts, and how a client calls them."""
+"""The Lua scripts of the round protocol: their texts, and how a client calls them.
+
+The round store decides everything by them.
+"""
 
 from collections.abc import Sequence
 from functools import lru_cache
@@ -15,7 +18,7 @@ if TYPE_CHECKING:
 
 @lru_cache(maxsize=1)
 def script_sources() -> dict[str, str]:
-    """Name to full text of every script, its prelude included."""
+    """Return the full text of every script, prelude included, by its name."""
     folder = resources.files("brokers.rounds") / "lua"
     prelude = (folder / "_prelude.lua").read_text("utf-8")
     return {
@@ -26,7 +29,7 @@ def script_sources() -> dict[str, str]:
 
 
 def registered(client: "Redis", name: str) -> Any:
-    """The script of this name, to be called through ``client``."""
+    """Return the script of this name, to be called through ``client``."""
     scripts = client.__dict__.setdefault("_kubeml_scripts", {})
     if name not in scripts:
         scripts[name] = client.register_script(script_sources()[name])
@@ -34,7 +37,7 @@ def registered(client: "Redis", name: str) -> Any:
 
 
 def command(client: "Redis", name: str, keys: Sequence[str], args: Sequence[object]) -> list[Any]:
-    """The call of a script, as a command for ``run_together`` or ``exchange.Sender``."""
+    """Return the call of a script as a command for ``run_together`` or ``exchange.Sender``."""
     texts = [arg if isinstance(arg, bytes) else str(arg) for arg in args]
     return ["EVALSHA", registered(client, name).sha, len(keys), *keys, *texts]
 
@@ -42,10 +45,10 @@ def command(client: "Redis", name: str, keys: Sequence[str], args: Sequence[obje
 def run_together(
     client: "Redis", *commands: Sequence[Any], first: Batch | None = None
 ) -> list[Any]:
-    """``exchange.exchange`` for commands of which some call scripts.
+    """Do what ``exchange.exchange`` does, for commands of which some call scripts.
 
     Args:
-        client: Whose connections to use.
+        client: The client whose connections to use.
         commands: The commands whose answers are awaited.
         first: Commands to be carried out before them, in the same trip.
 
@@ -53,14 +56,14 @@ def run_together(
         The answers to ``commands``, without those to ``first``.
 
     Raises:
-        redis.exceptions.RedisError: The server does not answer, or refuses one.
+        redis.exceptions.RedisError: The server does not answer, or refuses a command.
     """
     from redis.exceptions import NoScriptError, ResponseError
 
     together = [*(first or ()), *commands]
     answers = exchange.exchange(client, together)
     if any(isinstance(answer, NoScriptError) for answer in answers):
-        # It was started anew. All are repeated: that is safe, and the order stays.
+        # The server was started anew. All commands are repeated: that is safe, and keeps the order.
         for script in client.__dict__.get("_kubeml_scripts", {}).values():
             client.script_load(script.script)
         answers = exchange.exchange(client, together)
@@ -71,5 +74,5 @@ def run_together(
 
 
 def as_texts(answer: Sequence[Any]) -> list[str]:
-    """A script's answer, decoded."""
+    """Return a script's answer, decoded."""
     return [as_text(part) if isinstance(part, bytes) else str(part) for part in answer]

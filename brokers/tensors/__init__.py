@@ -1,1 +1,1 @@
-"""Blobs of tensors on Redis, in chunks."""
+"""Blobs of tensors on Redis, in chunks: how weights and contributions travel."""

@@ -1,9 +1,9 @@
-"""Blobs of tensors through the state server: chunks of 2 MiB, in flight, checksummed, expiring.
+"""Sends blobs of tensors through the state server: in chunks of 2 MiB, checksummed, expiring.
 
-Weights and contributions are *passing*: they bypass the server's append-only file (and replicas),
-which would otherwise take down every byte of every round and cost more than all the rest. A server
-that restarts from its file has forgotten them: contributions are made again, and weights come back
-from the memory of the parameter server that merged them, or from the last checkpoint.
+Weights and contributions are *passing*: they bypass the server's append-only file (and replicas).
+The file would otherwise have every byte of every round, which would cost more than all the rest. A
+server that restarts from its file has forgotten them: contributions are made again, and weights
+come back from the memory of the parameter server that merged them, or from the last checkpoint.
 """
 
 import threading
@@ -23,17 +23,17 @@ from brokers.tensors.reference import TensorRef
 if TYPE_CHECKING:
     from redis import Redis
 
-#: Chunks received ahead of the one in hand; of blobs that have fewer, nothing is.
+#: How many chunks are received ahead of the one in hand. Blobs of fewer chunks are not read ahead.
 _READ_AHEAD = 4
 
 
 class TensorChannel:
-    """Push and pull blobs."""
+    """Pushes and pulls blobs."""
 
     def __init__(self, client: "Redis", *, where: str = "the state server") -> None:
         self._client = client
         self._where = where
-        #: Memory to read ahead into: taken once, since every thread would take its own else.
+        #: Memory to read ahead into. It is taken once; otherwise every thread would take its own.
         self._pieces: list[memoryview] = []
 
     def push(
@@ -45,7 +45,7 @@ class TensorChannel:
             key: The key.
             blob: The bytes.
             ttl_s: Seconds until an orphan expires.
-            is_passing: Whether a server that restarts may have forgotten it.
+            is_passing: Whether a server may forget it when it restarts.
 
         Returns:
             The reference by which ``pull`` finds it.
@@ -56,7 +56,7 @@ class TensorChannel:
         return ref
 
     def parcel(self) -> Parcel:
-        """Store blobs piece by piece while they are still being made, and several in one trip."""
+        """Return a parcel: it stores blobs piece by piece as they are made, several in one trip."""
         return Parcel(self._client, self._where)
 
     def pull(self, ref: TensorRef, *, into: bytearray | None = None) -> bytearray:
@@ -64,7 +64,8 @@ class TensorChannel:
 
         Args:
             ref: What ``push`` returned.
-            into: Memory to use again if it has the blob's length; undefined after an error.
+            into: Memory to use again if it has the blob's length; its content is undefined after
+                an error.
 
         Raises:
             ChunksMissing: Some chunks expired or were dropped.
@@ -72,7 +73,7 @@ class TensorChannel:
         """
         if into is None or len(into) != ref.num_bytes:
             if ref.num_bytes > CHUNK_BYTES:
-                self._require(ref)  # before so much memory is taken at somebody's word
+                self._require(ref)  # before so much memory is taken on the reference's word alone
             into = bytearray(ref.num_bytes)
         whole = memoryview(into)
         self._read(ref, lambda index, length: whole[index * CHUNK_BYTES :][:length], _nothing)
@@ -83,11 +84,11 @@ class TensorChannel:
 
         Args:
             ref: What ``push`` returned.
-            feed: Called with each piece in turn; the memory is used again for the next one. It
-                may raise to end the reading.
+            feed: Called with each piece in turn; its memory is used again for later pieces. It may
+                raise to end the reading.
 
         Raises:
-            ChunksMissing, Corrupted: As ``pull``; pieces may have been fed already.
+            ChunksMissing, Corrupted: As in ``pull``; pieces may have been fed already.
         """
         if ref.num_chunks >= _READ_AHEAD:
             self._read_ahead(ref, feed)
@@ -107,7 +108,7 @@ class TensorChannel:
 
         def place(_index: int, length: int) -> memoryview:
             nonlocal in_hand
-            # A piece whose connection broke comes again, into the memory that was taken for it.
+            # If its connection broke, a piece comes again, into the memory that it had.
             if in_hand is None and (in_hand := free.get()) is None:
                 raise InterruptedError
             return in_hand[:length]
@@ -121,7 +122,7 @@ class TensorChannel:
             try:
                 self._read(ref, place, hand_over)
                 full.put(None)
-            except BaseException as err:  # noqa: BLE001 - raised again by who feeds
+            except BaseException as err:  # noqa: BLE001 - raised again in the feeding thread
                 full.put(err)
 
         thread = threading.Thread(target=receive, name="kubeml-read", daemon=True)
@@ -168,7 +169,7 @@ class TensorChannel:
             with redis_errors(self._where):
                 exchange.read_values(self._client, ref.chunk_keys(), placed, done)
         except ChunksMissing:
-            self._require(ref)  # tells how many
+            self._require(ref)  # its error tells how many are missing
             raise
         if crc != ref.crc:
             raise Corrupted(what=ref.key, got=f"crc {crc:08x}", expected=f"crc {ref.crc:08x}")
@@ -181,12 +182,12 @@ class TensorChannel:
             raise ChunksMissing(key=ref.key, missing=missing, expected=ref.num_chunks)
 
     def has(self, ref: TensorRef) -> bool:
-        """Whether every chunk of a blob is there."""
+        """Return whether every chunk of a blob is there."""
         with redis_errors(self._where):
             return self._client.exists(*ref.chunk_keys()) == ref.num_chunks
 
     def keep(self, *refs: TensorRef) -> None:
-        """Give blobs that are still referred to another ``TTL_S``."""
+        """Let blobs that are still referred to live for another ``TTL_S``."""
         with redis_errors(self._where):
             pipe = self._client.pipeline(transaction=False)
             for ref in refs:
@@ -195,13 +196,13 @@ class TensorChannel:
             pipe.execute()
 
     def drop(self, *refs: TensorRef) -> None:
-        """Forget blobs at once (their TTL would do it later)."""
+        """Delete blobs at once; their TTL would do so later."""
         if refs:
             with redis_errors(self._where):
                 run_together(self._client, first=self.dropping(*refs))
 
     def dropping(self, *refs: TensorRef) -> Batch:
-        """What ``drop`` does, to be done along with something else."""
+        """Return the commands of ``drop``, to be carried out along with others."""
         batch = Batch()
         for ref in refs:
             batch.add("UNLINK", *ref.chunk_keys())
@@ -213,4 +214,4 @@ def _wrong_length(ref: TensorRef, got: int) -> Corrupted:
 
 
 def _nothing(_piece: memoryview) -> None:
-    """For whoever wants the whole."""
+    """Do nothing with a piece: ``pull`` wants only the whole."""

@@ -1,6 +1,6 @@
 """How a blob of tensors is cut and checked: chunks of 2 MiB, and one checksum over all of them.
 
-Chunks beat one large value four times over, and stay far below Redis' 512 MB limit.
+Chunks are four times as fast as one large value, and stay far below Redis' limit of 512 MB.
 """
 
 import struct
@@ -10,24 +10,25 @@ from brokers.tensors.reference import TensorRef
 
 CHUNK_BYTES = 2**21
 
-#: An orphan (a dead worker's push, a superseded merge) is gone after this long.
+#: An orphan (the push of a dead worker, a superseded merge) expires after this long.
 TTL_S = 900
 
 Buffer = bytes | bytearray | memoryview
 
 
 def checksum(chunk: Buffer, before: int = 0) -> int:
-    """The checksum of a blob up to and with this chunk.
+    """Return the checksum of a blob up to the end of this chunk.
 
-    CRC-32 of what the chunk comes to: the sum and the exclusive or of its 64-bit little-endian
-    words, and the bytes that are left. It finds changed, missing and exchanged chunks, in a third
-    of the time of the CRC of every byte. Two words of a chunk that change places go unnoticed.
+    It is a CRC-32 over three things: the sum and the exclusive or of the chunk's 64-bit
+    little-endian words, and the bytes that are left over. It finds changed, missing and exchanged
+    chunks in a third of the time of a CRC over every byte. It does not notice if two words of a
+    chunk change places.
 
     Args:
-        chunk: At most ``CHUNK_BYTES``.
+        chunk: The chunk, of ``CHUNK_BYTES`` at most.
         before: The checksum of the chunks before it.
     """
-    import numpy as np  # not at the top: the parents of workers do without
+    import numpy as np  # not at the top: the parents of workers do without numpy
 
     view = memoryview(chunk)
     whole = len(view) // 8 * 8
@@ -37,5 +38,5 @@ def checksum(chunk: Buffer, before: int = 0) -> int:
 
 
 def is_whole(blob: Buffer, ref: TensorRef) -> bool:
-    """Whether these are the bytes of a reference to one chunk."""
+    """Return whether these are the bytes that a reference to one chunk stands for."""
     return len(blob) == ref.num_bytes <= CHUNK_BYTES and checksum(blob) == ref.crc

@@ -1,4 +1,7 @@
-"""Blobs on their way to the state server, and a script call that goes with them in one trip."""
+"""Sends blobs to the state server, and a script call that refers to them, in one trip.
+
+Contributions are handed in, and merged weights published, by parcel.
+"""
 
 import hashlib
 from collections.abc import Sequence
@@ -14,7 +17,7 @@ from brokers.tensors.reference import TensorRef
 if TYPE_CHECKING:
     from redis import Redis
 
-#: SET for what passes: KEYS[1] is the chunk, ARGV its bytes and its seconds to live.
+#: SET for a passing chunk: KEYS[1] is its key, ARGV its bytes and its seconds to live.
 _SET_PASSING = (
     "redis.set_repl(redis.REPL_NONE) return redis.call('SET', KEYS[1], ARGV[1], 'EX', ARGV[2])"
 )
@@ -22,10 +25,10 @@ _SHA = hashlib.sha1(_SET_PASSING.encode()).hexdigest()  # noqa: S324 - Redis' na
 
 
 class Parcel:
-    """Blobs, and at last a script that refers to them. A context manager.
+    """Blobs, and at last a script call that refers to them. A context manager.
 
-    Sending does not wait for the server: whether it took everything, ``finish`` or ``deliver``
-    tells. If the connection breaks meanwhile, all of it is sent again then.
+    Sending does not wait for the server: ``finish`` or ``deliver`` tells whether it took
+    everything. If the connection broke meanwhile, they send all of it again.
     """
 
     def __init__(self, client: "Redis", where: str) -> None:
@@ -46,7 +49,7 @@ class Parcel:
 
         Args:
             key: A key that was never used before.
-            blob: The blob's memory; what was sent of it may not change until the parcel is there.
+            blob: The blob's memory. What was sent of it must not change until the parcel is there.
             ttl_s: Seconds until an orphan expires.
             is_passing: Whether a server that restarts may have forgotten it.
         """
@@ -55,18 +58,18 @@ class Parcel:
         return staging
 
     def add(self, key: str, blob: Buffer, *, is_passing: bool = False) -> TensorRef:
-        """Add a blob that is there, and send it."""
+        """Add a finished blob, and send it."""
         return self.stage(key, blob, is_passing=is_passing).send()
 
     def chunk_keys(self) -> list[str]:
-        """The keys of all chunks of all blobs."""
+        """Return the keys of all chunks of all blobs."""
         return [key for staging in self._stagings for key in staging.ref.chunk_keys()]
 
     def finish(self) -> None:
         """Wait until the server has everything.
 
         Raises:
-            BackendUnreachable, BackendRefused: It does not answer, or does not take it.
+            BackendUnreachable, BackendRefused: The server does not answer, or refuses it.
         """
         with redis_errors(self._where):
             if not self._sender.finish():
@@ -77,11 +80,11 @@ class Parcel:
 
         Args:
             command: See ``brokers.state.scripts.command``. It is repeated if the connection
-                breaks, and
-                may find blobs missing that come a moment later: it has to say so and do nothing.
+                breaks. It may find blobs missing that come a moment later: then it must say so
+                and do nothing.
 
         Raises:
-            BackendUnreachable, BackendRefused: As ``finish``.
+            BackendUnreachable, BackendRefused: As in ``finish``.
         """
         with redis_errors(self._where):
             self._sender.send(*command)
@@ -91,11 +94,11 @@ class Parcel:
             return run_together(self._client, command)[0]
 
     def close(self) -> None:
-        """Wait for nothing."""
+        """Give the connection back without waiting for the server."""
         self._sender.close()
 
     def abandon(self) -> None:
-        """Forget what was sent."""
+        """Delete what was sent."""
         self.close()
         with redis_errors(self._where):
             self._client.unlink(*self.chunk_keys())
@@ -104,12 +107,12 @@ class Parcel:
         self._client.script_load(_SET_PASSING)
         for staging in self._stagings:
             for index in range(staging.num_chunks):
-                # One by one, each with the client's own retries.
+                # Chunks are sent one by one, each with the client's own retries.
                 self._client.execute_command(*staging.command(index))  # type: ignore[no-untyped-call]
 
 
 class Staging:
-    """A blob of a parcel, sent as far as it is made; see ``Parcel.stage``."""
+    """A blob of a parcel that is sent while it is made; see ``Parcel.stage``."""
 
     def __init__(
         self, sender: exchange.Sender, where: str, key: str, blob: Buffer, *, ttl_s: int,
@@ -123,10 +126,10 @@ class Staging:
         self._crc = 0
 
     def send(self, num_bytes: int | None = None) -> TensorRef:
-        """Send the chunks that were not sent before: all, or those within ``num_bytes``.
+        """Send the chunks that were not sent yet: all, or those within the first ``num_bytes``.
 
         Returns:
-            The reference by which it will be found; its checksum is that of what was sent.
+            The reference to the blob; its checksum covers what was sent so far.
         """
         if num_bytes is None or num_bytes >= len(self._view):
             ready = self.num_chunks
@@ -143,7 +146,7 @@ class Staging:
 
     @property
     def ref(self) -> TensorRef:
-        """The reference, as far as it was sent."""
+        """The reference to the blob, as far as it was sent."""
         return TensorRef(
             key=self._key,
             num_chunks=self.num_chunks,
@@ -152,7 +155,7 @@ class Staging:
         )
 
     def command(self, index: int) -> tuple[Any, ...]:
-        """The command that stores a chunk."""
+        """Return the command that stores a chunk."""
         chunk: Buffer = self._chunk(index)
         if fail_points.reach("chunk", index=index) == "corrupt":
             chunk = fail_points.corrupted(bytes(chunk))

@@ -1,4 +1,4 @@
-"""Where a blob of tensors lies on the state server."""
+"""The reference to a blob of tensors, which the job's head and contributions carry."""
 
 import json
 from dataclasses import asdict, dataclass
@@ -7,7 +7,7 @@ from typing import Self
 from brokers.errors import MalformedMessage
 from brokers.wire import from_wire, parse_object
 
-#: Bounds of what a peer may announce, so that a forged message cannot make us allocate at will.
+#: The most that a peer may announce, so that a forged message cannot make us allocate at will.
 MAX_TENSOR_BYTES = 64 * 2**30
 
 
@@ -16,8 +16,8 @@ class TensorRef:
     """Where a blob of tensors lies on the state server.
 
     Attributes:
-        key: Its chunks are ``{key}:{i}``.
-        num_chunks: How many there are.
+        key: The front part of its chunks' keys, which are ``{key}:{i}``.
+        num_chunks: How many chunks there are.
         num_bytes: Length of the blob.
         crc: Checksum of the blob; see ``brokers.tensors.channel.checksum``.
     """
@@ -36,11 +36,11 @@ class TensorRef:
             raise MalformedMessage(what="tensor reference", fault=f"{self.num_chunks!r} chunks")
 
     def chunk_keys(self) -> list[str]:
-        """The keys of its chunks, in order."""
+        """Return the keys of its chunks, in order."""
         return [f"{self.key}:{i}" for i in range(self.num_chunks)]
 
     def to_json(self) -> str:
-        """The reference as text, as it stands in the job's head."""
+        """Return the reference as text, as the job's head has it."""
         return json.dumps(asdict(self), separators=(",", ":"))
 
     @classmethod
@@ -48,6 +48,6 @@ class TensorRef:
         """Read a reference.
 
         Raises:
-            MalformedMessage: It is not one.
+            MalformedMessage: The text is not a reference.
         """
         return from_wire(cls, parse_object(text, what="tensor reference"), what="tensor reference")

@@ -67,7 +67,7 @@ def kill_survivors(infos: Sequence[ProcessInfo], *, run: str) -> int:
         run: The value of ``RUN_MARK`` in the environment of each of them.
 
     Returns:
-                How many processes were killed.
+        How many processes were killed.
     """
     import psutil
 
