@@ -198,6 +198,7 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
         stack.close()
 
 
+@pytest.mark.timeout(240)
 def test_host_trains_scales_loses_a_worker_and_takes_the_stack_down(stack: Stack) -> None:
     data, labels = make_points(900)
     for name, part in (("x", data), ("y", labels)):

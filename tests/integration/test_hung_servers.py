@@ -5,11 +5,13 @@ import socket
 import subprocess
 import sys
 import time
+import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from brokers.objects.store import ObjectStore
 from brokers.settings import Secret, Settings, child_environment
 from tests.cli import Cli
 from tests.eventually import eventually
@@ -19,7 +21,12 @@ from tests.eventually import eventually
 def hung(s3_settings: Settings, tmp_path: Path) -> Iterator[Settings]:
     with socket.create_server(("127.0.0.1", 0), backlog=100) as server:
         url = Secret(f"redis://127.0.0.1:{server.getsockname()[1]}/0")
-        yield s3_settings.with_changes(home=tmp_path, broker_url=url, state_url=url)
+        # A bucket of its own: doctor looks at all that is in one, and other tests leave damage.
+        settings = s3_settings.with_changes(
+            home=tmp_path, broker_url=url, state_url=url, s3_bucket=f"hung-{uuid.uuid4().hex[:8]}"
+        )
+        ObjectStore(settings).ensure_bucket()
+        yield settings
 
 
 @pytest.mark.parametrize(
