@@ -10,6 +10,7 @@ with Client() as client:
 import time
 import uuid
 from contextlib import suppress
+from functools import cached_property
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
@@ -28,11 +29,12 @@ from kubeml.jobs.results import JobStatus
 from kubeml.jobs.scale import asked_parallelism, parse_duration
 from kubeml.jobs.spec import JobSpec
 from kubeml.pool.demand import QueueDemand
+from kubeml.pool.staffing import read_demand
 from kubeml.pool.view import PoolView
-from kubeml.pool.watch import PoolWatch, read_demand
 
 if TYPE_CHECKING:
     from kubeml.catalog.datasets import Datasets
+    from kubeml.pool.watch import PoolWatch
 
 
 class Client:
@@ -46,7 +48,6 @@ class Client:
         #: The servers, for those who look inside: tests, benchmarks.
         self.backends = Backends(settings or Settings.load())
         self._histories = Histories(self.backends)
-        self._pool_watch = PoolWatch(self.backends)
 
     def __enter__(self) -> Self:
         return self
@@ -62,6 +63,13 @@ class Client:
     def close(self) -> None:
         """Close the connections."""
         self.backends.close()
+
+    @cached_property
+    def _pool_watch(self) -> "PoolWatch":
+        # Imported here: it takes numpy, which no other command at the terminal needs.
+        from kubeml.pool.watch import PoolWatch
+
+        return PoolWatch(self.backends)
 
     @property
     def settings(self) -> Settings:

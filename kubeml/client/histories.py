@@ -17,7 +17,7 @@ from kubeml.errors import BackendRefused, Conflict, JobNotFound
 from kubeml.jobs.records import PARALLEL_READS
 from kubeml.jobs.results import JobStatus
 from kubeml.pool.pending import Staffing
-from kubeml.pool.watch import read_staffing
+from kubeml.pool.staffing import read_staffing
 
 T = TypeVar("T")
 

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any
 
 from brokers.rounds.events import Event, LogLine
 from brokers.rounds.store import RoundStore
-from kubeml.analysis.audit import JobAudit, audit_epoch, row_faults
 from kubeml.analysis.explain import JobTimes, explain_job
 from kubeml.backends import Backends
 from kubeml.client.follow import Follower
@@ -35,6 +34,8 @@ from kubeml.pool.pending import Staffing
 
 if TYPE_CHECKING:
     import torch
+
+    from kubeml.analysis.audit import JobAudit
 
 
 class Job:
@@ -138,12 +139,15 @@ class Job:
         _ = self.spec
         yield from self._follower.logs(follow=follow)
 
-    def audit(self, *, verify: bool = False) -> JobAudit:
+    def audit(self, *, verify: bool = False) -> "JobAudit":
         """How often each training row counted in each finished epoch, and who trained what.
 
         Args:
             verify: Read the checkpoints' weights too, and compare them with their hashes.
         """
+        # Imported here: it takes numpy, which most commands do without.
+        from kubeml.analysis.audit import JobAudit, audit_epoch, row_faults
+
         spec, rows = self.spec, self._records.rows(self.id)
         manifest = self._backends.datasets.at(spec.dataset, spec.dataset_version)
         checkpoints = {row.epoch: self._checkpoints.at(self.id, row.epoch) for row in rows}

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from functools import cached_property, partial
 
-from brokers.pool.workload import LiveJob
+from brokers.pool.live_job import LiveJob
 from brokers.rounds.head import Head
 from brokers.rounds.snapshot import Snapshot
 from brokers.rounds.store import RoundStore
@@ -12,7 +12,7 @@ from kubeml.jobs.results import JobStatus
 from kubeml.jobs.spec import JobSpec, State
 from kubeml.jobs.summary import ended_status
 from kubeml.pool.pending import Staffing, why_pending
-from kubeml.pool.watch import read_staffing
+from kubeml.pool.staffing import read_staffing
 
 
 class StatusReader:

@@ -14,9 +14,10 @@ from prometheus_client.core import Metric
 from prometheus_client.registry import Collector
 
 from brokers.messages.queues import DEVICES
+from brokers.pool.live_job import LiveJob, Workload
 from brokers.pool.reading import queue_lengths
 from brokers.pool.refusals import refusals
-from brokers.pool.workload import LiveJob, Workload, read_waiting, read_workload
+from brokers.pool.workload import read_waiting, read_workload
 from brokers.state.error_mapping import redis_errors
 from kubeml.backends import Backends
 from kubeml.metrics.background import BackgroundRead

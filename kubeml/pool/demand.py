@@ -10,8 +10,8 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from brokers.messages.queues import DEVICES, train_queue
+from brokers.pool.live_job import LiveJob, Workload
 from brokers.pool.node import Node
-from brokers.pool.workload import LiveJob, Workload
 from kubeml.jobs.spec import State
 
 #: The metric that tells a cluster's autoscaler how many workers to keep.

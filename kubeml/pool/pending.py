@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from typing import Self
 
 from brokers.messages.queues import DEVICES
+from brokers.pool.live_job import LiveJob
 from brokers.pool.node import Node
-from brokers.pool.workload import LiveJob
 from kubeml.jobs.spec import State
 from kubeml.pool.demand import LIVE
 

@@ -6,9 +6,9 @@ All times are by the state server's clock.
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
+from brokers.pool.job_reading import JobReading, PoolReading
+from brokers.pool.live_job import LiveJob
 from brokers.pool.node import Node
-from brokers.pool.reading import JobReading, PoolReading
-from brokers.pool.workload import LiveJob
 from kubeml.jobs.plan import EpochPlan
 from kubeml.jobs.spec import State
 from kubeml.pool.pending import Staffing, why_pending

@@ -7,13 +7,11 @@ import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 
-from brokers.pool.reading import JobReading, read_pool
-from brokers.pool.workload import read_waiting, read_workload
+from brokers.pool.job_reading import JobReading
+from brokers.pool.reading import read_pool
 from kubeml.backends import Backends
 from kubeml.errors import KubemlError
 from kubeml.jobs.records import PARALLEL_READS
-from kubeml.pool.demand import QueueDemand, queue_demands
-from kubeml.pool.pending import Staffing
 from kubeml.pool.picture import JobFacts, view_pool
 from kubeml.pool.view import PoolView
 
@@ -88,16 +86,3 @@ class PoolWatch:
 
 def _key(job: JobReading) -> _Key:
     return job.id, job.head.life
-
-
-def read_demand(backends: Backends) -> list[QueueDemand]:
-    """Return the demand of every queue; see ``Client.demand``."""
-    now = read_workload(backends.redis, where=backends.where)
-    waiting = read_waiting(backends.broker, where=backends.broker_where)
-    return queue_demands(now, waiting)
-
-
-def read_staffing(backends: Backends) -> Staffing:
-    """Return who is in the pool, and how many of them are busy."""
-    now = read_workload(backends.redis, where=backends.where)
-    return Staffing.of(now.jobs, now.nodes)

@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 
-from brokers.pool.reading import JobReading, PoolReading, Record, count
+from brokers.pool.job_reading import JobReading, PoolReading, Record, count
 from kubeml.jobs.round_times import RoundClock
 from kubeml.jobs.spec import STAGE_OF, State
 from kubeml.pool.view import PoolView, PoolWorker

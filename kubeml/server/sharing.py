@@ -7,7 +7,8 @@ import threading
 import time
 from typing import TYPE_CHECKING
 
-from brokers.pool.workload import LiveJob, Workload, read_workload
+from brokers.pool.live_job import LiveJob, Workload
+from brokers.pool.workload import read_workload
 from brokers.rounds.keeping import Keeping
 from kubeml.pool.demand import capacity, wanted_by
 from kubeml.pool.fair_share import Allotment, Claim, allotment

@@ -8,9 +8,10 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 
+from brokers.pool.live_job import Workload
 from brokers.pool.node import Node
 from brokers.pool.presence import BEAT_EVERY_S, announce, withdraw
-from brokers.pool.workload import Workload, busy_workers, read_waiting, read_workload
+from brokers.pool.workload import busy_workers, read_waiting, read_workload
 from brokers.settings import Settings
 from brokers.state.connections import broker_client, watch_client
 from kubeml.errors import KubemlError

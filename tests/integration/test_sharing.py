@@ -4,7 +4,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from brokers.pool.workload import LiveJob, read_workload
+from brokers.pool.live_job import LiveJob
+from brokers.pool.workload import read_workload
 from brokers.rounds.store import RoundStore
 from kubeml.client.client import Client
 from kubeml.client.job import Job

@@ -8,8 +8,9 @@ from redis import Redis
 from redis.connection import Connection
 
 from brokers.pool.inference_requests import awaited, take
+from brokers.pool.job_reading import PoolReading
 from brokers.pool.presence import announce
-from brokers.pool.reading import QUEUES, PoolReading, read_pool
+from brokers.pool.reading import QUEUES, read_pool
 from brokers.rounds.store import RoundStore
 from brokers.rounds.streams import JobStreams
 from brokers.wire import new_id

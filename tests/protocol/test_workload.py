@@ -7,9 +7,10 @@ import pytest
 from redis import Redis
 
 from brokers.messages.queues import infer_queue
+from brokers.pool.live_job import LiveJob
 from brokers.pool.node import server_time
 from brokers.pool.presence import NODES_KEY, announce
-from brokers.pool.workload import LiveJob, busy_workers, read_waiting, read_workload
+from brokers.pool.workload import busy_workers, read_waiting, read_workload
 from brokers.rounds.index import JOBS_KEY
 from tests.protocol.jobs import ScriptedJob
 

@@ -7,8 +7,8 @@ from typing import Any
 
 import kubeml
 from brokers.messages.topology import celery_config, ps_queue
+from brokers.pool.live_job import Workload
 from brokers.pool.node import Node
-from brokers.pool.workload import Workload
 from brokers.rounds.events import LogLine
 from brokers.settings import Settings
 from brokers.shards.manifest import DatasetManifest, ShardInfo, SplitInfo

@@ -4,9 +4,9 @@ from dataclasses import replace
 
 import pytest
 
+from brokers.pool.live_job import LiveJob, Workload
 from brokers.pool.node import Node
 from brokers.pool.request import Request
-from brokers.pool.workload import LiveJob, Workload
 from kubeml.pool.demand import capacity, queue_demands, wanted_by, wanted_workers
 
 #: In the middle of a round of four slots: two at work, one dispatch on its way, one slot in.

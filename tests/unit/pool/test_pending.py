@@ -5,8 +5,8 @@ from dataclasses import replace
 
 import pytest
 
+from brokers.pool.live_job import LiveJob
 from brokers.pool.node import Node
-from brokers.pool.workload import LiveJob
 from kubeml.pool.pending import Staffing, why_pending
 
 WAITING = LiveJob(id="j", state="RUN", device="cpu", want=2, slots=2)

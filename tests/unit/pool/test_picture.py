@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
+from brokers.pool.job_reading import JobReading, PoolReading
 from brokers.pool.node import Node
-from brokers.pool.reading import JobReading, PoolReading
 from brokers.pool.request import Request
 from brokers.rounds.events import Event
 from brokers.rounds.head import Head
