@@ -1,1 +1,1 @@
-"""A job's description, plan and durable records."""
+"""A job's description, plan and durable records, which clients and all roles share."""

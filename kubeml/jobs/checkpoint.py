@@ -1,9 +1,10 @@
 """Checkpoints in S3: safetensors objects of unique names, and one small manifest per epoch.
 
     checkpoints/{job}/{epoch:06d}.json     manifest; create-only, epoch 0 is the initial weights
-    checkpoints/{job}/objects/{uuid}-*     what it points to
+    checkpoints/{job}/objects/{uuid}-*     the objects that manifests point to
 
-A parameter server that was thought dead may still write objects; it cannot replace a manifest.
+Parameter servers write them at the end of each epoch; recovery and inference read them. A parameter
+server that was thought dead may still write objects, but it cannot replace a manifest.
 """
 
 import hashlib
@@ -38,13 +39,14 @@ class StoredBlob:
 
 @dataclass(frozen=True, kw_only=True)
 class Checkpoint:
-    """Manifest of one checkpoint.
+    """The manifest of one checkpoint.
 
     Attributes:
-        job_id, epoch, version: Which weights these are.
+        job_id, epoch, version: The job and the epoch whose weights these are, and their number.
         layout: Layout of the tensors.
-        weights: safetensors object of the weights blob (masters).
-        frozen: safetensors object of the frozen blob; shared by all epochs; None if none.
+        weights: The safetensors object of the weights blob (masters).
+        frozen: The safetensors object of the frozen blob, which all epochs share; None if nothing
+            is frozen.
         outer_state: The outer optimizer's state.
         optimizer: Slot to the inner optimizer's state (policy ``carry``).
     """
@@ -60,12 +62,12 @@ class Checkpoint:
 
     @property
     def keys(self) -> set[str]:
-        """Keys of the objects it refers to."""
+        """The keys of the objects it refers to."""
         blobs = (self.weights, self.frozen, self.outer_state, *self.optimizer.values())
         return {blob.key for blob in blobs if blob is not None}
 
     def to_wire(self) -> dict[str, Any]:
-        """The manifest as JSON-able values."""
+        """Return the manifest as JSON-able values."""
         return {
             "job_id": self.job_id,
             "epoch": self.epoch,
@@ -82,7 +84,7 @@ class Checkpoint:
         """Read a manifest.
 
         Raises:
-            MalformedMessage: It is not one.
+            MalformedMessage: It is not a manifest.
         """
         try:
             return cls(
@@ -106,7 +108,7 @@ class Checkpoints:
         self._objects = objects
 
     def key(self, job_id: str, name: int | str) -> str:
-        """Key of a manifest: an epoch's, or ``stop`` for the weights a stopped job ended with."""
+        """Return the key of an epoch's manifest; ``stop`` names the weights a stopped job left."""
         text = f"{name:06d}" if isinstance(name, int) else name
         return f"checkpoints/{job_id}/{text}.json"
 
@@ -115,7 +117,7 @@ class Checkpoints:
         return self._put_tensors(job_id, "weights", layout.moving, blob, masters=True)
 
     def put_frozen(self, job_id: str, layout: Layout, blob: Buffer) -> StoredBlob | None:
-        """Store the frozen blob; None if nothing is frozen."""
+        """Store the frozen blob; return None if nothing is frozen."""
         if not layout.frozen:
             return None
         return self._put_tensors(job_id, "frozen", layout.frozen, blob, masters=False)
@@ -127,22 +129,23 @@ class Checkpoints:
         return stored
 
     def publish(self, checkpoint: Checkpoint, name: int | str) -> Checkpoint:
-        """Write the manifest, and return the one that stands there now (the first one wins)."""
+        """Write the manifest, and return the one that is there now: the first writer wins."""
         key = self.key(checkpoint.job_id, name)
         try:
             self._objects.put_json(key, checkpoint.to_wire(), create=True)
         except ObjectExists:
             return self.read(key)
         if not self._objects.exists(checkpoint.weights.key):
-            # We slept, the job ended meanwhile, and what nobody referred to was removed.
+            # We were paused, the job ended meanwhile, and its unreferenced objects were removed.
             self._objects.delete([key])
         return checkpoint
 
     def drop_unreferenced(self, job_id: str) -> None:
         """Remove the objects of an ended job that no manifest refers to.
 
-        A parameter server that died between the two left them. One that is only paused there may
-        publish yet: it looks for its objects after that, and we look for new manifests after this.
+        A parameter server leaves them if it dies after it stored objects and before it wrote the
+        manifest. One that is only paused there may still publish. So it looks for its objects after
+        publishing, and we look for new manifests after removing.
         """
         unused = self._objects_of(job_id) - self._referenced(job_id)
         if not unused:
@@ -159,7 +162,7 @@ class Checkpoints:
         return set().union(*self._manifests(job_id).values())
 
     def _manifests(self, job_id: str) -> dict[str, set[str]]:
-        """Key of each manifest to the keys of its objects."""
+        """Return the key of each manifest, to the keys of its objects."""
         keys = [
             info.key
             for info in self._objects.list(f"checkpoints/{job_id}/")
@@ -172,20 +175,20 @@ class Checkpoints:
         """Read a manifest.
 
         Raises:
-            ObjectMissing: There is none.
-            MalformedMessage: It is damaged.
+            ObjectMissing: There is no such manifest.
+            MalformedMessage: The manifest is damaged.
         """
         return Checkpoint.from_wire(self._objects.get_json(key))
 
     def at(self, job_id: str, name: int | str) -> Checkpoint | None:
-        """The checkpoint of an epoch (or ``stop``), if there is one."""
+        """Return the checkpoint of an epoch (or ``stop``); None if there is none."""
         try:
             return self.read(self.key(job_id, name))
         except ObjectMissing:
             return None
 
     def latest(self, job_id: str) -> Checkpoint | None:
-        """The checkpoint of the last epoch that has one."""
+        """Return the checkpoint of the last epoch that has one; None if none has."""
         keys = [
             info.key
             for info in self._objects.list(f"checkpoints/{job_id}/0")
@@ -194,7 +197,7 @@ class Checkpoints:
         return self.read(keys[-1]) if keys else None
 
     def tensors(self, blob: StoredBlob) -> memoryview:
-        """Read the blob out of a safetensors object, verified.
+        """Read the blob in a safetensors object, and verify it.
 
         Raises:
             ObjectMissing: The object is gone.
@@ -206,7 +209,7 @@ class Checkpoints:
         return data[8 + header :]
 
     def blob(self, blob: StoredBlob) -> bytes:
-        """Read bytes stored as they are, verified.
+        """Read bytes that were stored as they are, and verify them.
 
         Raises:
             ObjectMissing: The object is gone.
@@ -244,7 +247,7 @@ class Checkpoints:
 
 
 def _safetensors_header(tensors: tuple[TensorSpec, ...], *, masters: bool) -> bytes:
-    """The safetensors header of a blob: its bytes are the data section as they stand."""
+    """Return the safetensors header for a blob, whose bytes are the data section unchanged."""
     header: dict[str, Any] = {"__metadata__": {"format": "pt"}}
     offset = 0
     for tensor in tensors:

@@ -1,8 +1,9 @@
-"""How a job's live state comes to be: from its spec, or from its last checkpoint after a loss.
+"""Builds a job's live state: from its spec, or after a loss from its last checkpoint.
 
-One recovery path for everything unexpected: whatever is wrong with a job's live state, a new
-*generation* is built from S3. Its number is claimed by a create-only object, so one rebuilder wins;
-participants and parameter servers of the old generation are answered GONE.
+A client builds the first generation, a parameter server those after it. This is the one recovery
+path for everything unexpected: whatever is wrong with a job's live state, a new *generation* is
+built from S3. Its number is claimed by a create-only object, so one rebuilder wins. Participants
+and parameter servers of the old generation are answered GONE.
 """
 
 import logging
@@ -42,7 +43,7 @@ class Generations:
         self._channel = TensorChannel(client)
 
     def begin(self, spec: JobSpec) -> None:
-        """Build the first generation of a job that was just recorded."""
+        """Build the first generation of a job whose spec was just written."""
         self._records.next_generation(spec.id, why="submitted")
         head = self._head(spec, Scale.of(spec), life=0)
         self._store(spec.id).init(1, birth=new_id(), fields=head.to_fields())
@@ -52,19 +53,20 @@ class Generations:
 
         Args:
             job_id: The job.
-            why: For its events and the log.
-            seen: The generation that was found damaged, "" if there was no head: if there is
-                another one by now, somebody else was faster, and it stays.
+            why: The reason, for the job's events and the log.
+            seen: The generation that was found damaged; "" if there was no head. If there is
+                another generation by now, another process was faster, and that one stays.
 
         Returns:
             Whether it did. Work since that checkpoint is trained again, by other tokens.
 
         Raises:
-            JobNotFound: There is no spec (a submission that died half-way).
+            JobNotFound: There is no spec: the submission died half-way.
         """
         life = self._records.life(job_id)
         spec = self._records.spec(job_id, life)
-        # Whoever took its last life off the list may have died before it looked for this one.
+        # The process that took the job's last life off the list may have died before it noticed
+        # this life.
         self._records.put_back(job_id)
         number = self._records.next_generation(job_id, why=why)
         if number is None:
@@ -85,7 +87,7 @@ class Generations:
         return RoundStore(self._client, job_id)
 
     def _head(self, spec: JobSpec, scale: Scale, *, life: int) -> Head:
-        """The head of a job whose weights are to be initialised: by one worker, in one round."""
+        """Return the head of a job whose weights one worker is to initialise, in one round."""
         return Head(
             life=life,
             state=State.INIT,
@@ -103,12 +105,12 @@ class Generations:
             ceiling=scale.ceiling,
             max_workers=scale.max_workers,
             weight=spec.priority,
-            # A copy would begin without what `local` keeps in the other process.
+            # With `local` a copy would lack the state that the other process keeps.
             hedge=spec.hedge and spec.optimizer_state != "local",
         )
 
     def _restored(self, head: Head, checkpoint: Checkpoint) -> dict[str, str]:
-        """The fields of a head that goes on after a checkpoint, with its optimizer states."""
+        """Return the fields of a head that goes on after a checkpoint, with optimizer states."""
         store = self._store(checkpoint.job_id)
         blob = self._checkpoints.tensors(checkpoint.weights)
         weights = self._channel.push(store.key("w", new_id()), blob)
@@ -118,8 +120,8 @@ class Generations:
             outer = self._channel.push(store.key("w", new_id()), momentum).to_json()
         fields = replace(
             head,
-            # As if its epoch had just been trained: that may have been the last one, or have
-            # reached the goal. Its history row is there: it is written before the checkpoint.
+            # The job goes on as if that epoch had just been trained: it may have been the last one,
+            # or have reached the goal. Its history row exists, since it is written before that.
             state=State.END if checkpoint.epoch else State.PLAN,
             epoch=checkpoint.epoch,
             version=checkpoint.version,

@@ -1,14 +1,14 @@
 """Which rows a slot trains in a round: arithmetic on (seed, epoch, sizes, N, K, batch). Pure.
 
-The epoch's rows are put into one order (shuffled: shards are permuted, then rows inside windows
-of consecutive shards that fit a worker's cache; one window is a full shuffle). Slot *i* of *N*
-takes the *i*-th contiguous part of that order, so that a worker that keeps its slot needs only
-its share of the shards; its part is cut into rounds of ``K`` batches. Part sizes differ by at
-most one row and the larger parts come first, so the slots that have rows in a round are always
+The epoch's rows are put into one order. To shuffle, shards are permuted, then rows inside windows
+of consecutive shards that fit a worker's cache; a single window makes a full shuffle. Slot *i* of
+*N* takes the *i*-th contiguous part of that order, so a worker that keeps its slot needs only its
+share of the shards. The part is cut into rounds of ``K`` batches. Part sizes differ by at most one
+row and the larger parts come first, so the slots that have rows in a round are always
 ``0 … want - 1``.
 
-Random numbers are raw Philox output, whose stream numpy guarantees for ever (NEP 19), unlike
-``Generator.permutation``: two workers with different numpy versions see the same order.
+Random numbers are raw Philox output, because numpy guarantees that stream for ever (NEP 19), unlike
+``Generator.permutation``. So two workers with different numpy versions see the same order.
 """
 
 import hashlib
@@ -24,13 +24,13 @@ from kubeml.jobs.spec import JobSpec
 
 Rows = NDArray[np.int64]
 
-#: Rows of one shuffle window at the most, so that an order costs a few hundred MB at the most.
+#: The most rows of one shuffle window, so that an order takes a few hundred MB at most.
 WINDOW_ROWS = 4_000_000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EpochPlan:
-    """The plan of one epoch; equal inputs give equal rows, on any machine.
+    """The plan of one epoch. Equal inputs give equal rows, on any machine.
 
     Attributes:
         seed: Seed of the job.
@@ -54,32 +54,32 @@ class EpochPlan:
 
     @property
     def num_rows(self) -> int:
-        """Rows of the epoch."""
+        """Number of rows of the epoch."""
         return sum(self.shard_rows)
 
     @property
     def round_rows(self) -> int:
-        """Rows of a full round of one slot."""
+        """Number of rows of a full round of one slot."""
         largest = -(-self.num_rows // self.num_slots)
         return largest if self.k == -1 else self.k * self.batch_size
 
     @property
     def num_rounds(self) -> int:
-        """Rounds of the epoch: as many as the largest part needs."""
+        """Number of rounds of the epoch: as many as the largest part needs."""
         largest = -(-self.num_rows // self.num_slots)
         return max(1, -(-largest // self.round_rows))
 
     def want(self, round_index: int) -> int:
-        """Number of slots that have rows in a round; these are slots ``0 … want - 1``."""
+        """Return how many slots have rows in a round; these are slots ``0 … want - 1``."""
         return sum(1 for slot in range(self.num_slots) if self.num_samples(round_index, slot))
 
     def num_samples(self, round_index: int, slot: int) -> int:
-        """Number of rows of (round, slot)."""
+        """Return the number of rows of (round, slot)."""
         low, high = self._bounds(round_index, slot)
         return high - low
 
     def num_samples_before(self, round_index: int) -> int:
-        """Number of rows of all slots in the rounds before this one."""
+        """Return the number of rows of all slots in the rounds before this one."""
         share, extra = divmod(self.num_rows, self.num_slots)
         handed_out = round_index * self.round_rows
         return extra * min(handed_out, share + 1) + (self.num_slots - extra) * min(
@@ -87,7 +87,7 @@ class EpochPlan:
         )
 
     def rows(self, round_index: int, slot: int) -> Rows:
-        """Row numbers of (round, slot), in training order; int64, a new array.
+        """Return the row numbers of (round, slot) in training order, as a new int64 array.
 
         Over all rounds and slots every row of the training set appears exactly once.
         """
@@ -102,9 +102,9 @@ class EpochPlan:
         return np.concatenate(parts) if parts else np.empty(0, dtype=np.int64)
 
     def shards_from(self, round_index: int, slot: int) -> list[int]:
-        """Shards with the rows of (round, slot) and of the slot's later rounds, by first need.
+        """Return the shards that a slot needs from this round on, in the order of first need.
 
-        Of a shuffle window all shards are counted, since its rows are mixed.
+        All shards of a shuffle window are included, since its rows are mixed.
         """
         low, _ = self._bounds(round_index, slot)
         _, high = self._bounds(self.num_rounds - 1, slot)
@@ -129,7 +129,7 @@ class EpochPlan:
         return low, min(low + self.round_rows, last)
 
     def _windows(self, low: int, high: int) -> list[tuple[int, Rows]]:
-        """(start, order) of the windows that overlap positions ``[low, high)``."""
+        """Return (start, order) of the windows that overlap positions ``[low, high)``."""
         windows = _window_bounds(self.seed, self.epoch, self.shard_rows, self.window_shards)
         return [
             (
@@ -142,17 +142,17 @@ class EpochPlan:
 
 
 def stream_seed(seed: int, *parts: int | str) -> int:
-    """A 63-bit seed for one stream of random numbers, named by ``parts``.
+    """Return a 63-bit seed for one stream of random numbers, named by ``parts``.
 
-    Before a slot's round the generators of torch, numpy and random are seeded with it, so that
-    augmentation and dropout replay wherever and however often the slot is trained.
+    Before a slot's round the generators of torch, numpy and random are seeded with it. So
+    augmentation and dropout draw the same wherever and however often the slot is trained.
     """
     text = ",".join(str(part) for part in (seed, *parts))
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") >> 1
 
 
 def permutation(length: int, *, seed: int) -> Rows:
-    """A permutation of ``0 … length - 1``, the same for a seed with every numpy version."""
+    """Return a permutation of ``0 … length - 1``, the same for a seed in every numpy version."""
     keys = np.random.Philox(key=seed).random_raw(length)
     return np.argsort(keys, kind="stable")
 
@@ -166,7 +166,7 @@ def _shard_order(seed: int, epoch: int, num_shards: int) -> Rows:
 def _window_bounds(
     seed: int, epoch: int, shard_rows: tuple[int, ...], window_shards: int
 ) -> list[tuple[int, int]]:
-    """[start, stop) positions of each window; a window ends after so many shards or rows."""
+    """Return the positions [start, stop) of each window, bounded by shards and by rows."""
     bounds: list[tuple[int, int]] = []
     start = stop = shards = 0
     for shard in _shard_order(seed, epoch, len(shard_rows)):
@@ -184,7 +184,7 @@ def _window_bounds(
 def _window_order(
     seed: int, epoch: int, shard_rows: tuple[int, ...], window_shards: int, number: int
 ) -> Rows:
-    """Shuffled row numbers of one window."""
+    """Return the shuffled row numbers of one window."""
     start, stop = _window_bounds(seed, epoch, shard_rows, window_shards)[number]
     firsts = np.concatenate(([0], np.cumsum(shard_rows)))
     rows: list[Rows] = []
@@ -202,7 +202,7 @@ WINDOW_SHARDS = 64
 
 
 def epoch_plan(spec: JobSpec, manifest: DatasetManifest, epoch: int, num_slots: int) -> EpochPlan:
-    """The plan of a training epoch, as every party of the job computes it."""
+    """Return the plan of a training epoch, as every process of the job computes it."""
     return EpochPlan(
         seed=spec.seed,
         epoch=epoch,
@@ -216,9 +216,9 @@ def epoch_plan(spec: JobSpec, manifest: DatasetManifest, epoch: int, num_slots: 
 
 
 def validation_plan(spec: JobSpec, manifest: DatasetManifest, num_slots: int) -> EpochPlan:
-    """The plan of a validation: the whole test set once, in order, in one round.
+    """Return the plan of a validation: the whole test set once, in order, in one round.
 
-    It has the slots of the epoch, or one for each test row where there are fewer.
+    It has as many slots as the epoch, or one for each test row if there are fewer rows.
     """
     return EpochPlan(
         seed=spec.seed,
@@ -240,9 +240,10 @@ def shards_ahead(
     round_index: int = 0,
     slot: int = 0,
 ) -> Iterator[tuple[Split, int]]:
-    """Shards that a slot needs from a round on, in order: this epoch's, validation's, the next's.
+    """Yield the shards that a slot needs from a round on, in order.
 
-    A guess past this epoch: slots may change hands, and their number too.
+    First come this epoch's shards, then the validation's, then the next epoch's. What lies past
+    this epoch is a guess: slots may go to other workers, and their number may change.
     """
     for shard in epoch_plan(spec, manifest, epoch, num_slots).shards_from(round_index, slot):
         yield "train", shard

@@ -1,4 +1,4 @@
-"""What a job came to: a row for each epoch, its end, and its status as people see it."""
+"""The results of a job: a row for each epoch, its end, and its status as people see it."""
 
 import math
 from collections.abc import Mapping
@@ -15,23 +15,23 @@ class EpochRow:
     """One row of a job's history.
 
     Attributes:
-        epoch: From 1.
+        epoch: The epoch, from 1.
         parallelism: Number of slots N it was trained with.
-        num_workers: Distinct workers whose contributions were merged.
-        rounds, steps: Merges, and optimizer steps over all slots.
-        samples: Rows that counted.
+        num_workers: Number of distinct workers whose contributions were merged.
+        rounds, steps: Number of merges, and of optimizer steps over all slots.
+        samples: Number of rows that counted.
         train_loss: Mean of the losses that ``train`` returned, weighted by samples.
-        val_loss, accuracy: Sample-weighted validation; None where none was due.
-        duration_s: The epoch's own training time, PLAN to the last merge.
+        val_loss, accuracy: Means of the validation, weighted by samples; None if none was due.
+        duration_s: The epoch's training time, from PLAN to the last merge.
         validation_s: Time of its validation.
         retries: Slots trained again (lost, failed or refused contributions).
         decision: Why the scheduler chose this parallelism.
         weights_sha256: SHA-256 of the epoch's weights blob.
         ended_at: Unix seconds.
         expected_s: What the scheduler expected ``duration_s`` to be; None if it could not know.
-        mean_workers: Workers in a round, their mean; None if no round has timings.
+        mean_workers: Mean number of workers in a round; None if no round has timings.
         phases: Where the time went: each phase of ``kubeml.jobs.round_times``, and ``ahead``, to
-            its seconds, the means of the slots summed over the rounds; empty if not known.
+            its seconds. They are means over the slots, summed over the rounds; empty if unknown.
     """
 
     epoch: int
@@ -54,7 +54,7 @@ class EpochRow:
     phases: Mapping[str, float] = field(default_factory=dict)
 
     def to_wire(self) -> dict[str, Any]:
-        """The row as JSON-able values (a non-finite loss becomes None)."""
+        """Return the row as JSON-able values; a non-finite loss becomes None."""
         return {key: finite_or_none(value) for key, value in asdict(self).items()}
 
     @classmethod
@@ -69,16 +69,16 @@ class EpochRow:
 
 @dataclass(frozen=True, kw_only=True)
 class JobEnd:
-    """How a job ended; written once.
+    """How a job ended; it is written once.
 
     Attributes:
         state: DONE, FAILED or STOPPED.
         reason: Why, for people; the user's traceback if their code raised.
-        epoch: Epochs that were finished.
+        epoch: Number of epochs that were finished.
         checkpoint: S3 key of the last merged weights ("" if there are none).
         weights_sha256: SHA-256 of that weights blob.
-        accuracy, train_loss, val_loss: Of the last epoch that has them.
-        elapsed_s: From submission to the end.
+        accuracy, train_loss, val_loss: Those of the last epoch that has them.
+        elapsed_s: Seconds from submission to the end.
         ended_at: Unix seconds.
     """
 
@@ -94,7 +94,7 @@ class JobEnd:
     ended_at: float
 
     def to_wire(self) -> dict[str, Any]:
-        """The end as JSON-able values."""
+        """Return the end as JSON-able values."""
         return {key: finite_or_none(value) for key, value in asdict(self).items()}
 
     @classmethod
@@ -102,7 +102,7 @@ class JobEnd:
         """Read an end.
 
         Raises:
-            MalformedMessage: It is not one.
+            MalformedMessage: It is not a job's end.
         """
         end = from_wire(cls, wire, what="job end")
         if end.state not in tuple(State):
@@ -112,7 +112,7 @@ class JobEnd:
 
 @dataclass(frozen=True, kw_only=True)
 class JobStatus:
-    """A job as it stands now, for people and ``--json``.
+    """A job as it is now, for people and ``--json``.
 
     Attributes:
         id: Job id.
@@ -120,13 +120,13 @@ class JobStatus:
         reason: Why it failed, stopped or waits; "" otherwise.
         spec: What was asked for.
         epoch: Epoch under way, from 1 (0 before the first).
-        round, rounds: Merges done and to be done in that epoch.
+        round, rounds: Merges that are done, and merges in all, in that epoch.
         version: Number of the last merged weights.
         parallelism: Slots N of that epoch.
-        num_workers: Live participants.
-        waiting: Dispatched work that no worker has picked up yet.
-        floor, ceiling: Between what N may be in the next epoch; 0 once the job has ended.
-        max_workers: Workers that may take part at a time; 0 for any number.
+        num_workers: Number of live participants.
+        waiting: Number of dispatches that no worker has picked up yet.
+        floor, ceiling: The bounds of N in the next epoch; 0 once the job has ended.
+        max_workers: How many workers may take part at a time; 0: any number.
         last: The last history row, if any.
         end: How it ended, if it has.
         is_pending: Whether it is alive and no worker can serve it now; ``reason`` says why.
@@ -152,11 +152,11 @@ class JobStatus:
 
     @property
     def shown_state(self) -> str:
-        """The state for people and ``--json``: PENDING is none that the protocol knows."""
+        """The state for people and ``--json``. The protocol itself knows no PENDING."""
         return "PENDING" if self.is_pending else str(self.state)
 
     def to_wire(self) -> dict[str, Any]:
-        """The status as JSON-able values."""
+        """Return the status as JSON-able values."""
         return {
             **{f.name: getattr(self, f.name) for f in fields(self) if f.name != "is_pending"},
             "state": self.shown_state,
@@ -167,5 +167,5 @@ class JobStatus:
 
 
 def finite_or_none(value: Any) -> Any:
-    """``value``, or None for NaN and infinities, which JSON cannot hold."""
+    """Return ``value``; None for NaN and infinities, which JSON cannot hold."""
     return None if isinstance(value, float) and not math.isfinite(value) else value

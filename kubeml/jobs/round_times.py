@@ -1,7 +1,8 @@
 """Where the time of one round went, slot by slot, adding up to its wall time. Pure.
 
-The state server's clock says when a round was opened, a slot taken, its contribution in, and the
-round merged; what a worker did in between it measured itself. No two clocks are compared.
+The state server's clock says when a round was opened, when a slot was taken and its contribution
+handed in, and when the round was merged. The worker itself measured what it did in between. No two
+clocks are compared. History rows and ``task explain`` are made from it.
 """
 
 from collections.abc import Mapping, Sequence
@@ -10,16 +11,16 @@ from functools import cached_property
 from math import isfinite
 from typing import Any, Self
 
-#: What a worker measures of its slot, in order.
+#: The phases that a worker measures of its slot, in order.
 MEASURED = ("fetch", "data", "compute", "push")
 
-#: Phases of a slot's round, in order: until it was begun (also by a worker that served another
-#: slot first), attempts that came to nothing, what its worker measured, what of the slot's time is
-#: in none of that, until the last slot was in, until the merge was committed.
+#: Phases of a slot's round, in order: until it was begun (perhaps by a worker that served another
+#: slot first); attempts that came to nothing; the phases that its worker measured; the rest of its
+#: worker's time; until the last slot was handed in; until the merge was committed.
 PHASES = ("queue", "failed", *MEASURED, "other", "wait", "merge")
 
 
-#: Rounds of an epoch that are looked at for its row: enough for means, and quick.
+#: How many rounds of an epoch are evaluated for its row: enough for means, and quick.
 _MOST_ROUNDS = 256
 
 
@@ -28,9 +29,10 @@ class RoundClock:
     """What the state server's clock says of a round.
 
     Attributes:
-        opened_s: When it was opened, Unix seconds.
-        merged_s: When it was merged, since then.
-        slots: For each slot, since then: begun at first, begun by the attempt that counts, in.
+        opened_s: When it was opened, in Unix seconds.
+        merged_s: Seconds from its opening to its merge.
+        slots: For each slot, seconds from the opening until it was first begun, until the attempt
+            that counts was begun, and until that was handed in.
     """
 
     opened_s: float
@@ -42,7 +44,7 @@ class RoundClock:
         """Read ``[opened, merged, [[begun, taken, in], ...]]``, in ms.
 
         Returns:
-            None if it is missing, or no possible course of a round (the clock may have stepped).
+            The clock; None if it is missing, or impossible (the server's clock may have jumped).
         """
         try:
             opened, merged, slots = wire
@@ -60,7 +62,7 @@ class SlotTimes:
     """Where a slot's time went in one round.
 
     Attributes:
-        slot, worker, attempt: Which slot, who trained it, and at which attempt.
+        slot, worker, attempt: The slot, the worker that trained it, and which attempt that was.
         phases: Every phase to its seconds; they add up to the round's wall time.
     """
 
@@ -75,8 +77,8 @@ class RoundTimes:
     """Where a round's time went.
 
     Attributes:
-        round: From 0.
-        wall_s: From its opening to its merge.
+        round: The round's number, from 0.
+        wall_s: Seconds from its opening to its merge.
         slots: Its slots, in order.
     """
 
@@ -86,28 +88,29 @@ class RoundTimes:
 
     @cached_property
     def phases(self) -> dict[str, float]:
-        """Every phase to its seconds, the mean of the slots."""
+        """Every phase to its seconds, which are the mean of the slots."""
         return _mean([slot.phases for slot in self.slots])
 
     @property
     def num_workers(self) -> int:
-        """Workers that trained it."""
+        """Number of workers that trained it."""
         return len({slot.worker for slot in self.slots})
 
 
 def epoch_phases(
     rounds: Mapping[int, Sequence[Mapping[str, Any]]], clocks: Mapping[int, Any]
 ) -> tuple[dict[str, float], float | None]:
-    """Say where an epoch's time went, for its history row.
+    """Return where an epoch's time went, for its history row.
 
     Args:
         rounds: Round to what it merged, as in the ledger.
         clocks: The ledger's ``timings``.
 
     Returns:
-        Each phase, and ``ahead`` (``--overlap``), to its seconds: means of the slots, summed over
-        the rounds. And the mean number of workers in a round. Of long epochs some rounds stand for
-        all; rounds without timings are taken for like the others. Nothing, and None, if all are.
+        First, each phase, and ``ahead`` (``--overlap``), to its seconds, which are means over the
+        slots, summed over the rounds. Second, the mean number of workers in a round. In long epochs
+        some rounds stand for all; rounds without timings are taken to be like the others. If no
+        round has timings, an empty mapping and None.
     """
     step = -(-len(rounds) // _MOST_ROUNDS)
     timed = [
@@ -129,7 +132,7 @@ def epoch_phases(
 def explain_round(
     index: int, entries: Sequence[Mapping[str, Any]], clock: Any
 ) -> RoundTimes | None:
-    """Say where a round's time went.
+    """Return where a round's time went.
 
     Args:
         index: The round.
@@ -137,7 +140,7 @@ def explain_round(
         clock: Its entry in the ledger's ``timings``; None if there is none.
 
     Returns:
-        None if its timings are missing, or do not fit.
+        The times; None if its timings are missing or contradictory.
     """
     read = RoundClock.from_wire(clock)
     entries = sorted(entries, key=lambda entry: int(entry["slot"]))
@@ -158,9 +161,9 @@ def explain_round(
 
 
 def _measured(timings: Mapping[str, Any], held_s: float) -> dict[str, float]:
-    """What a worker says of the time it held a slot; ``other`` is the rest.
+    """Return what a worker measured of the time it held a slot; ``other`` is the rest.
 
-    It measures inside that time, by a clock of its own: if it says more, it is scaled down.
+    It measures inside that time, by its own clock. If its sum is larger, it is scaled down.
     """
     said = {phase: _seconds(timings.get(phase)) for phase in MEASURED}
     total = sum(said.values())

@@ -2,8 +2,8 @@
 
 finished/{id}.{life:06d}.{summary}   an empty object; "/" after every 250 characters
 
-The summary is the job's spec, end and last history row: JSON without defaults, deflated with a
-dictionary, in base64url. Reading 10,000 of these takes 2 s, and as many records 50.
+The summary is the job's spec, end and last history row, as JSON without defaults, deflated with a
+dictionary, in base64url. Reading 10,000 of them takes 2 s; reading as many records takes 50 s.
 """
 
 import base64
@@ -19,20 +19,20 @@ from kubeml.errors import MalformedMessage
 from kubeml.jobs.results import EpochRow, JobEnd, JobStatus
 from kubeml.jobs.spec import JobSpec
 
-#: Where the summaries are.
+#: The folder of the summaries.
 ROOT = "finished/"
 
-#: Some servers store each part of a key as a file name, of at most 255 bytes.
+#: Some servers store each part of a key as a file, whose name has at most 255 bytes.
 _PART_CHARS = 250
 #: S3's bound of a key is 1024 bytes.
 _MAX_CHARS = 1000
-#: A longer reason (a traceback, mostly) is left to the record of the end.
+#: A longer reason, which is mostly a traceback, is only in the record of the end.
 _MAX_REASON_CHARS = 200
 _MAX_BYTES = 1 << 16
 
 _NAME = re.compile(r"([^.]+)\.(\d{6})\.([A-Za-z0-9_-]*)")
 
-# What summaries have in common, the most frequent last. Frozen: it is part of the format.
+# What summaries have in common, the most frequent last. It is part of the format: never change it.
 _DICTIONARY = (
     b'"static":true,"shuffle":false,"goal_accuracy":99.0,"outer":"nesterov","outer_lr":'
     b'"outer_momentum":0.9,"optimizer_state":"carry","device":"gpu","max_errors":"seed":'
@@ -49,18 +49,18 @@ _DICTIONARY = (
 
 
 def prefix(job_id: str) -> str:
-    """What the keys of all summaries of a job begin with, and no other job's."""
+    """Return the prefix of the keys of all summaries of this job, and of no other job."""
     return f"{ROOT}{job_id}."
 
 
 def to_key(job: JobStatus, life: int) -> str:
-    """The key of an ended job's summary.
+    """Return the key of an ended job's summary.
 
-    A summary that no key can hold is left out: the key says only that this life has ended.
+    A summary that is too long for a key is left out: the key then says only that this life ended.
 
     Args:
         job: A job with its ``end``.
-        life: The number of the life that has ended so.
+        life: The number of the life that ended so.
     """
     wire = job.to_wire()
     spec, end = wire["spec"], wire["end"]
@@ -68,7 +68,7 @@ def to_key(job: JobStatus, life: int) -> str:
     if len(end["reason"]) > _MAX_REASON_CHARS:
         del end["reason"]
     if wire["last"] is not None:
-        # No list shows them, and they are long.
+        # The phases are long, and no list shows them.
         del wire["last"]["phases"]
     optional = {f.name: f.default for f in fields(JobSpec) if f.default is not MISSING}
     spec = {name: value for name, value in spec.items() if optional.get(name, MISSING) != value}
@@ -84,12 +84,11 @@ def to_key(job: JobStatus, life: int) -> str:
 
 
 def from_key(key: str) -> tuple[str, int, JobStatus | None] | None:
-    """Read a key: the job, the life that ended, and the summary.
+    """Read the job, the life that ended, and the summary from a key.
 
     Returns:
-        None for a key of something else. The summary is None where it was left out, or where it
-        is of a format that is not known here. Its end's reason is "…" if it stands in the record
-        of the end alone.
+        The three; None if the key is of something else. The summary is None if it was left out, or
+        is of an unknown format. Its end's reason is "…" if only the record of the end has it.
     """
     match = _NAME.fullmatch(key.removeprefix(ROOT).replace("/", ""))
     if match is None or not is_job_id(match[1]):
@@ -113,7 +112,7 @@ def _status(job_id: str, wire: Mapping[str, Any]) -> JobStatus:
 
 
 def ended_status(spec: JobSpec, end: JobEnd, last: EpochRow | None) -> JobStatus:
-    """The status of a job that has ended."""
+    """Return the status of a job that has ended."""
     return JobStatus(
         id=spec.id, state=end.state, reason=end.reason, spec=spec, epoch=end.epoch, last=last,
         end=end,
@@ -128,5 +127,5 @@ def _pack(text: str) -> str:
 
 def _unpack(packed: str) -> bytes:
     content = base64.urlsafe_b64decode(packed + "=" * (-len(packed) % 4))
-    # Bounded: anybody who may write to the bucket may write a key that swells.
+    # Bounded: anybody with write access to the bucket may write a key that inflates without end.
     return zlib.decompressobj(-15, zdict=_DICTIONARY).decompress(content, _MAX_BYTES)

@@ -1,1 +1,1 @@
-"""The worker: takes slots, trains them, hands their work in."""
+"""The worker: it takes slots of jobs, trains them, and hands their work in."""

@@ -10,12 +10,12 @@ from brokers.rounds.streams import MAX_LINE_CHARS
 
 logger = logging.getLogger(__name__)
 
-#: Lines kept while the state server is away; the oldest go first.
+#: How many lines are kept while the state server is away; the oldest are dropped first.
 _MAX_PENDING = 5000
 
 
 class FunctionLog(logging.Handler):
-    """Buffers a function's log lines with where they came from; ``drain`` hands them over."""
+    """Buffers a function's log lines, each with its epoch, round and slot, until ``drain``."""
 
     def __init__(self, worker: str) -> None:
         super().__init__(level=logging.DEBUG)
@@ -26,7 +26,7 @@ class FunctionLog(logging.Handler):
         self._guard = threading.Lock()
 
     def at(self, epoch: int, round_index: int, slot: int) -> None:
-        """Set where the next lines come from."""
+        """Set the epoch, round and slot that the next lines come from."""
         self._place = (epoch, round_index, slot)
 
     def emit(self, record: logging.LogRecord) -> None:
@@ -47,19 +47,19 @@ class FunctionLog(logging.Handler):
             del lines[:-_MAX_PENDING]
 
     def hold(self) -> None:
-        """Keep back what is logged from now on: it may come of work that does not count."""
+        """Hold back the lines logged from now on: they may be of work that will not count."""
         with self._guard:
             self._held = []
 
     def settle(self, *, keep: bool) -> None:
-        """Hand over what was kept back, or drop it; what comes later is not held."""
+        """Release the lines that were held back, or drop them; later lines are not held."""
         with self._guard:
             if keep:
                 self._pending += self._held or []
             self._held = None
 
     def drain(self, send: Callable[[list[dict[str, Any]]], None]) -> None:
-        """Hand over what has gathered; if ``send`` fails it stays for the next time."""
+        """Give the gathered lines to ``send``; if that fails, they stay for the next time."""
         with self._guard:
             lines, self._pending = self._pending, []
         if not lines:
@@ -73,7 +73,7 @@ class FunctionLog(logging.Handler):
 
 
 def function_logger(job_id: str, handler: FunctionLog) -> logging.Logger:
-    """The logger that a job's function sees as ``self.logger``."""
+    """Return the logger that a job's function sees as ``self.logger``."""
     logger = logging.getLogger(f"kubeml.function.{job_id}")
     logger.setLevel(logging.INFO)
     logger.propagate = False

@@ -1,4 +1,4 @@
-"""Inference on a worker with a job's last weights."""
+"""Inference on a worker with a job's last weights, for the task ``kubeml.infer``."""
 
 import logging
 from typing import Any
@@ -12,12 +12,12 @@ logger = logging.getLogger(__name__)
 
 
 def infer_with(worker: Worker, hint: Hint, data: list[Any]) -> dict[str, Any]:
-    """Run the user's ``infer`` with the weights a job ended with (or its last checkpoint).
+    """Run the user's ``infer`` with the weights a job ended with, or its last checkpoint.
 
     Args:
-        worker: This process's.
+        worker: The worker of this process.
         hint: The job, and the request's ticket.
-        data: What ``infer`` gets.
+        data: The data points that ``infer`` gets.
 
     Returns:
         ``{"predictions": ...}``, or ``{"error", "traceback", "hint"}`` for the caller to show.
@@ -33,7 +33,7 @@ def infer_with(worker: Worker, hint: Hint, data: list[Any]) -> dict[str, Any]:
             if latest is None:
                 raise Conflict(what=f"job {job_id} has no weights yet")
             checkpoint = latest
-        # A model of its own: what a training of the same job keeps warm stays untouched.
+        # Inference has a model of its own: the one that training keeps warm stays untouched.
         warm = worker.job(job_id, "infer")
         if warm.sha256 != checkpoint.weights.sha256:
             worker.load_weights(warm, worker.backends.checkpoints.tensors(checkpoint.weights))
@@ -46,9 +46,10 @@ def infer_with(worker: Worker, hint: Hint, data: list[Any]) -> dict[str, Any]:
 
 
 def _take(worker: Worker, hint: Hint) -> None:
-    """Let the pool know, so that this worker is not sent away meanwhile."""
+    """Tell the pool, so that this worker is not ended meanwhile."""
     try:
         take(worker.backends.redis, hint.ticket, worker=worker.name)
     except KubemlError as err:
-        # The answer needs no state server; nor the right to write there, of an older access file.
+        # The answer needs no state server. Nor the right to write there, which access files of
+        # older versions do not give.
         logger.warning("request %s is not known to be in hand: %s", hint.ticket, err)

@@ -1,4 +1,4 @@
-"""Keeping a slot's lease alive from a thread, as long as the work it stands for makes progress."""
+"""Keeps a slot's lease alive from a thread, as long as the work on the slot makes progress."""
 
 import logging
 import os
@@ -19,12 +19,12 @@ logger = logging.getLogger(__name__)
 
 BEAT_EVERY_S = 1.0
 
-#: So many usual batches without a new one are suspicious, if they take long.
+#: A function may hang if no batch finishes for as long as this many batches usually take.
 _STALL_BATCHES = 20
 
 
 class LeaseLost(Abandoned):
-    """The slot is no longer ours (or the job stops): drop the work at the next batch."""
+    """The slot is no longer ours, or the job stops: drop the work at the next batch."""
 
 
 @dataclass
@@ -40,13 +40,13 @@ class Progress:
         self.last_at = now
 
     def is_stalled(self, now: float, stall_s: float) -> bool:
-        """Whether no batch has finished for suspiciously long: ``stall_s``, or 20 usual batches."""
+        """Return whether no batch finished for too long: ``stall_s``, or 20 usual batches."""
         usual = statistics.median(self.recent_s) if self.recent_s else 0.0
         return now - self.last_at > max(stall_s, _STALL_BATCHES * usual)
 
 
 class LeaseKeeper(threading.Thread):
-    """Beats for the work in hand and forwards the function's log lines, once a second."""
+    """Beats for the work in hand, and forwards the function's log lines, once a second."""
 
     def __init__(
         self, store: Participation, streams: JobStreams, *, gen: str, token: str, stall_s: float
@@ -67,14 +67,14 @@ class LeaseKeeper(threading.Thread):
         self._work = work
 
     def end(self) -> None:
-        """The slot is handed in or dropped: no more beats."""
+        """Stop beating: the slot was handed in or dropped."""
         self._work = None
 
     def on_batch(self, _index: int) -> None:
-        """To be called after every batch.
+        """Note a finished batch; to be called after every batch.
 
         Raises:
-            LeaseLost: The slot is not ours any more.
+            LeaseLost: The slot is no longer ours.
         """
         self._progress.batch_done(time.monotonic())
         if self._lost.is_set():
@@ -102,14 +102,14 @@ class LeaseKeeper(threading.Thread):
         try:
             answer = self._store.beat(self._gen, token=self._token, slot=work.slot, rid=work.rid)
         except KubemlError as err:
-            # The lease runs on for some seconds; if the server stays away it is lost anyway.
+            # The lease lasts for some more seconds; if the server stays away, it is lost anyway.
             logger.warning("beat failed: %s", err)
             return
         if answer != "OK" and self._work is work:
             self._lost.set()
 
     def _end_hung(self, work: Work) -> None:
-        """Give the slot to others and end this process: nothing else frees it from hung code.
+        """Give the slot back and end this process, since nothing else frees it from hung code.
 
         Celery starts another child in its place.
         """
@@ -125,7 +125,7 @@ class LeaseKeeper(threading.Thread):
         os.kill(os.getpid(), signal.SIGKILL)
 
     def forward(self) -> None:
-        """Send the log lines that have gathered."""
+        """Send the gathered log lines."""
         if self.log is None:
             return
         try:

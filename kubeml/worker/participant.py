@@ -1,7 +1,7 @@
 """A worker's part in a job: TAKE a slot, do its work, CONTRIB, and again, until told to leave.
 
-It keeps no memory of what it has contributed: what to do next is asked of the round store, which
-alone knows. Everything here may be killed at any line.
+The worker's Celery tasks call ``participate``. A participant does not remember what it contributed:
+it asks the round store what to do next, which alone knows. It may be killed at any line.
 """
 
 import logging
@@ -35,12 +35,12 @@ from kubeml.worker.slot_work import SlotWork
 from kubeml.worker.train_ahead import Calls, RoundAhead, following
 from kubeml.worker.warm import Worker
 
-#: Celery cuts a result's text at 1,024 characters; better at a place of our own.
+#: Celery would cut a result's text at 1,024 characters; we cut it earlier, at a place we choose.
 _MAX_CHARS = 900
 
 
 class Served:
-    """Which slots of which rounds a participant handed in; it may serve several epochs."""
+    """Which slots of which rounds a participant handed in, over several epochs perhaps."""
 
     def __init__(self) -> None:
         self._rounds: defaultdict[int, defaultdict[int, set[int]]] = defaultdict(
@@ -48,11 +48,11 @@ class Served:
         )
 
     def note(self, *, epoch: int, round_index: int, slot: int) -> None:
-        """One contribution that was taken."""
+        """Note a contribution that was accepted."""
         self._rounds[epoch][slot].add(round_index)
 
     def __str__(self) -> str:
-        """E.g. ``epoch 2: slot 0 rounds 0-7, slot 3 round 4``."""
+        """Return it as text, e.g. ``epoch 2: slot 0 rounds 0-7, slot 3 round 4``."""
         text = "; ".join(
             f"epoch {epoch}: "
             + ", ".join(
@@ -67,7 +67,7 @@ class Served:
 
 
 def _ranges(numbers: Iterable[int]) -> str:
-    """``0-3 5 7-8`` of 0, 1, 2, 3, 5, 7, 8."""
+    """Return numbers as ranges: ``0-3 5 7-8`` for 0, 1, 2, 3, 5, 7, 8."""
     runs: list[list[int]] = []
     for number in sorted(numbers):
         if runs and number == runs[-1][1] + 1:
@@ -84,7 +84,7 @@ LINGER_MS = 500
 
 
 class Drained(Abandoned):
-    """The worker is to go: hand the slot back."""
+    """The worker was told to go: hand the slot back."""
 
 
 def participate(
@@ -99,7 +99,7 @@ def participate(
         is_draining: Whether the worker was told to go.
 
     Returns:
-        Which slots of which rounds it handed in, for people.
+        The slots and rounds that it handed in, for people.
     """
     store = Participation(worker.backends.redis, hint.job_id)
     work_on(hint.job_id, everywhere=True)
@@ -109,7 +109,7 @@ def participate(
         if gen:
             Participant(worker, store, hint.ticket, gen, is_draining, served).run(stage)
     except BackendUnreachable as err:
-        # The lease runs out and the parameter server asks for somebody else.
+        # The lease will run out, and the parameter server will ask for another worker.
         logger.warning("job %s: left: %s", hint.job_id, err)
     finally:
         work_on(everywhere=True)
@@ -117,7 +117,7 @@ def participate(
 
 
 class Participant:
-    """One execution of a worker's task; its token is the name by which it holds slots."""
+    """One execution of a worker's task. Its token is the name by which it holds slots."""
 
     def __init__(
         self,
@@ -135,9 +135,9 @@ class Participant:
         self._told = ""
         self._preferred: list[int] = []
         self._started = self._idle_since = time.monotonic()
-        #: What TAKE would answer, if that is known.
+        #: The answer that TAKE would give, if it is known.
         self._wait: Wait | None = None
-        #: What the slot served last would train next, if this process may begin with it ahead.
+        #: What the last slot served would train next, if this process may begin with it ahead.
         self._next: Work | None = None
         self._streams = JobStreams(worker.backends.redis, store.job_id)
         self._lease = LeaseKeeper(
@@ -173,14 +173,15 @@ class Participant:
                 others = [slot for slot in self._preferred if slot != answer.slot]
                 self._preferred = [answer.slot, *others][:8]
                 self._idle_since = time.monotonic()
-                # After a slot's work, not before: even a process that begins with more gets on.
+                # Checked after a slot's work, not before: so a process that starts with more
+                # memory makes progress, too.
                 if self._holds_too_much():
                     break
         except Drained:
             pass
         finally:
             self._lease.stop()
-        with suppress(BackendUnreachable):  # else it is found out when it does not ask again
+        with suppress(BackendUnreachable):  # else it is missed when it does not ask again
             self._store.leave(self._gen, token=self._token, ticket=self._ticket)
 
     def _holds_too_much(self) -> bool:
@@ -195,7 +196,7 @@ class Participant:
         return True
 
     def _take(self, stage: str, *, after: Wait | None = None) -> Work | Wait | Leave:
-        """Ask what to do: at once, or when the bell has rung (or was waited for in vain)."""
+        """Ask what to do: at once, or when the bell has rung or did not ring for a while."""
         now = time.monotonic()
         queue_length, num_first = self._worker.queue_lengths()
         return self._store.take(
@@ -214,7 +215,7 @@ class Participant:
         )
 
     def _train_ahead(self, wait: Wait, expected: Work) -> RoundAhead:
-        """Train the last slot's next round until there is an answer; see ``RoundAhead``."""
+        """Train the last slot's next round until TAKE has an answer; see ``RoundAhead``."""
         warm = self._worker.job(self._store.job_id, self._gen)
         calls = Calls(
             ask=lambda wait: self._linger(wait, "train"),
@@ -237,7 +238,7 @@ class Participant:
         return ahead
 
     def _serve(self, work: Work, stage: str, ahead: RoundAhead | None) -> None:
-        """Do one slot's work; whatever goes wrong is told to the round store."""
+        """Do one slot's work, and tell the round store of whatever goes wrong."""
         self._next = None
         work_on(
             self._store.job_id, epoch=work.epoch, round_index=work.round_index, slot=work.slot,
@@ -252,25 +253,25 @@ class Participant:
             self._give_back(work, "drain", "the worker shuts down")
             raise
         except ChunksMissing as err:
-            # Weights that are gone are the parameter server's matter; wait for what it does.
+            # It is for the parameter server to restore weights that are gone; wait for that.
             logger.warning("job %s: %s", self._store.job_id, err)
             self._give_back(work, "drain", str(err))
             self._store.wait_for_bell("$", block_ms=LINGER_MS)
         except UserCodeError as err:
             self._report(work, f"{err}\n{err.user_traceback}".rstrip())
         except JobNotFound as err:
-            # Deleted meanwhile: nothing here is ours to do.
+            # The job or its dataset was deleted meanwhile: there is nothing left to do.
             self._give_back(work, "drain", str(err))
             raise Drained from err
         except BackendUnreachable as err:
-            if err.backend == "s3":  # the state server answers: nobody need wait for the lease
+            if err.backend == "s3":  # the state server answers: others need not wait for the lease
                 self._give_back(work, "drain", str(err))
             raise
         except KubemlError as err:
             self._report(work, str(err) + (f"\nhint: {err.hint}" if err.hint else ""))
         except Exception as err:
-            # The border of a worker: a full disk or a GPU out of memory is told and counted
-            # rather than left to look like a death.
+            # The border of a worker: a full disk or a GPU out of memory is reported and counted,
+            # rather than taken for a death.
             logger.exception("job %s: slot %d", self._store.job_id, work.slot)
             self._report(work, f"{type(err).__name__}: {err}\n{traceback.format_exc()}")
         finally:
@@ -318,13 +319,13 @@ class Participant:
                 self._next = following(work, contribution)
 
     def _linger(self, wait: Wait, stage: str) -> Work | Wait | Leave:
-        """Ask again at the bell; if a complete round is not merged meanwhile, send word of it."""
+        """Ask again at the bell; if a complete round is not merged meanwhile, send a hint of it."""
         fail_points.reach("waiting")
         answer = self._take(stage, after=wait)
         if wait.is_complete and isinstance(answer, Wait) and answer.bell == wait.bell != self._told:
-            # Whoever looks after the job may be dead: a message reaches any parameter server.
+            # The job's own parameter server may be dead: a message reaches any of them.
             self._told = wait.bell
-            with suppress(BackendUnreachable):  # a hint: the next tick does without
+            with suppress(BackendUnreachable):  # only a hint: the next tick does without it
                 self._worker.backends.dispatcher.hint(self._store.job_id)
         return answer
 
@@ -339,10 +340,10 @@ class Participant:
             raise Drained
 
     def _report(self, work: Work, why: str) -> None:
-        """Tell of a failure that is the function's own; too many of them fail the job."""
+        """Report a failure of the function itself; too many of them fail the job."""
         place = f"epoch {work.epoch}, round {work.round_index}, slot {work.slot}"
         logger.warning("job %s: %s: %s", self._store.job_id, place, why.splitlines()[0])
-        # A failed attempt may have left the model in any state: load it afresh.
+        # The failed attempt may have left the model in any state: load it afresh next time.
         self._worker.forget(self._store.job_id)
         self._give_back(work, "error", why)
         self._streams.emit(
@@ -354,12 +355,14 @@ class Participant:
         self._store.kick(self._gen, work.rid, slot=work.slot, who=self._token, kind=kind, why=why)
 
     def _drop(self, contribution: Contribution, answer: str, *, is_kept: bool) -> None:
-        """Forget what was pushed in vain. A STALE one may have been merged, its reply lost.
+        """Delete tensors that were pushed in vain.
+
+        A STALE contribution may have been merged all the same, and only its reply lost.
 
         Args:
-            contribution: What was refused.
-            answer: How.
-            is_kept: Whether the tensors, too, are needed after their merge.
+            contribution: The contribution that was refused.
+            answer: The round store's answer.
+            is_kept: Whether the tensors are needed even after their merge.
         """
         refs = [] if is_kept else [contribution.tensors]
         if answer in {"LOST", "DUPLICATE"}:

@@ -1,4 +1,4 @@
-"""One slot's work in one round: what TAKE gave out is done here, and made into a contribution."""
+"""Does one slot's work in one round: it turns what TAKE gave out into a contribution."""
 
 import time
 from collections.abc import Callable
@@ -28,7 +28,7 @@ class SlotWork:
     Args:
         worker: The process's connections and caches.
         store: The job's round store.
-        token: The participant's.
+        token: The participant's token.
         on_batch: Called after every batch with its index; may raise to abandon the work.
     """
 
@@ -41,7 +41,7 @@ class SlotWork:
     def initialise(self, work: Work, warm: WarmJob) -> Contribution:
         """Hand in the network's initial weights."""
         spec = warm.spec
-        # It will most likely train a slot in a moment, the first one if it is quick.
+        # This process will most likely train a slot in a moment; the first slot, if it is quick.
         warm.prefetcher.ahead(
             shards_ahead(spec, warm.manifest, epoch=1, num_slots=spec.parallelism)
         )
@@ -57,10 +57,10 @@ class SlotWork:
         """Train the slot's rows of this round, unless that was done ahead.
 
         Args:
-            work: What to do.
+            work: The work to do.
             warm: The job.
-            ahead: What was done of it ahead.
-            parcel: Takes the outcome, on its way to the state server.
+            ahead: The part of it that was done ahead, if any.
+            parcel: Takes the result to the state server.
 
         Raises:
             UserCodeError: The user's code raised.
@@ -137,25 +137,25 @@ class SlotWork:
     def train_ahead(
         self, expected: Work, warm: WarmJob, on_batch: Callable[[int], None]
     ) -> "RoundResult":
-        """Train a round that is expected to be given out next; nothing is pushed."""
+        """Train a round that is expected to be given out next, and push nothing."""
         return self._train_rows(expected, warm, self._load_start(expected, warm), on_batch)
 
     def fetch_weights(self, work: Work, warm: WarmJob) -> bytearray:
-        """The merged weights that the round begins with, from memory if they are there.
+        """Return the merged weights that the round begins with, from memory if they are there.
 
         Raises:
-            ChunksMissing, Corrupted: They are gone, or not what they were.
+            ChunksMissing, Corrupted: They are gone, or were changed.
         """
         if work.weights is None:
             raise ChunksMissing(key="weights", missing=1, expected=1)
         if warm.weights != work.weights or warm.blob is None:
-            warm.weights = None  # what is in the blob's memory is undefined until it is all there
+            warm.weights = None  # the blob's memory is undefined until all of it has arrived
             warm.blob = self._worker.channel.pull(work.weights, into=warm.blob)
             warm.weights = work.weights
         return warm.blob
 
     def _load_start(self, work: Work, warm: WarmJob) -> bytes | None:
-        """Put what the slot begins with into the network; returns its optimizer state."""
+        """Put the slot's first weights into the network, and return its optimizer state."""
         if work.local:
             start = warm.local.get(work.slot, work.local, self._worker.channel)
             self._worker.load_weights(warm, widened(warm.runtime.layout, start))
@@ -170,7 +170,7 @@ class SlotWork:
     ) -> "RoundResult":
         spec = warm.spec
         plan = epoch_plan(spec, warm.manifest, work.epoch, work.num_slots)
-        # This round's too: its rows may be in many shards, which come quicker side by side.
+        # This round's shards, too: its rows may be in many, which come faster side by side.
         warm.prefetcher.ahead(
             shards_ahead(
                 spec, warm.manifest, epoch=work.epoch, num_slots=work.num_slots,

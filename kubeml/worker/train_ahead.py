@@ -1,10 +1,9 @@
-"""Training a slot's next round while the merge of the last one is under way (``--overlap``).
+"""Trains a slot's next round while the merge of the last one is under way (``--overlap``).
 
-A slot begins the next round with its local weights (see ``kubeml.runtime.local_weights``),
-which this
-process has: it can train before the round is opened. Whether that counts is for TAKE to say, which
-a thread goes on asking: only who is given that very work has done it. Whoever is given something
-else drops it, and begins as ever. The round store knows nothing of this.
+A slot begins the next round with its local weights (see ``kubeml.runtime.local_weights``). This
+process has them, so it can train before the round is opened. Meanwhile a thread goes on asking
+TAKE. If TAKE gives out that very work, it is done already. If TAKE gives out other work, the
+participant drops what it trained and begins as usual. The round store knows nothing of this.
 """
 
 import logging
@@ -28,16 +27,16 @@ logger = logging.getLogger(__name__)
 
 OnBatch = Callable[[int], None]
 
-#: Who has trained to the end before there is an answer looks this often whether it is to go.
+#: While it waits for the answer, trained to the end, it checks this often whether it must go.
 _LOOK_EVERY_S = 0.1
 
 
 class Overtaken(Abandoned):
-    """Something else was given out than what is being trained ahead: drop that."""
+    """TAKE gave out other work than what is trained ahead: drop that."""
 
 
 def following(work: Work, made: Contribution) -> Work:
-    """What TAKE gives out after this contribution was merged, as far as it can be known."""
+    """Return what TAKE will give out once this contribution is merged, as far as can be known."""
     return replace(
         work,
         rid="",
@@ -52,16 +51,16 @@ def following(work: Work, made: Contribution) -> Work:
 
 @dataclass(frozen=True, kw_only=True)
 class Calls:
-    """What training ahead asks of the participant.
+    """What training ahead calls in the participant.
 
     Attributes:
-        ask: TAKE again, when the bell has rung or was waited for in vain.
-        begin: Keep this lease alive from now on.
-        fetch: Fetch the merged weights of this work, which are needed when it is trained.
-        train: Train the expected work, and call this after every batch.
-        own: This work is ours.
-        on_batch: To be called after every further batch.
-        heed_drain: Raises ``Abandoned`` if the worker is to go.
+        ask: Calls TAKE again, when the bell has rung or did not ring for a while.
+        begin: Keeps the lease of this work alive from now on.
+        fetch: Fetches the merged weights of this work, which are needed once it is trained.
+        train: Trains the expected work, and calls the given function after every batch.
+        own: Notes that this work is ours.
+        on_batch: Called after every batch from then on.
+        heed_drain: Raises ``Abandoned`` if the worker was told to go.
     """
 
     ask: Callable[[Wait], Work | Wait | Leave]
@@ -77,9 +76,9 @@ class RoundAhead:
     """One round of a slot, trained before it is given out.
 
     Args:
-        expected: See ``following``.
-        calls: A thread makes the first three of them, who calls ``train`` the others.
-        log: The function's log: lines of what was done in vain are dropped.
+        expected: The work to train; see ``following``.
+        calls: A thread makes the first three of them; the thread that calls ``train`` the others.
+        log: The function's log; lines of work done in vain are dropped.
     """
 
     def __init__(self, expected: Work, calls: Calls, log: FunctionLog) -> None:
@@ -90,21 +89,21 @@ class RoundAhead:
         self._result: RoundResult | None = None
         self._failure: Exception | None = None
         self._ask_failure: Exception | None = None
-        #: What TAKE has answered in the end; None if that was not waited for.
+        #: TAKE's final answer; None if that was not waited for.
         self.answer: Work | Leave | None = None
-        #: Whether what was given out is what was trained: ``result`` has it.
+        #: Whether the work that was given out is the one that was trained: then ``result`` has it.
         self.is_ours = False
-        #: Whether it failed before that, so that the model may be in any state.
+        #: Whether training failed before the answer came, so that the model may be in any state.
         self.is_spoilt = False
 
     def train(self, first: Wait) -> Work | Leave:
-        """Train until something else is given out, or to the end; return what TAKE answers.
+        """Train until other work is given out, or to the end, and return TAKE's answer.
 
         Args:
-            first: What it has answered so far.
+            first: TAKE's answer so far.
 
         Raises:
-            Abandoned: The worker is to go. A slot in ``answer`` is held all the same.
+            Abandoned: The worker was told to go. A slot in ``answer`` is held all the same.
             KubemlError: TAKE could not be asked.
         """
         thread = threading.Thread(target=self._ask, args=(first,), name="kubeml-ahead", daemon=True)
@@ -124,13 +123,13 @@ class RoundAhead:
         return self.answer
 
     def result(self) -> tuple["RoundResult", float]:
-        """What the round came to, and how many seconds of it lay before it was given out.
+        """Return the round's result, and how many seconds of it were before it was given out.
 
-        The result's own times are what lay after that: a round's phases are to add up to the time
-        between its being given out and handed in.
+        The result's own times are those after that: a round's phases must add up to the time from
+        its being given out to its being handed in.
 
         Raises:
-            Exception: Whatever came up after it was given out.
+            Exception: Whatever was raised after it was given out.
         """
         if self._failure is not None or self._result is None:
             raise self._failure or Overtaken
@@ -144,7 +143,7 @@ class RoundAhead:
         return replace(made, **times), ahead_s
 
     def _ask(self, answer: Work | Wait | Leave) -> None:
-        """The thread: ask until there is something else to do than to wait."""
+        """Ask, in a thread, until the answer is no longer to wait."""
         try:
             while isinstance(answer, Wait):
                 answer = self._calls.ask(answer)
@@ -152,14 +151,14 @@ class RoundAhead:
                     return
             self.answer = answer
             if isinstance(answer, Work):
-                # At once, ours or not: the batch in hand may take longer than a lease lasts.
+                # At once, be it ours or not: the batch in hand may take longer than a lease.
                 self._calls.begin(answer)
                 self._given_at = time.perf_counter()
             self._answered.set()
             if self._is_expected(answer):
-                with suppress(KubemlError):  # it comes up again where they are needed
+                with suppress(KubemlError):  # raised again where the weights are needed
                     self._calls.fetch(answer)
-        except Exception as err:  # noqa: BLE001 - raised again by who waits for the answer
+        except Exception as err:  # noqa: BLE001 - raised again by `_wait_for_answer`
             self._ask_failure = err
         finally:
             self._answered.set()
@@ -175,7 +174,7 @@ class RoundAhead:
             elif isinstance(err, Abandoned):
                 raise
             else:
-                # Whoever is given the round meets it, too, and tells.
+                # The participant that is given the round meets it, too, and reports it.
                 logger.info("trained ahead in vain: %s", err)
                 self.is_spoilt = True
 

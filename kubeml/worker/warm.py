@@ -27,28 +27,28 @@ from kubeml.worker.function_log import FunctionLog, function_logger
 if TYPE_CHECKING:
     from kubeml.runtime.function import FunctionRuntime
 
-#: Blobs kept in memory: those of the last slots served.
+#: How many blobs are kept in memory: those of the slots served last.
 _KEPT = 2
 
 
 class SlotBlobs:
-    """Slot to (reference, blob) of what was pushed last: optimizer states, or local weights."""
+    """Each slot's last pushed blob and its reference: optimizer states, or local weights."""
 
     def __init__(self) -> None:
         self._blobs: dict[int, tuple[str, bytes | bytearray]] = {}
 
     def keep(self, slot: int, reference: str, blob: bytes | bytearray) -> None:
-        """Remember a blob that was just pushed; it may not be changed any more."""
+        """Remember a blob that was just pushed. It must not be changed any more."""
         self._blobs.pop(slot, None)
         self._blobs[slot] = (reference, blob)
         while len(self._blobs) > _KEPT:
             del self._blobs[next(iter(self._blobs))]
 
     def get(self, slot: int, reference: str, channel: TensorChannel) -> bytes | bytearray:
-        """The blob: from memory if this process made it, else from the state server.
+        """Return the blob, from memory if this process made it, else from the state server.
 
         Raises:
-            ChunksMissing, Corrupted: It is not there, or not what the reference says.
+            ChunksMissing, Corrupted: It is missing, or not what the reference says.
         """
         made = self._blobs.get(slot)
         if made is not None and made[0] == reference:
@@ -58,13 +58,13 @@ class SlotBlobs:
 
 logger = logging.getLogger(__name__)
 
-#: Loaded functions kept warm; the least recently used goes first.
+#: How many loaded functions are kept warm; the least recently used is dropped first.
 _WARM_JOBS = 3
 
-#: A broker that did not answer is left alone for so long.
+#: A broker that did not answer is left alone for this long.
 _BROKER_PAUSE_S = 5.0
 
-#: An answer is good for so long: rounds may be shorter than the question takes.
+#: An answer is good for this long: rounds may be shorter than the question takes.
 _ASK_BROKER_EVERY_S = 0.2
 
 
@@ -74,15 +74,15 @@ class WarmJob:
 
     Attributes:
         spec: Its spec.
-        manifest: Its dataset.
+        manifest: The manifest of its dataset.
         runtime: Its loaded function.
-        log: Where ``self.logger`` writes.
+        log: The handler that ``self.logger`` writes to.
         prefetcher: Fetches the shards that it will train on soon.
         weights: Reference of the weights that the network holds or that were fetched last.
-        blob: That weights blob.
-        contribution: Memory of the last contribution, for the next one.
-        optimizer: The optimizer states this process made last.
-        local: The local weights (``--overlap``) it made last.
+        blob: The blob of these weights.
+        contribution: Memory of the last contribution, for use by the next one.
+        optimizer: The optimizer states that this process made last.
+        local: The local weights (``--overlap``) that it made last.
         has_frozen: Whether the frozen tensors were loaded.
         sha256: Hash of the weights loaded for inference.
     """
@@ -101,7 +101,7 @@ class WarmJob:
     sha256: str = ""
 
     def close(self) -> None:
-        """Forget the function and what was to be fetched."""
+        """Forget the function, and fetch no more shards."""
         self.prefetcher.close()
         self.runtime.close()
 
@@ -121,11 +121,11 @@ class Worker:
 
     @cached_property
     def memory_limit(self) -> int:
-        """Bytes that this process may hold before it is replaced; asked for after every slot."""
+        """Bytes that this process may hold before it is replaced; read after every slot."""
         return memory_limit(self.settings)
 
     def job(self, job_id: str, gen: str) -> WarmJob:
-        """The job, loaded: from memory if this process served it before.
+        """Return the job, loaded; from memory if this process served it before.
 
         Raises:
             JobNotFound: There is no such job.
@@ -146,9 +146,9 @@ class Worker:
             self._jobs.pop(key).close()
 
     def queue_lengths(self) -> tuple[int, int]:
-        """Messages waiting for workers of this kind, and those of them for jobs that are new.
+        """Return how many messages wait for this kind of worker, and how many of them for new jobs.
 
-        None while the broker does not answer.
+        Both are 0 while the broker does not answer.
         """
         if time.monotonic() < self._ask_broker_at:
             return self._queue_lengths
@@ -158,14 +158,14 @@ class Worker:
             )
             self._ask_broker_at = time.monotonic() + _ASK_BROKER_EVERY_S
         except BackendUnreachable as err:
-            # Only fairness between jobs needs it: training goes on without the broker.
+            # Only fairness between jobs needs the numbers: training goes on without the broker.
             logger.warning("who waits is not known: %s", err)
             self._queue_lengths = (0, 0)
             self._ask_broker_at = time.monotonic() + _BROKER_PAUSE_S
         return self._queue_lengths
 
     def load_weights(self, warm: WarmJob, blob: Buffer) -> None:
-        """Put a weights blob into the network, and the frozen tensors the first time."""
+        """Put a weights blob into the network; the first time, the frozen tensors too."""
         frozen = None
         if not warm.has_frozen and warm.runtime.layout.frozen:
             origin = self.backends.checkpoints.at(warm.spec.id, 0)
@@ -203,7 +203,7 @@ class Worker:
             logger=function_logger(job_id, log),
             init_seed=stream_seed(spec.seed, "init"),
         )
-        # Everywhere, not only where the job begins: init() may freeze or tie tensors.
+        # In every process, not only where the job begins: init() may freeze or tie tensors.
         runtime.init()
         logger.info("job %s: function %s loaded", job_id, spec.function)
         return WarmJob(
