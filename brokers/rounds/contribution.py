@@ -1,4 +1,4 @@
-"""Values that cross a process border: frozen, strict, JSON on the wire."""
+"""The contribution of a slot, as a worker hands it in and the parameter server merges it."""
 
 import json
 from collections.abc import Mapping
@@ -15,7 +15,7 @@ class Contribution:
     """What a slot hands in for one round.
 
     Attributes:
-        cid: A uuid for this set of pushed chunks.
+        cid: A uuid of this set of pushed chunks.
         token: The execution that held the slot's lease.
         slot: The slot.
         worker: Name of the worker, for people and the ledger.
@@ -23,10 +23,10 @@ class Contribution:
         num_samples: Rows trained or validated, > 0; the weight in the merge.
         num_steps: Optimizer steps made.
         loss: Mean loss over those rows, by samples (may be NaN, as text "nan").
-        accuracy: Mean accuracy; validation alone.
-        tensors: Where the contribution blob lies; "" for a validation.
-        layout: Hash of the layout it has.
-        optimizer: Reference to the optimizer state that goes with it; "" if none.
+        accuracy: Mean accuracy; only for a validation.
+        tensors: Reference to the contribution blob; "" for a validation.
+        layout: Hash of the blob's layout.
+        optimizer: Reference to the optimizer state that goes with it; "" if there is none.
         timings: Seconds of each phase: fetch, data, compute, push.
     """
 
@@ -53,18 +53,18 @@ class Contribution:
 
     @property
     def ref(self) -> TensorRef:
-        """Where its tensors lie."""
+        """The reference to its tensors."""
         return TensorRef.from_json(self.tensors)
 
     def to_json(self) -> str:
-        """The contribution as text, as it stands in the job's state."""
+        """Return the contribution as text, as the job's state has it."""
         return json.dumps(asdict(self), separators=(",", ":"))
 
     @classmethod
     def from_json(cls, text: str) -> Self:
-        """Read a contribution; refuse missing and unknown fields alike.
+        """Read a contribution.
 
         Raises:
-            MalformedMessage: It is not one.
+            MalformedMessage: It is not one; a field may be missing or unknown.
         """
         return from_wire(cls, parse_object(text, what="contribution"), what="contribution")

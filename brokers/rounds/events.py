@@ -1,4 +1,4 @@
-"""What happened to a job, and what its function logged: one event, one line. Pure."""
+"""The entries of a job's streams: events of the job, and lines that its function logged. Pure."""
 
 import json
 from collections.abc import Mapping
@@ -13,10 +13,10 @@ class Event:
     """One thing that happened to a job.
 
     Attributes:
-        id: Stream id; ``since`` of a later read.
+        id: Its id in the stream, which is the ``since`` of a later read.
         kind: init, epoch, round, validated, checkpoint, retry, end.
-        at: Unix seconds, the server's clock.
-        fields: What is known of it, by kind.
+        at: Unix seconds by the server's clock.
+        fields: The facts of the event; they depend on its kind.
     """
 
     id: str
@@ -48,5 +48,5 @@ class LogLine:
     text: str
 
     def to_wire(self) -> dict[str, Any]:
-        """The line as JSON-able values."""
+        """Return the line as JSON-able values."""
         return {name: getattr(self, name) for name in self.__slots__}

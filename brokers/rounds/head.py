@@ -28,7 +28,7 @@ def _field(default: T, name: str = "", *, begins: bool = False) -> T:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Head:
-    """A job's head. False if there is none: every head has a generation.
+    """A job's head. It is false if there is none: every head has a generation.
 
     Instants are milliseconds by the state server's clock. References are JSON texts, as
     ``TensorRef.to_json`` writes them.
@@ -41,39 +41,39 @@ class Head:
         stop: Whether the job was asked to end.
         reason: Why it ended, for people.
         since: When the present state began.
-        device: What its workers must have: ``cpu`` or ``gpu``.
+        device: The device that its workers must have: ``cpu`` or ``gpu``.
         layout: Hash of the network's layout, if a checkpoint was restored. For people.
         overlap: Whether slots go on from their local weights (``--overlap``).
         hedge: Whether idle workers may train copies of slow slots.
         lease_ms: How long a slot's lease lasts.
-        max_errors: So many errors of one slot in one round fail the job.
-        max_lost: So many losses of one slot in one round fail the job.
+        max_errors: This many errors of one slot in one round fail the job.
+        max_lost: This many losses of one slot in one round fail the job.
         epoch: The epoch under way, or the last one; from 1, 0 before the first.
         round: The round under way, from 0.
         rounds: Rounds of the epoch.
         rid: The round's uuid; each change of stage or round makes a new one.
         opened: When the round was opened, with its fractions.
         slots: Slots N of the epoch.
-        want: Slots of the round under way: what must be handed in.
+        want: Slots of the round under way, which must be handed in.
         last_want: Slots of the epoch's last round.
         validation_slots: Slots of the validation after the epoch; 0 for none.
         decision: Why the scheduler chose this N, for people.
-        expected_s: Seconds that it expected of the epoch; None if it expected nothing.
+        expected_s: Seconds that the scheduler expected the epoch to take; None if unknown.
         planned_at: When the epoch was planned; None in a generation that has planned none.
-        planning_ms: How long that had been due.
+        planning_ms: How long the plan had been due by then.
         trained_ms: How long the epoch's rounds took.
         version: Number of the merged weights.
-        weights: Reference to them; "" before the first.
+        weights: Reference to the merged weights; "" before the first.
         outer_state: Reference to the outer optimizer's state that goes with them; "" for none.
         retries: Attempts of the epoch beyond each slot's first.
-        failed: Attempts of the epoch that came to nothing.
+        failed: Number of the epoch's attempts that came to nothing.
         copies: Copies of slow slots that were begun.
         owner: Name of the parameter server that looks after the job; "" for none yet.
         owner_dl: Until when it does.
-        scale: Number of the last change of scale; a lower one comes too late.
-        floor: N may not be lower.
-        ceiling: N may not be higher.
-        max_workers: No more participants than these; 0 for no such cap.
+        scale: Number of the last change of scale; a change of a lower number comes too late.
+        floor: The least that N may be.
+        ceiling: The most that N may be.
+        max_workers: The most participants at a time; 0 for no such cap.
         weight: The job's weight among those that share the pool.
         allot: How many workers the job is to have for now; None for any number.
         credit: What it was due and did not have, in worker-milliseconds.
@@ -81,8 +81,8 @@ class Head:
         books_at: When these books were made; None if they never were.
         books_used_ms: ``used_ms`` at that time.
         used_ms: Worker-milliseconds that the job had up to ``used_at``.
-        used_at: When its participants changed last; None if it had none.
-        unreadable: What was there and could not be read, for people. Not a field of the hash.
+        used_at: When its participants last changed; None if it had none.
+        unreadable: Values that could not be read, for people. Not a field of the hash.
     """
 
     gen: str = _field("")
@@ -142,14 +142,14 @@ class Head:
     def from_fields(cls, raw: Mapping[bytes, bytes | None]) -> Self:
         """Read a head, or some fields of it, as the state server answers them.
 
-        Nothing that stands there raises: a number that is none counts as missing, as it does for
-        the scripts, so that a job can be shown, stopped and ended whatever its head has become.
-        Whoever decides by it for the job looks at ``unreadable`` first.
+        No value makes it raise: a number that cannot be read counts as missing, as it does for the
+        scripts. So a job can be shown, stopped and ended whatever its head has become. Code that
+        decides for the job must look at ``unreadable`` first.
         """
         read: dict[str, Any] = {}
         unreadable: tuple[str, ...] = ()
         for name, text in raw.items():
-            # Fields that a later version may have are not ours.
+            # Fields of a later version are passed over.
             if text and name in _DECLARED:
                 attribute, reader = _DECLARED[name]
                 try:
@@ -159,20 +159,20 @@ class Head:
         return cls(**read, unreadable=unreadable)
 
     def to_fields(self) -> dict[str, str]:
-        """The fields that Python writes when a generation begins, as texts by their Redis names."""
+        """Return the fields that Python writes as a generation begins, as texts by Redis names."""
         return {
             name: _text(getattr(self, attribute)) for attribute, name in _names(begins=True).items()
         }
 
     @staticmethod
     def names(*attributes: str) -> tuple[bytes, ...]:
-        """The Redis names of some fields, to read them alone."""
+        """Return the Redis names of some fields, to read them alone."""
         every = _names()
         return tuple(every[attribute].encode() for attribute in attributes)
 
 
 def _names(*, begins: bool = False) -> dict[str, str]:
-    """Attribute to name on Redis: of all fields, or of those that a generation begins with."""
+    """Return attribute to Redis name: of all fields, or of those that a generation begins with."""
     return {
         one.name: one.metadata["name"] or one.name
         for one in fields(Head)
@@ -202,7 +202,7 @@ def _finite(text: bytes) -> float:
     return value
 
 
-#: How a field of each type is read; raises ValueError or OverflowError where it is none.
+#: How to read a field of each type; raises ValueError or OverflowError if it cannot be read.
 _READERS: dict[Any, Callable[[bytes], object]] = {
     str: as_text, bool: _flag, int: _whole, int | None: _whole, float: _finite,
     float | None: _finite,

@@ -28,12 +28,12 @@ class Keeping(RoundStore):
         return self._keys[8]
 
     def wait_for_knock(self, after: str, *, block_ms: int, first: Batch | None = None) -> Knock:
-        """Wait until something was handed in after the given id.
+        """Wait until something is handed in after the given id.
 
         Args:
             after: The last knock that the caller has heard.
-            block_ms: How long to wait.
-            first: Commands to be carried out before, in the same trip.
+            block_ms: How long to wait at most.
+            first: Commands to be carried out before that, in the same trip.
         """
         wait = wait_command(self._knock_key, after, block_ms, count=64)
         with redis_errors(self._where):
@@ -61,17 +61,19 @@ class Keeping(RoundStore):
         ledger: str,
         parcel: "Parcel | None" = None,
     ) -> tuple[str, str]:
-        """Commit a merge: (OK, STALE, MORE, CHANGED, MISSING or GONE; the state after it).
+        """Commit a merge.
+
+        Returns OK, STALE, MORE, CHANGED, MISSING or GONE; and the job's state after it.
 
         Args:
             gen: The job's generation.
-            rid: The round that was merged.
-            new_rid: The next round's.
+            rid: The uuid of the round that was merged.
+            new_rid: The uuid of the next round.
             weights: The new weights, staged.
             outer_state: The outer optimizer's state that goes with them.
             cids: The contributions that were merged, in slot order.
             ledger: The round's entry in the ledger.
-            parcel: The staged blobs, if they are still on their way: all of it goes in one trip.
+            parcel: The staged blobs, if they are still on their way: all goes in one trip.
         """
         staged = weights.chunk_keys() + (outer_state.chunk_keys() if outer_state else [])
         outer = outer_state.to_json() if outer_state else ""
@@ -84,24 +86,24 @@ class Keeping(RoundStore):
         return answer[0], answer[1] if len(answer) > 1 else ""
 
     def acquire(self, gen: str, owner: str, *, ttl_ms: int) -> bool:
-        """Whether ``owner`` is to look after the job for the next ``ttl_ms``."""
+        """Return whether ``owner`` is to look after the job for the next ``ttl_ms``."""
         return self._run("acquire", gen, owner, ttl_ms)[0] == "OK"
 
     def send(self, gen: str, ticket: str, *, burst: int) -> str:
-        """Record a dispatch before it is sent. OK, FULL, IDLE or GONE."""
+        """Record a dispatch before it is sent, and return OK, FULL, IDLE or GONE."""
         return self._run("send", gen, ticket, burst)[0]
 
     def share(
         self, gen: str, *, most: int | None, credit_ms: float, lean: int, at_ms: float, used_ms: int
     ) -> None:
-        """Lay down how many workers the job is to have for now, and why.
+        """Set how many workers the job is to have for now, with the books behind that.
 
         Args:
             gen: The job's generation.
-            most: So many; None for any number.
+            most: How many workers; None: any number.
             credit_ms: What it was due and did not have, in worker-milliseconds.
             lean: Whether it is to have more than its share (1), less (-1), or just that (0).
-            at_ms: Up to when these books go, by the server's clock.
+            at_ms: The end of the time that these books cover, by the server's clock.
             used_ms: The worker time that the job had had by then.
         """
         allot = "" if most is None else most

@@ -1,7 +1,7 @@
 """The round store as participants use it: take a slot, keep its lease alive, hand its work in.
 
-A worker repeats TAKE, BEAT and CONTRIB until it is told to leave. When there is nothing to do it
-waits at the *bell*, a stream that rings whenever that may have changed.
+A worker repeats TAKE, BEAT and CONTRIB until it is told to leave. A participant with no work waits
+at the *bell*, a stream that rings whenever that may have changed.
 """
 
 from collections.abc import Sequence
@@ -45,18 +45,18 @@ class Participation(RoundStore):
         """Ask what to do, at once or when the bell has rung; see ``take.lua``.
 
         Args:
-            gen: Generation the participant joined.
-            token: uuid of this execution.
+            gen: The generation that the participant joined.
+            token: The uuid of this execution.
             ticket: The dispatch that brought it here.
             stage: ``init``, ``train`` or ``validate``.
-            preferred: Slots it held before, best first (their shards and weights are warm).
+            preferred: Slots it held before, best first, since their shards and weights are warm.
             queue_length: Messages in its worker's queue, for fairness between jobs.
-            num_first: Those of them for jobs that nobody has worked for yet.
-            held_ms: For how long it has held its worker.
-            idle_ms: For how long it has had nothing to do.
+            num_first: How many of them are for jobs that no worker has served yet.
+            held_ms: How long it has held its worker.
+            idle_ms: How long it has had nothing to do.
             worker: Name of the worker, for people and the ledger.
             after: Ask when the bell has rung after this id, or the time is over.
-            block_ms: How long to wait for it.
+            block_ms: How long to wait for the bell.
         """
         answer = self._run(
             "take",
@@ -77,12 +77,12 @@ class Participation(RoundStore):
         return Leave(why=answer[1] if answer[0] == "RETURN" else answer[0].lower())
 
     def leave(self, gen: str, *, token: str, ticket: str) -> None:
-        """Be a participant no more: the job may have somebody else at once."""
-        # A stage that no job is in: END, and off the list.
+        """End this participation, so that the job may have another worker at once."""
+        # No job is in this stage: the answer is END, and the participant is off the list.
         self._run("take", gen, token, ticket, "none", "", 0, 0, 0, "", 0)
 
     def beat(self, gen: str, *, token: str, slot: int, rid: str) -> str:
-        """Renew the lease. OK, LOST, STOP or GONE."""
+        """Renew the lease, and return OK, LOST, STOP or GONE."""
         return self._run("beat", gen, token, slot, rid)[0]
 
     def contribute(
@@ -91,14 +91,14 @@ class Participation(RoundStore):
         """Hand in a slot's work.
 
         Args:
-            gen: Generation the participant joined.
+            gen: The generation that the participant joined.
             rid: The round.
             contribution: The work.
-            parcel: The blobs it refers to, on their way: all of it goes in one trip.
+            parcel: The blobs it refers to, if they are still on their way: all goes in one trip.
 
         Returns:
-            OK, STALE, DUPLICATE, LOST, MISSING or GONE; and what TAKE would answer now, if that is
-            to wait.
+            OK, STALE, DUPLICATE, LOST, MISSING or GONE; and the answer that TAKE would give now, if
+            that is to wait.
         """
         answer = self._run(
             "contrib",
@@ -112,6 +112,6 @@ class Participation(RoundStore):
         return answer[0], Wait(bell=answer[3], is_complete=int(answer[1]) >= int(answer[2]))
 
     def wait_for_bell(self, after: str, *, block_ms: int) -> bool:
-        """Return when the bell has rung after the given id, or the time is over; whether it has."""
+        """Wait until the bell rings after the given id, and return whether it did in time."""
         with redis_errors(self._where):
             return bool(self._client.xread({self.bell_key: after}, count=1, block=block_ms))

@@ -1,4 +1,4 @@
-"""A job's live state at one moment, as ``lua/look.lua`` reads it."""
+"""A job's live state at one moment, as ``lua/look.lua`` reads it for the parameter server."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -22,7 +22,7 @@ class Snapshot:
         optimizer: Slot to the reference of its optimizer state.
         local: Slot to the reference of its local weights (``--overlap``).
         now_ms: The server's clock.
-        blobs: Key to the bytes of contributions that were read along with it, unchecked.
+        blobs: Key to the bytes of contributions that were read in the same trip, unchecked.
     """
 
     head: Head
@@ -56,17 +56,17 @@ class Snapshot:
 
     @property
     def weights(self) -> TensorRef | None:
-        """The last merged weights."""
+        """The reference to the last merged weights."""
         return _reference(self.head.weights)
 
     @property
     def outer_state(self) -> TensorRef | None:
-        """The outer optimizer's state that goes with them."""
+        """The reference to the outer optimizer's state that goes with them."""
         return _reference(self.head.outer_state)
 
     @classmethod
     def from_answer(cls, answer: Sequence[Any], chunks: Mapping[str, bytes | None]) -> Self:
-        """Read what LOOK answers, and what was read along with it."""
+        """Read the answer of LOOK, and the chunks that were read in the same trip."""
         clock, fields, contributions, seen, tickets, optimizer, local = answer
         head = Head.from_fields(dict(_pairs(fields)))
         now_ms = float(clock)
@@ -92,18 +92,18 @@ def _by_slot(flat: Sequence[bytes]) -> dict[int, str]:
 
 
 def _pairs(flat: Sequence[bytes]) -> "zip[tuple[bytes, bytes]]":
-    """Names and values from a flat list of them in turn."""
+    """Return pairs of names and values from a list in which they alternate."""
     return zip(flat[::2], flat[1::2], strict=True)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Knock:
-    """What was handed in since the last one.
+    """What was handed in since the last knock.
 
     Attributes:
-        id: To go on from.
-        left: How many slots were left to hand in then, at the least; 0 also if somebody just wants
-            the parameter server to look; -1 for no news.
+        id: The id to wait after next time.
+        left: How many slots were left to hand in then, at least. It is also 0 if a process only
+            wants the parameter server to look; -1: there is no news.
         chunks: Keys of the (first) chunks that were handed in.
     """
 
@@ -113,10 +113,10 @@ class Knock:
 
     @classmethod
     def from_answer(cls, answer: Any, after: str) -> Self:
-        """Read what XREAD answers."""
+        """Read the answer of XREAD."""
         if not answer:
             return cls(id=after)
-        # RESP2 puts each stream into a list of its own; RESP3 has a map.
+        # RESP2 has a list for each stream; RESP3 has a map of them.
         _, entries = answer[0] if isinstance(answer[0], list) else answer
         found = [dict(zip(flat[::2], flat[1::2], strict=True)) for _, flat in entries]
         return cls(
@@ -127,7 +127,7 @@ class Knock:
 
 
 class Ledger(NamedTuple):
-    """What an epoch merged so far. The values are JSON texts.
+    """What an epoch has merged so far. The values are JSON texts.
 
     Attributes:
         merged: Round to its contributions, without their tensors.
@@ -152,7 +152,7 @@ class Ledger(NamedTuple):
         return cls(merged=of_kind[""], failed=failed, timings=of_kind["t"])
 
     def failed_attempts(self) -> list[dict[str, Any]]:
-        """What is noted of each failed attempt; one that nobody can read is left out.
+        """Return the notes of each failed attempt; an unreadable one is left out.
 
         Notes are for people: they must not keep an epoch from being recorded.
         """

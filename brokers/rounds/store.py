@@ -1,10 +1,10 @@
 """The round store: one job's live state on the state server, changed only by its Lua scripts.
 
-Every method is one script (or a read) and may be repeated with the same arguments: redis-py
-re-sends a command whose reply was lost. The rules are in ``lua/*.lua``; this room gives them
-names and types. Here is what anybody may do with a job: begin, plan, change, end and read it.
-What a worker does in a round is in ``participation.py``, what a parameter server does there in
-``keeping.py``.
+Every method is one script (or a read) and may be repeated with the same arguments, since redis-py
+re-sends a command whose reply was lost. The rules are in ``lua/*.lua``; this room gives them names
+and types. This module has what every process may do with a job: begin, plan, change, end and read
+it. ``participation.py`` has what a worker does in a round, and ``keeping.py`` what a parameter
+server does there.
 """
 
 import time
@@ -24,10 +24,10 @@ if TYPE_CHECKING:
 
     from brokers.tensors.parcel import Parcel
 
-#: So many failed attempts of an epoch are noted, see ``note_failed`` in ``lua/_prelude.lua``.
+#: How many failed attempts of an epoch are noted; see ``note_failed`` in ``lua/_prelude.lua``.
 _MAX_FAILED = 500
 
-#: Of a longer reason (a traceback, mostly) the rest is left out.
+#: A longer reason, which is mostly a traceback, is cut.
 _MAX_REASON_CHARS = 20_000
 
 
@@ -42,19 +42,19 @@ class RoundStore:
         self._keys = [f"{self._prefix}:{name}" for name in "hscpdoxgkl"]
 
     def key(self, *parts: object) -> str:
-        """A key of this job, under its hash tag."""
+        """Return a key of this job, under its hash tag."""
         return ":".join([self._prefix, *map(str, parts)])
 
     # -- life of a job -----------------------------------------------------------------------
 
     def init(self, gen: int, *, birth: str, fields: Mapping[str, object], seen: str = "") -> bool:
-        """Build the head unless one of this generation or a later one is there.
+        """Build the head unless there is one of this generation or a later one.
 
         Args:
-            gen: Generation: 1, and one more each time the job is rebuilt from S3.
-            birth: A uuid that makes repeating this call harmless.
+            gen: The generation: 1, and one more each time the job is rebuilt from S3.
+            birth: A uuid that makes it harmless to repeat this call.
             fields: The head's other fields.
-            seen: The generation that the caller saw, "" for no head: another one stays.
+            seen: The generation that the caller saw, "" if it saw no head: another one stays.
 
         Returns:
             Whether the head is now this one.
@@ -66,10 +66,11 @@ class RoundStore:
         return answer[0] == "OK"
 
     def enlist(self) -> None:
-        """Put a job that is under way on the pool's list of jobs, as it may not be.
+        """Put a job that is under way on the pool's list of jobs, where it may be missing.
 
-        Who retired its last life and was held up may take it off after the next one was begun: the
-        list is another slot's of a cluster than the job, and no script changes both.
+        A process that retired the job's last life and was held up may take it off the list after
+        the next life began. In a cluster the list and the job are in different hash slots, so no
+        script can change both.
         """
         with redis_errors(self._where):
             run_together(
@@ -91,22 +92,22 @@ class RoundStore:
         decision: str,
         expected_s: float | None = None,
     ) -> str:
-        """PLAN → RUN: begin an epoch. OK, STALE or GONE."""
+        """Begin an epoch (PLAN → RUN), and return OK, STALE or GONE."""
         expected = "" if expected_s is None else expected_s
         args = (epoch, slots, rounds, want, last_want, validation_slots, decision, expected)
         return self._run("plan", gen, rid, new_rid, *args)[0]
 
     def finish(self, gen: str, rid: str, new_rid: str, *, to: str, reason: str = "") -> str:
-        """Close an epoch (to PLAN) or the job (DONE, STOPPED, FAILED). OK, STALE, MORE or GONE."""
+        """Close an epoch (to PLAN) or the job (to its end); return OK, STALE, MORE or GONE."""
         text = to_bytes(reason, max_chars=_MAX_REASON_CHARS)
         return self._run("finish", gen, rid, new_rid, to, text)[0]
 
     def stop(self, gen: str) -> str:
-        """Ask the job to end. OK, FINAL or GONE."""
+        """Ask the job to end, and return OK, FINAL or GONE."""
         return self._run("stop", gen)[0]
 
     def scale(self, gen: str, number: int, floor: int, ceiling: int, max_workers: int) -> str:
-        """Set what N and W may be, unless a later one did. OK, FINAL or GONE."""
+        """Set what N and W may be, unless a later change did; return OK, FINAL or GONE."""
         return self._run("scale", gen, number, floor, ceiling, max_workers)[0]
 
     def kick(self, gen: str, rid: str, *, slot: int, who: str, kind: str, why: str) -> str:
@@ -123,11 +124,11 @@ class RoundStore:
             return
         with redis_errors(self._where):
             self._client.zadd(ENDED_KEY, {self.job_id: time.time()})
-            # Last: as long as it stands there, a keeper will finish what was begun here.
+            # This goes last: while the job is on the list, a keeper will finish this work.
             self._client.srem(JOBS_KEY, self.job_id)
 
     def forget(self) -> None:
-        """Remove every trace of a job from the state server (but not its expiring chunks)."""
+        """Remove every trace of a job from the state server, but for its expiring chunks."""
         with redis_errors(self._where):
             self._client.srem(JOBS_KEY, self.job_id)
             self._client.zrem(ENDED_KEY, self.job_id)
@@ -136,17 +137,17 @@ class RoundStore:
     # -- reads -------------------------------------------------------------------------------
 
     def head(self) -> Head:
-        """The job's head; false if there is none."""
+        """Return the job's head; false if there is none."""
         with redis_errors(self._where):
             raw: Mapping[bytes, bytes] = self._client.hgetall(self._keys[0])  # type: ignore[assignment]
         return Head.from_fields(raw)
 
     def snapshot(self, *, first: Batch | None = None, chunks: Sequence[str] = ()) -> Snapshot:
-        """Head, contributions, participants and tickets, read together.
+        """Read the head, contributions, participants and tickets together.
 
         Args:
-            first: Commands to be carried out before, in the same trip.
-            chunks: Keys of contributions to be read along with it.
+            first: Commands to be carried out before that, in the same trip.
+            chunks: Keys of contributions to be read in the same trip.
         """
         look = command(self._client, "look", self._keys, ("",))
         gets = [["GET", key] for key in chunks]
@@ -155,15 +156,15 @@ class RoundStore:
         return Snapshot.from_answer(answer, dict(zip(chunks, values, strict=True)))
 
     def ledger(self) -> Ledger:
-        """The ledger of the epoch that was planned last."""
+        """Return the ledger of the epoch that was planned last."""
         with redis_errors(self._where):
             raw: Mapping[bytes, bytes] = self._client.hgetall(self._keys[7])  # type: ignore[assignment]
         return Ledger.from_hash(raw)
 
     def failed(self, first: int, last: int) -> list[str]:
-        """The failed attempts of that ledger, by their numbers from 1, as JSON texts.
+        """Return that ledger's failed attempts, by their numbers from 1, as JSON texts.
 
-        Of very many only the first ones were noted.
+        If there are very many, only the first ones were noted.
         """
         names = [f"f{number}" for number in range(first, min(last, _MAX_FAILED) + 1)]
         if not names:
@@ -189,5 +190,5 @@ class RoundStore:
 
 
 def wait_command(stream: str, after: str, block_ms: int, *, count: int = 1) -> list[Any]:
-    """The command that waits for entries of a stream after an id."""
+    """Return the command that waits for entries of a stream after an id."""
     return ["XREAD", "COUNT", count, "BLOCK", block_ms, "STREAMS", stream, after]

@@ -1,6 +1,6 @@
 """What a job tells the world while it runs: progress events and the function's log lines.
 
-Both are short Redis streams for followers; what must last is written to S3 when the job ends.
+Both are short Redis streams for followers. Whatever must last is written to S3 when the job ends.
 """
 
 import json
@@ -21,7 +21,7 @@ MAX_EVENTS = 20_000
 MAX_LOG_LINES = 20_000
 MAX_LINE_CHARS = 8_000
 
-#: A stream that a late worker makes anew after its job was forgotten goes away by itself.
+#: A late worker may make a stream anew after its job was forgotten: it expires after this long.
 STREAM_TTL_S = 30 * 86400
 
 
@@ -40,7 +40,7 @@ class JobStreams:
             run_together(self._client, first=self.event(kind, **fields))
 
     def event(self, kind: str, **fields: Any) -> Batch:
-        """What ``emit`` does, to be done along with something else."""
+        """Return the commands of ``emit``, to be carried out along with others."""
         facts = ("kind", kind, "fields", json.dumps(fields))
         return (
             Batch()
@@ -60,19 +60,19 @@ class JobStreams:
             pipe.execute()
 
     def clear(self) -> None:
-        """Begin anew: the job is resumed, and its first life's end would end every follower."""
+        """Empty both streams for a resumed job: its last life's end would end every follower."""
         with redis_errors(self._where):
             self._client.delete(self._events, self._log)
 
     def events(self, *, since: str = "0", block_ms: int = 0) -> list[Event]:
-        """Events after ``since``, oldest first; waits up to ``block_ms`` for the first one."""
+        """Return events after ``since``, oldest first; wait up to ``block_ms`` for the first."""
         return [
             Event.from_entry(entry_id, fields)
             for entry_id, fields in self._read(self._events, since, block_ms)
         ]
 
     def lines(self, *, since: str = "0", block_ms: int = 0) -> list[tuple[str, LogLine]]:
-        """(stream id, log line) after ``since``, oldest first."""
+        """Return pairs (stream id, log line) after ``since``, oldest first."""
         return [
             (entry_id, LogLine(**json.loads(as_text(fields[b"line"]))))
             for entry_id, fields in self._read(self._log, since, block_ms)

@@ -1,1 +1,1 @@
-"""The parameter server: merges, records and repairs."""
+"""The parameter server: it merges rounds, records epochs, and repairs jobs."""

@@ -1,7 +1,8 @@
-"""A complete round becomes the job's next weights: merged, staged, and committed by one script.
+"""Turns a complete round into the job's next weights: merged, staged, and committed by one script.
 
-ADVANCE is the one line that counts. Whoever dies before it has done nothing but store a blob that
-expires; whoever dies after it leaves things undone that only save memory or tell people.
+The keeper calls it. ADVANCE is the one line that counts. A process that dies before it has only
+stored a blob that expires. A process that dies after it leaves undone only what saves memory or
+informs people.
 """
 
 import time
@@ -26,8 +27,8 @@ class RoundCommitter:
 
     Args:
         job: The job.
-        kept: Its weights, in memory.
-        checkpoints: Where the initial weights are recorded.
+        kept: The job's weights, in memory.
+        checkpoints: The checkpoints, where the initial weights are recorded.
     """
 
     def __init__(self, job: JobInHand, kept: KeptWeights, checkpoints: Checkpoints) -> None:
@@ -38,7 +39,7 @@ class RoundCommitter:
         self._merging_since = 0.0
 
     def contributions(self, snap: Snapshot) -> list[Contribution] | None:
-        """The round's contributions in slot order; None if one was bad and is kicked."""
+        """Return the round's contributions in slot order; None if one was bad and was kicked."""
         return self._merger.contributions(snap)
 
     @property
@@ -47,7 +48,7 @@ class RoundCommitter:
         return self._merger.folds_early
 
     def fold_early(self, snap: Snapshot) -> None:
-        """Fold what is in of a round that is not complete."""
+        """Fold the contributions that an incomplete round has so far."""
         self._merger.fold_early(snap, self._job.spec)
 
     def commit(self, snap: Snapshot, *, is_tick: bool) -> bool:
@@ -73,7 +74,7 @@ class RoundCommitter:
             staged.close()
 
     def rest(self) -> None:
-        """Give the memory back that only merging needs: no round is under way."""
+        """Give back the memory that only merging needs, while no round is under way."""
         self._merger.rest()
         self._kept.rest()
 
@@ -98,7 +99,7 @@ class RoundCommitter:
             parcel=staged.parcel,
         )
         if answer != "OK":
-            # Somebody else committed, or the contributions changed meanwhile: look again. A
+            # Another process committed, or the contributions changed meanwhile: look again. A
             # repeated call whose first reply was lost may be STALE and yet be the one that counts.
             if self._job.store.snapshot().weights != weights:
                 self._job.channel.drop(*(ref for ref in (weights, outer) if ref))
@@ -111,8 +112,8 @@ class RoundCommitter:
         stale = self._stale(snap, contributions, state)
         job.later.extend(job.channel.dropping(*stale)).extend(self._news(snap, contributions))
         if state == State.RUN:
-            # A tick is not over. Else there is nothing to do before the next news, which the owner
-            # waits for: what is left goes along with that.
+            # A tick is not over yet. Otherwise there is nothing to do before the next news, which
+            # the owner waits for: the commands that are left go along with that.
             return is_tick or not job.is_owned
         self.rest()
         job.ask_for_plan(snap.head.epoch)
@@ -121,7 +122,7 @@ class RoundCommitter:
     def _stale(
         self, snap: Snapshot, contributions: Sequence[Contribution], state: str
     ) -> list[TensorRef]:
-        """The tensors that nobody needs any more now that the job is in ``state``."""
+        """Return the tensors that are no longer needed now that the job is in ``state``."""
         replaced = [snap.optimizer.get(c.slot, "") for c in contributions if c.optimizer]
         stale = [TensorRef.from_json(t) for t in (*snap.local.values(), *replaced) if t]
         if not (self._job.spec.overlap and state == State.RUN):  # else slots go on from them
@@ -129,7 +130,7 @@ class RoundCommitter:
         return stale + [ref for ref in (snap.weights, snap.outer_state) if ref]
 
     def _news(self, snap: Snapshot, contributions: Sequence[Contribution]) -> Batch:
-        """The event that tells of a merge."""
+        """Return the commands for the event that tells of a merge."""
         if snap.state == State.INIT:
             return self._job.streams.event("init", layout=self._kept.layout().hash)
         samples = sum(c.num_samples for c in contributions)

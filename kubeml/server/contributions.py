@@ -1,4 +1,4 @@
-"""What is checked of a contribution before its tensors are fetched, and kept of it afterwards."""
+"""Checks a contribution before its tensors are fetched, and makes its entry in the ledger."""
 
 import json
 from collections.abc import Sequence
@@ -13,7 +13,7 @@ def require_layout(contribution: Contribution, layout: Layout, num_bytes: int) -
     """Refuse a contribution of another network, or of another size than ``num_bytes``.
 
     Raises:
-        LayoutMismatch: It is.
+        LayoutMismatch: The contribution is of another network or size.
     """
     if contribution.layout != layout.hash:
         raise LayoutMismatch(
@@ -22,7 +22,7 @@ def require_layout(contribution: Contribution, layout: Layout, num_bytes: int) -
             expected=f"layout {layout.hash[:12]}",
             got=f"layout {contribution.layout[:12]}",
         )
-    # Before a byte is fetched: what is announced may not make us allocate at will.
+    # Checked before a byte is fetched: a forged size must not make us allocate at will.
     if contribution.ref.num_bytes != num_bytes:
         raise LayoutMismatch(
             slot=contribution.slot,
@@ -33,7 +33,7 @@ def require_layout(contribution: Contribution, layout: Layout, num_bytes: int) -
 
 
 def ledger_entry(contributions: Sequence[Contribution]) -> str:
-    """What a round merged, for the epoch's ledger."""
+    """Return what a round merged, for the epoch's ledger."""
     return json.dumps(
         [
             {

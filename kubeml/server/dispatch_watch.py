@@ -1,4 +1,7 @@
-"""Seeing to it that a job has the participants it needs, although messages may get lost."""
+"""Sees to it that a job has the participants it needs, although messages may get lost.
+
+``Recovery`` calls it on every tick.
+"""
 
 import math
 
@@ -10,9 +13,9 @@ from brokers.rounds.snapshot import Snapshot
 from brokers.wire import new_id
 from kubeml.jobs.spec import STAGE_OF, JobSpec, State
 
-#: An unanswered dispatch is sent again this soon if no message waits in the queue,
+#: An unanswered dispatch is sent again after this time if no message waits in the queue.
 _LOST_AFTER_MS = 1000
-#: and otherwise after 10, 20, 40 … s: workers may simply be busy.
+#: Otherwise it is sent again after 10, 20, 40 … s: workers may simply be busy.
 _FIRST_RESEND_MS = 10_000
 
 #: A plan that was asked for is asked for again after this long.
@@ -23,7 +26,7 @@ _MAX_WAIT_MS = 60_000
 
 
 class DispatchWatch:
-    """Repairs one job's dispatches, tick by tick. Its memory only spaces out repetitions."""
+    """Repairs one job's dispatches, tick by tick. It only remembers when to repeat next."""
 
     def __init__(self, dispatcher: Dispatcher, store: Keeping, job_id: str) -> None:
         self._dispatcher = dispatcher
@@ -31,14 +34,14 @@ class DispatchWatch:
         self._job_id = job_id
         self._resent: dict[str, tuple[int, float]] = {}
         self._scheduled_at = 0.0
-        #: What a plan was asked for (generation and epoch before), and how often.
+        #: The generation and last epoch for which a plan was asked for, and how often.
         self._unplanned, self._asked = ("", 0), 0
 
     def repair(self, snap: Snapshot, spec: JobSpec, *, queue_length: int) -> None:
-        """Send what is missing.
+        """Send the dispatches that are missing.
 
         Args:
-            snap: The job now.
+            snap: The job's state now.
             spec: Its spec.
             queue_length: Messages waiting for workers of its kind.
         """
@@ -59,7 +62,7 @@ class DispatchWatch:
             self._unplanned, self._asked = unplanned, 0
         since = _elapsed_ms(snap.head.since, snap)
         waited = min(since, _elapsed_ms(self._scheduled_at, snap))
-        # Ever more rarely: while no control worker runs, the requests wait in its queue.
+        # Asked ever more rarely: while no control worker runs, the requests pile up in its queue.
         if waited >= min(_RESCHEDULE_MS * 2**self._asked, _MAX_WAIT_MS):
             self._scheduled_at = snap.now_ms
             self._asked = min(self._asked + 1, 10)
@@ -67,7 +70,7 @@ class DispatchWatch:
             self._dispatcher.schedule(Hint(job_id=self._job_id), label=label)
 
     def _send_one(self, snap: Snapshot, spec: JobSpec, stage: str) -> None:
-        # One at a time after the first burst, so that jobs share the queue fairly.
+        # After the first burst they are sent one at a time, so that jobs share the queue fairly.
         ticket = new_id()
         if self._store.send(snap.gen, ticket, burst=1) == "OK":
             self._publish(ticket, snap, spec, stage)
@@ -97,5 +100,5 @@ class DispatchWatch:
 
 
 def _elapsed_ms(at_ms: float, snap: Snapshot) -> float:
-    """Time since an instant of the server's clock; no end of it if the clock stepped back."""
+    """Return the time since an instant of the server's clock; infinity if the clock went back."""
     return snap.now_ms - at_ms if at_ms <= snap.now_ms else math.inf

@@ -1,7 +1,7 @@
 """One job as its keeper has it in hand: the ways to its state, and what the keeper's parts share.
 
-The keeper decides what is due; ``commit`` and ``recovery`` do it. All three speak to the same round
-store, by the same spec, and leave commands for each other to send along.
+The keeper decides what is due, and ``commit`` and ``recovery`` do it. All three use the same round
+store and the same spec, and leave commands for each other to send along.
 """
 
 import logging
@@ -25,15 +25,15 @@ OWNER_TTL_MS = 1500
 
 
 class JobInHand:
-    """The ways to one job's state, and what this process knows of it. No truth: that is elsewhere.
+    """The ways to one job's state, and what this process knows of it; the truth is elsewhere.
 
     Attributes:
-        id: The job's.
+        id: The job's id.
         services, backends: What all keepers of the process work with.
-        store, channel, streams: Its live state, the tensors of that, and what it tells the world.
-        records: The durable ones, of all jobs.
+        store, channel, streams: Its live state, that state's tensors, and its events and log.
+        records: The durable records, of all jobs.
         gen: The generation that was seen last.
-        later: Commands that nobody waits for: they go along with the next ones.
+        later: Commands that can wait: they go along with the next ones.
     """
 
     def __init__(self, job_id: str, services: Services) -> None:
@@ -46,7 +46,7 @@ class JobInHand:
         self.gen = ""
         self._spec: tuple[str, JobSpec] | None = None
         self._owned_until = 0.0
-        #: Why its metrics are incomplete, as it was logged last.
+        #: Why its metrics are incomplete, as was logged last.
         self._unnoted = ""
         self.later = Batch()
 
@@ -63,7 +63,7 @@ class JobInHand:
         return time.monotonic() < self._owned_until
 
     def acquire(self, gen: str) -> bool:
-        """Ask for the job's lease, or renew it; returns whether this process looks after it now."""
+        """Ask for the job's lease or renew it, and return whether this process has it now."""
         asked_at = time.monotonic()
         is_ours = self.store.acquire(gen, self.services.name, ttl_ms=OWNER_TTL_MS)
         self._owned_until = asked_at + OWNER_TTL_MS / 1000 if is_ours else 0.0
@@ -72,24 +72,24 @@ class JobInHand:
         return is_ours
 
     def read(self) -> Snapshot:
-        """The job's state, when what was left for later is done."""
+        """Return the job's state, after carrying out the commands that were left for later."""
         return self.store.snapshot(first=self.later.take())
 
     def ask_for_plan(self, epoch: int) -> None:
-        """Have an epoch planned by whoever gets the message."""
+        """Ask by message for a plan of an epoch; any control worker may make it."""
         try:
             self.backends.dispatcher.schedule(
                 Hint(job_id=self.id), label=f"{self.id}-e{epoch}-schedule"
             )
         except BackendUnreachable as err:
-            # A hint: the tick asks again.
+            # It is only a hint: the tick asks again.
             logger.warning("job %s: %s", self.id, err)
 
     def note(self, write: Callable[..., None], *what: object) -> None:
-        """Write something into the metrics' books. They look on: the job does not wait for them."""
+        """Write something into the metrics' books; the job must not suffer if that fails."""
         try:
             write(*what)
-        except Exception as err:  # whatever it is: the job's end must not depend on it
+        except Exception as err:  # any error: the job's end must not depend on the books
             if repr(err) != self._unnoted:
                 self._unnoted = repr(err)
                 logger.exception("job %s: its metrics are incomplete", self.id)

@@ -1,4 +1,4 @@
-"""The blobs without which a job cannot go on: kept alive, missed, given back."""
+"""Keeps alive, misses and restores the blobs without which a job cannot go on."""
 
 import logging
 import time
@@ -16,7 +16,7 @@ from kubeml.server.kept_weights import KeptWeights
 
 logger = logging.getLogger(__name__)
 
-#: What is secured before a stack is stopped waits so long for it to be started again.
+#: How long blobs live that were secured before a stack was stopped.
 _SECURED_S = 7 * 24 * 3600
 
 
@@ -25,7 +25,7 @@ class JobTensors:
 
     Args:
         store: The job's round store.
-        channel: Where the blobs are.
+        channel: The channel to the blobs.
         kept: The last weights, in memory.
     """
 
@@ -34,10 +34,10 @@ class JobTensors:
         self._kept_at = 0.0
 
     def secure(self) -> None:
-        """Before this process ends: have the state server keep in its file what else it forgets.
+        """Let the state server write blobs to its file that it would forget; at this process's end.
 
-        The servers may be stopped next. It is what the job cannot go on without: the weights, and
-        with ``--overlap`` the slots' own.
+        The servers may be stopped next. These are the blobs without which the job cannot go on: the
+        weights, and with ``--overlap`` the slots' local weights.
         """
         snap = self._store.snapshot()
         if State(snap.state or State.DONE).is_final or snap.weights is None:
@@ -48,14 +48,14 @@ class JobTensors:
             self._channel.push(ref.key, self._channel.pull(ref), ttl_s=_SECURED_S)
 
     def has_lost(self, snap: Snapshot) -> bool:
-        """Whether tensors are gone that the job, as it stands now, refers to."""
+        """Return whether tensors are gone that the job's present state refers to."""
         if all(self._channel.has(ref) for ref in self.references(snap)):
             return False
         # Another parameter server may have advanced and dropped them since the snapshot.
         return self._store.head().rid == snap.rid
 
     def restore(self, snap: Snapshot) -> bool:
-        """Give the state server the weights back that it forgot; whether that is all it needs."""
+        """Give the state server back the weights that it forgot; return whether that is enough."""
         ref = snap.weights
         if ref is None or self._channel.has(ref) or not self._kept.give_back(ref):
             return False
@@ -63,7 +63,7 @@ class JobTensors:
         return not self.has_lost(snap)
 
     def references(self, snap: Snapshot) -> list[TensorRef]:
-        """Blobs without which the job cannot go on: weights, optimizer states, local weights."""
+        """Return the blobs the job needs to go on: weights, optimizer states, local weights."""
         refs = [ref for ref in (snap.weights, snap.outer_state) if ref]
         texts = (*snap.optimizer.values(), *snap.local.values())
         return refs + [TensorRef.from_json(text) for text in texts]
@@ -75,7 +75,7 @@ class JobTensors:
         self._kept_at = time.monotonic()
         refs = self.references(snap)
         for text in snap.contributions.values():
-            # A malformed one is kicked when its round is complete.
+            # A malformed contribution is kicked when its round is complete.
             with suppress(MalformedMessage):
                 contribution = Contribution.from_json(text)
                 texts = (contribution.tensors, contribution.optimizer)

@@ -1,10 +1,10 @@
 """The parameter server's work for one job: compare desired with actual, and repair.
 
-A keeper holds no truth: everything it decides is read from the round store and committed by a
-script that refuses what is out of date. It may be killed, paused or doubled at any line.
+A keeper holds no truth. It decides by what it reads from the round store, and commits by scripts
+that refuse whatever is out of date. It may be killed, paused or doubled at any line.
 
-``reconcile`` is the story: a job that lost its state is built anew (``recovery``), a complete round
-is merged (``commit``), a trained epoch is written down (``recorder``), and so is the job's end.
+``reconcile`` is where to begin: a job that lost its state is built anew (``recovery``), a complete
+round is merged (``commit``), a trained epoch is recorded (``recorder``), and so is the job's end.
 """
 
 import logging
@@ -26,12 +26,12 @@ from kubeml.server.services import Services
 
 logger = logging.getLogger(__name__)
 
-#: Small contributions that are read together: hardly longer than one, and of 2 MiB at most.
+#: How many small contributions are read together: it takes hardly longer than one of them.
 _READ_ALONG = 16
 
 
 class JobKeeper:
-    """Looks after one job. Not thread-safe: one thread at a time."""
+    """Looks after one job. Not thread-safe: only one thread at a time may use it."""
 
     def __init__(self, job_id: str, services: Services) -> None:
         self.job_id = job_id
@@ -45,7 +45,7 @@ class JobKeeper:
         )
         self._recovery = Recovery(job, self._tensors, self._kept)
         self._knock = "0-0"
-        #: Chunks that were handed in since the last merge.
+        #: Keys of the chunks that were handed in since the last merge.
         self._handed_in: list[str] = []
 
     @property
@@ -54,7 +54,7 @@ class JobKeeper:
         return self._job.is_owned
 
     def wait_for_news(self, timeout_s: float) -> Snapshot | None:
-        """Wait until there is something to merge, or for so long; returns what there is then."""
+        """Wait for something to merge, or for the time-out, and return the state if it was read."""
         store, deadline = self._job.store, time.monotonic() + timeout_s
         while True:
             block_ms = int((deadline - time.monotonic()) * 1000)
@@ -65,7 +65,7 @@ class JobKeeper:
                 return store.snapshot() if knock.left >= 0 else None
             self._handed_in += knock.chunks
             if knock.left == 0:
-                # Small ones are read along with the state: their round is complete, most likely.
+                # Small contributions are read with the state: their round is most likely complete.
                 chunks, self._handed_in = self._handed_in[-_READ_ALONG:], []
                 return store.snapshot(chunks=chunks)
             if block_ms <= 0:
@@ -76,7 +76,7 @@ class JobKeeper:
         self._job.store.knock()
 
     def secure(self) -> None:
-        """Before this process ends; see ``JobTensors.secure``."""
+        """Secure the job's tensors before this process ends; see ``JobTensors.secure``."""
         if self.is_owner:
             self._tensors.secure()
 
@@ -90,12 +90,12 @@ class JobKeeper:
         """Do whatever the job needs now.
 
         Args:
-            is_tick: Whether nobody asked for it. Ticks are left to the job's owner; a hint is
-                served by whoever got it.
+            is_tick: Whether this is a regular look rather than one by a hint. Ticks are left to
+                the job's owner; a hint is served by the process that got it.
             news: The job's state, if it was read just now.
 
         Returns:
-            Whether the job is alive still.
+            Whether the job is still alive.
         """
         while True:
             snap, news = news or self._job.read(), None
@@ -123,18 +123,18 @@ class JobKeeper:
                 return True
 
     def _note_state(self, snap: Snapshot) -> None:
-        """Have the generation, the metrics and the log say where the job is."""
+        """Note in the generation, the metrics and the log where the job is."""
         job = self._job
         if snap.gen != job.gen:
-            # A server that lost everything may count its streams from an earlier time.
+            # A server that lost everything may begin its streams with earlier ids.
             job.gen, self._knock = snap.gen, "0-0"
         job.note(job.services.books.look, job.id, snap, time.monotonic(), job.store.failed)
         work_on(job.id, epoch=snap.head.epoch, round_index=snap.head.round)
 
     def _step(self, snap: Snapshot, *, is_tick: bool) -> bool:
-        """One step; returns whether to look again at once."""
+        """Take one step, and return whether to look again at once."""
         if snap.head.unreadable:
-            # Nothing is decided by a head of which a part counts as missing, and is not.
+            # Never decide by a head of which a field is there but counts as missing.
             why = "; ".join(snap.head.unreadable)
             return self._recovery.revive(why=f"its head cannot be read: {why}", seen=snap.gen)
         state = State(snap.state)
@@ -153,7 +153,7 @@ class JobKeeper:
         return False
 
     def _finish_epoch(self, snap: Snapshot) -> None:
-        """Write the epoch down; then the job goes on to the next one, or is done."""
+        """Record the epoch; then the job goes on to the next one, or is done."""
         contributions = self._rounds.contributions(snap) if snap.state == State.VAL else []
         if contributions is None:
             return
@@ -177,7 +177,7 @@ class JobKeeper:
             job.ask_for_plan(row.epoch + 1)
 
     def _stop(self, snap: Snapshot) -> None:
-        """Write down what the job has trained so far, and end it: its user asked for that."""
+        """Record what the job has trained so far, and end it as its user asked."""
         self._rounds.rest()
         kept = self._kept
         if snap.weights is not None:
@@ -187,7 +187,7 @@ class JobKeeper:
         self._job.store.finish(snap.gen, snap.rid, "", to=State.STOPPED, reason=reason)
 
     def _conclude(self, snap: Snapshot) -> bool:
-        """Write down how the job ended; returns whether it goes on all the same: it was resumed."""
+        """Record how the job ended, and return whether it goes on because it was resumed."""
         job = self._job
         if job.records.life(job.id) > snap.head.life:
             return self._recovery.revive(why="resumed", seen=snap.gen)

@@ -19,18 +19,18 @@ logger = logging.getLogger(__name__)
 #: After an error a keeper waits this long, then twice as long, up to the maximum.
 _BACKOFF_S, _MAX_BACKOFF_S = 0.5, 10.0
 
-#: Up to this one while a server is away: by so much the job goes on later than it could.
+#: The maximum while a server is away: the job may go on this much later than it could.
 _MAX_OUTAGE_BACKOFF_S = 3.0
 
-#: After so many errors in a row that are no outage, the job is failed with the last one.
+#: After this many errors in a row that are no outage, the job is failed with the last one.
 _MAX_FAULTS = 8
 
-#: A look at one job that takes so long will not end: the largest merges take a minute or so.
+#: A look at one job that takes this long will never end: the largest merges take a minute or so.
 _STUCK_AFTER_S = 600.0
 
 
 def next_backoff(backoff_s: float, *, is_outage: bool) -> float:
-    """Seconds that a keeper waits after an error, given those after the one before (0: none)."""
+    """Return how long a keeper waits after an error, given its last wait (0: there was none)."""
     longest = _MAX_OUTAGE_BACKOFF_S if is_outage else _MAX_BACKOFF_S
     return min(longest, max(_BACKOFF_S, backoff_s * 2))
 
@@ -38,8 +38,8 @@ def next_backoff(backoff_s: float, *, is_outage: bool) -> float:
 class KeeperThread(threading.Thread):
     """Runs one job's keeper on every hint, knock and tick until the job has ended.
 
-    Hints are messages, for whoever gets them; knocks come from the job's own live state, at every
-    contribution, for the one that looks after it.
+    A hint is a message, which any parameter server may get. A knock comes from the job's own live
+    state, at every contribution, to the process that looks after the job.
     """
 
     def __init__(self, keeper: JobKeeper, *, tick_s: float) -> None:
@@ -50,15 +50,15 @@ class KeeperThread(threading.Thread):
         self._stopped = threading.Event()
         self._is_listening = False
         self._lock = threading.Lock()
-        #: Whether it looks at nothing any more; it ends at once.
+        #: Whether it will look no more, and is about to end.
         self.is_over = False
         #: When the job was found to have no record, by the monotonic clock.
         self.stray_since: float | None = None
-        #: Since when the job is looked at, by the monotonic clock.
+        #: When the present look at the job began, by the monotonic clock.
         self._busy_since: float | None = None
 
     def hint(self) -> bool:
-        """Look at the job now; returns False if this thread looks at nothing any more."""
+        """Look at the job now; return False if this thread will look no more."""
         with self._lock:
             if self.is_over:
                 return False
@@ -67,27 +67,27 @@ class KeeperThread(threading.Thread):
         return True
 
     def is_stuck(self, now: float) -> bool:
-        """Whether one look at the job does not end; ``now`` by the monotonic clock."""
+        """Return whether a look at the job does not end; ``now`` is by the monotonic clock."""
         since = self._busy_since
         return self.is_alive() and since is not None and now - since > _STUCK_AFTER_S
 
     def stop(self) -> None:
-        """End the thread after what it has in hand."""
+        """End the thread once its present look is done."""
         self._stopped.set()
         self.hint()
 
     def run(self) -> None:
-        """Reconcile until the job has ended; an error is reported and tried again, more slowly."""
+        """Reconcile until the job has ended; report errors, and try again ever more slowly."""
         work_on(self._keeper.job_id)
         backoff, faults = 0.0, 0
-        # The first look is a tick: who has not taken the job on hears nothing of contributions.
+        # The first look is a tick: a process without the job's lease hears of no contributions.
         due = time.monotonic()
         while not self._stopped.is_set():
             try:
                 self._busy_since = None
                 news = self._wait(backoff or due - time.monotonic(), patiently=backoff > 0)
                 self._hinted.clear()
-                # By the clock, not by the absence of hints: those of short rounds never cease.
+                # By the clock, not by the absence of hints: with short rounds they never cease.
                 is_tick = time.monotonic() >= due
                 if is_tick:
                     due = time.monotonic() + self._tick_s
@@ -100,7 +100,7 @@ class KeeperThread(threading.Thread):
                     logger.warning("job %s has no record: left alone", self._keeper.job_id)
                     self.stray_since = time.monotonic()
                     return
-            except Exception as err:  # the border of a thread that must outlive one job's trouble
+            except Exception as err:  # the border of a thread that must survive a job's trouble
                 outage = isinstance(err, BackendUnreachable | BackendRefused)
                 faults = 0 if outage else faults + 1
                 backoff = next_backoff(backoff, is_outage=outage)
@@ -110,20 +110,20 @@ class KeeperThread(threading.Thread):
         try:
             self._keeper.secure()
         except KubemlError as err:
-            # What cannot be kept is made again, from the last checkpoint.
+            # Weights that cannot be kept are made again from the last checkpoint.
             logger.warning("job %s: its weights are not in the file: %s", self._keeper.job_id, err)
 
     def _end(self) -> bool:
-        """Whether nobody has asked for another look meanwhile; if so, this thread is over.
+        """End this thread unless a hint came meanwhile, and return whether it is over.
 
-        A hint that came during the last look may tell that the job was resumed.
+        A hint that came during the last look may say that the job was resumed.
         """
         with self._lock:
             self.is_over = self._stopped.is_set() or not self._hinted.is_set()
             return self.is_over
 
     def _wait(self, timeout_s: float, *, patiently: bool) -> Snapshot | None:
-        """Return on a hint, or when the time is over, or (unless patiently) on a knock.
+        """Wait for a hint, for the time-out, or (unless ``patiently``) for a knock.
 
         Returns:
             The job's state, if it was read on the way.
@@ -133,7 +133,7 @@ class KeeperThread(threading.Thread):
             return None
         self._is_listening = True
         try:
-            # In this order: whoever sets the hint afterwards sees that this thread listens.
+            # In this order: a caller that sets the hint later sees that this thread listens.
             return None if self._hinted.is_set() else self._keeper.wait_for_news(timeout_s)
         finally:
             self._is_listening = False

@@ -1,7 +1,7 @@
 """The weights that this process has in memory: those of the last merge, and room for the next.
 
-A round begins with the weights that the one before ended with, so whoever merged those need not
-fetch them; and a state server that forgets them can be given them back.
+A round begins with the weights that the round before ended with. So the process that merged those
+need not fetch them, and it can give them back to a state server that has forgotten them.
 """
 
 from brokers.rounds.snapshot import Snapshot
@@ -11,9 +11,9 @@ from kubeml.errors import Conflict
 from kubeml.jobs.checkpoint import Checkpoint, Checkpoints
 from kubeml.weights.layout import Layout
 
-#: Weights up to this size are kept in memory until new ones are committed: a state server that
-#: forgets them in the middle of a merge can be given them back. Of larger ones there is only room
-#: for one copy beside the sums; the merge is written over the old ones.
+#: Weights up to this size are kept in memory until new ones are committed, to be given back to a
+#: state server that forgets them during a merge. Of larger weights there is room for only one copy
+#: beside the sums, so the merge is written over the old ones.
 _KEPT_BYTES = 64 * 2**20
 
 
@@ -27,15 +27,15 @@ class KeptWeights:
     def __init__(self, job_id: str, channel: TensorChannel, checkpoints: Checkpoints) -> None:
         self._job_id, self._channel, self._checkpoints = job_id, channel, checkpoints
         self._cached: tuple[TensorRef, bytearray] | None = None
-        #: Memory for new weights: that of weights which are out of date.
+        #: Memory for new weights, taken from weights that are out of date.
         self._spare: bytearray | None = None
         self.origin: Checkpoint | None = None
 
     def layout(self) -> Layout:
-        """The layout that the job began with.
+        """Return the layout that the job began with.
 
         Raises:
-            Conflict: It has not begun.
+            Conflict: The job has not begun.
         """
         if self.origin is None:
             self.origin = self._checkpoints.at(self._job_id, 0)
@@ -44,7 +44,7 @@ class KeptWeights:
         return self.origin.layout
 
     def weights(self, snap: Snapshot) -> bytearray:
-        """The current weights blob, from memory if this process merged it."""
+        """Return the current weights blob, from memory if this process merged it."""
         ref = snap.weights
         if ref is None:
             raise Conflict(what=f"job {self._job_id} has no weights yet")
@@ -54,11 +54,11 @@ class KeptWeights:
         return self._cached[1]
 
     def room(self, snap: Snapshot, *, with_old: bool) -> bytearray:
-        """Where new weights are to lie: it is the caller's from now on.
+        """Return memory for new weights, which belongs to the caller from now on.
 
         Args:
-            snap: The job now.
-            with_old: Whether the current weights are to lie in it, to be merged into.
+            snap: The job's state now.
+            with_old: Whether it must hold the current weights, to be merged into.
         """
         size = self.layout().weights_bytes
         old = self.weights(snap) if with_old else None
@@ -74,7 +74,7 @@ class KeptWeights:
         return old if old is not None else bytearray(size)
 
     def take_back(self, room: bytearray) -> None:
-        """Keep ``room`` for the next time: nothing came of what it was for."""
+        """Keep ``room`` for the next time, since nothing came of its merge."""
         self._spare = room
 
     def remember(self, ref: TensorRef, blob: bytearray) -> None:
@@ -84,14 +84,14 @@ class KeptWeights:
         self._cached = (ref, blob)
 
     def give_back(self, ref: TensorRef) -> bool:
-        """Store weights again that the state server has forgotten; whether they were in memory."""
+        """Store weights again that the state server forgot; return whether they were in memory."""
         if self._cached is None or self._cached[0] != ref:
             return False
         self._channel.push(ref.key, self._cached[1], is_passing=True)
         return True
 
     def forget(self) -> None:
-        """Drop the weights: the job begins a new generation."""
+        """Drop the weights, since the job begins a new generation."""
         self._cached = None
 
     def rest(self) -> None:

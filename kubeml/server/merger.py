@@ -1,4 +1,4 @@
-"""From a round's contributions to merged weights: read them, check them, kick the bad one, fold."""
+"""Makes merged weights of a round's contributions: reads, checks and folds them, kicks bad ones."""
 
 import json
 from collections.abc import Callable, Sequence
@@ -40,13 +40,13 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class Staged:
-    """New weights on the state server, to be committed: where they and the outer state lie.
+    """New weights on the state server, to be committed.
 
     Attributes:
-        weights: The weights blob.
-        blob: The same, in memory.
-        outer_state: The outer optimizer's state; None if it has none.
-        parcel: What they were sent with, if they are on their way still.
+        weights: The reference to the weights blob.
+        blob: The same blob, in memory.
+        outer_state: The reference to the outer optimizer's state; None if it has none.
+        parcel: The parcel they were sent with, if they are still on their way.
     """
 
     weights: TensorRef
@@ -55,7 +55,7 @@ class Staged:
     parcel: Parcel | None = None
 
     def close(self) -> None:
-        """Wait for nothing any more."""
+        """Close the parcel, without waiting for it."""
         if self.parcel is not None:
             self.parcel.close()
 
@@ -75,11 +75,11 @@ class RoundMerger:
         self._store, self._channel, self._streams = store, channel, streams
         self._checkpoints, self._client, self._kept = checkpoints, client, kept
         self._merger: tuple[str, Merger] | None = None
-        #: What is in the merger's sums: the round, and slot to contribution.
+        #: The contributions in the merger's sums: the round, and slot to contribution.
         self._folded: tuple[str, dict[int, str]] = ("", {})
 
     def contributions(self, snap: Snapshot) -> list[Contribution] | None:
-        """The round's contributions in slot order; None if one was bad and is kicked."""
+        """Return the round's contributions in slot order; None if one was bad and was kicked."""
         read = []
         for slot in range(snap.head.want):
             contribution = self._contribution(snap, slot)
@@ -123,7 +123,7 @@ class RoundMerger:
             # Another parameter server was first: its weights are the initial ones.
             weights = self._checkpoints.tensors(self._kept.origin.weights)
         first = bytearray(weights)
-        del blob, weights, frozen  # a large model is not to be held twice
+        del blob, weights, frozen  # a large model must not be held twice
         ref = self._channel.push(self._store.key("w", new_id()), first)
         return Staged(weights=ref, blob=first, outer_state=None)
 
@@ -133,9 +133,9 @@ class RoundMerger:
         return self._kept.origin is not None and self._kept.layout().weights_bytes > CHUNK_BYTES
 
     def fold_early(self, snap: Snapshot, spec: JobSpec) -> None:
-        """Fold what is in of a round that is not complete, as far as its order allows.
+        """Fold the contributions that an incomplete round has so far, if their order allows it.
 
-        The last one is left to ``merge``.
+        The last contribution is left to ``merge``.
         """
         merger, folded = self._of(spec), self._folded_of(snap)
         while len(folded) < snap.head.want - 1:
@@ -149,10 +149,10 @@ class RoundMerger:
     def merge(
         self, snap: Snapshot, contributions: Sequence[Contribution], spec: JobSpec
     ) -> Staged | None:
-        """Merge a round and stage new weights; None if a contribution was bad and is kicked."""
+        """Merge a round and stage new weights; None if a contribution was bad and was kicked."""
         folded = self._folded_of(snap)
         if any(folded[c.slot] != c.cid for c in contributions if c.slot in folded):
-            self._begin(snap)  # one of them was kicked, and there is another now
+            self._begin(snap)  # a folded contribution was kicked, and another one has come
         left = [c for c in contributions if c.slot not in self._folded_of(snap)]
         for contribution in left[:-1]:
             if not self._fold(snap, contribution, spec):
@@ -160,7 +160,7 @@ class RoundMerger:
         return self._finish(snap, contributions, left[-1], spec)
 
     def _folded_of(self, snap: Snapshot) -> dict[int, str]:
-        """What is folded of this round."""
+        """Return the contributions of this round that are folded."""
         if self._folded[0] != snap.rid:
             self._begin(snap)
         return self._folded[1]
@@ -171,7 +171,7 @@ class RoundMerger:
             self._merger[1].begin()
 
     def _fold(self, snap: Snapshot, contribution: Contribution, spec: JobSpec) -> bool:
-        """Fold one contribution; False if it was bad and is kicked."""
+        """Fold one contribution; return False if it was bad and was kicked."""
         merger = self._of(spec)
         feed = merger.fold(contribution.slot, contribution.num_samples)
         if not self._read(snap, contribution, spec, feed, feed):
@@ -214,7 +214,7 @@ class RoundMerger:
             parcel.abandon()
             self._kept.take_back(into)
             return None
-        # Its sums are those of a round that is over, whatever becomes of the new weights.
+        # The round of these sums is over, whatever becomes of the new weights.
         self._folded = ("", {})
         weights = staging.send()
         staged = None
@@ -230,7 +230,7 @@ class RoundMerger:
         feed: Feed,
         take: Callable[[memoryview], None],
     ) -> bool:
-        """Read a contribution's pieces; False if it was bad and is kicked."""
+        """Read a contribution's pieces; return False if it was bad and was kicked."""
         try:
             layout = self._kept.layout()
             require_layout(contribution, layout, WireFormat(spec.wire).num_bytes(layout))
@@ -258,7 +258,7 @@ class RoundMerger:
             feed = merger.require_finite(contribution.slot)
             if not self._read(snap, contribution, spec, feed, feed):
                 return
-        # Each is finite, and their sum is not: only float64 weights beyond all measure do that.
+        # Each is finite, yet their sum is not: only enormous float64 weights do that.
         last = contributions[-1]
         err = NonFinite(slot=last.slot, tensor="(the sum of all slots)")
         self._refuse(snap, last.slot, last.cid, err)
@@ -281,6 +281,6 @@ class RoundMerger:
         )
 
     def rest(self) -> None:
-        """Give the memory back that only merging needs: no round is under way."""
+        """Give back the memory that only merging needs, while no round is under way."""
         self._merger = None
         self._folded = ("", {})

@@ -1,4 +1,4 @@
-"""Writing down an epoch (checkpoint, history row, ledger) and a job's end, exactly once each."""
+"""Records an epoch (checkpoint, history row, ledger) and a job's end, exactly once each."""
 
 import hashlib
 import json
@@ -22,7 +22,7 @@ from kubeml.weights.layout import Layout
 
 
 class EpochRecorder:
-    """Writes what must last. Every method may be repeated: the first writer of a record wins."""
+    """Writes lasting records. Every method may be repeated: the first writer of a record wins."""
 
     def __init__(
         self,
@@ -51,15 +51,15 @@ class EpochRecorder:
 
         Args:
             spec: The job's spec.
-            snap: The job at END, or at VAL with every slot's statistics in.
+            snap: The job's state: END, or VAL with every slot's statistics handed in.
             layout: The network's layout.
             origin: The checkpoint of epoch 0 (it holds the frozen tensors).
             weights: The merged weights blob.
             validation: The validation slots' contributions; empty if none was due.
 
         Returns:
-            The row that stands in the history now; None if the job has moved on meanwhile, and
-            nothing was written.
+            The row that is in the history now; None if the job has moved on meanwhile, and nothing
+            was written.
         """
         epoch = snap.head.epoch
         written = self._records.row(spec.id, epoch)
@@ -68,7 +68,7 @@ class EpochRecorder:
         live = self._store.ledger()
         ledger = _parsed(live.merged)
         if self._store.head().rid != snap.rid:
-            # What was read may be another round's, or gone with a lost Redis.
+            # What was read may belong to another round, or may be gone with a lost Redis.
             return None
         timings = _parsed(live.timings)
         row = _row(snap, ledger, timings, validation, hashlib.sha256(weights).hexdigest())
@@ -82,7 +82,7 @@ class EpochRecorder:
             "planning_ms": snap.head.planning_ms,
         }
         row = self._records.add_row(spec.id, row, book)
-        # The checkpoint last: a job that is rebuilt goes on after it, so its row must be there.
+        # The checkpoint goes last: a rebuilt job goes on after it, so the row must exist by then.
         if self._checkpoints.at(spec.id, epoch) is None:
             self._write(snap, layout, origin, weights, epoch)
         if row.accuracy is not None:
@@ -93,7 +93,7 @@ class EpochRecorder:
     def record_stop(
         self, snap: Snapshot, layout: Layout, origin: Checkpoint | None, weights: Buffer
     ) -> None:
-        """Write the last merged weights of a job that is being stopped in mid-epoch."""
+        """Write the last merged weights of a job that is being stopped within an epoch."""
         epoch = snap.head.epoch
         last = self._checkpoints.latest(self._store.job_id)
         if last is None or last.version != snap.head.version:
@@ -177,7 +177,7 @@ def _parsed(texts: Mapping[int, str]) -> dict[int, Any]:
 
 
 def _train_loss(merged: Sequence[Mapping[str, Any]]) -> float | None:
-    """Mean loss over the samples; None if there are none, or if one was not finite."""
+    """Return the mean loss over the samples; None if there are none, or one is not finite."""
     samples = sum(entry["samples"] for entry in merged)
     if not samples or any(entry["loss"] is None for entry in merged):
         return None

@@ -1,6 +1,6 @@
-"""What a job has lost is restored from memory, or built anew from its last checkpoint.
+"""Restores what a job has lost, from memory, or builds it anew from its last checkpoint.
 
-Messages get lost too: the tick's repairs are here, so that training goes on whatever was sent.
+Messages get lost too. The repairs of each tick are here, so that training goes on all the same.
 """
 
 import logging
@@ -22,8 +22,8 @@ class Recovery:
 
     Args:
         job: The job.
-        tensors: What it cannot go on without.
-        kept: Its weights, in memory.
+        tensors: The blobs that it cannot go on without.
+        kept: The job's weights, in memory.
     """
 
     def __init__(self, job: JobInHand, tensors: JobTensors, kept: KeptWeights) -> None:
@@ -35,7 +35,7 @@ class Recovery:
         self._watch = DispatchWatch(backends.dispatcher, job.store, job.id)
 
     def recover(self, snap: Snapshot, err: KubemlError) -> bool:
-        """If tensors are gone that the job refers to, restore them or go back to a checkpoint.
+        """Restore tensors that the job refers to and that are gone, or go back to a checkpoint.
 
         Returns:
             Whether something could be done about ``err``.
@@ -45,18 +45,18 @@ class Recovery:
         if self._tensors.restore(snap):
             return True
         if snap.head.stop:
-            # Asked to stop: the last checkpoint is what there is to keep.
+            # The job was asked to stop: its last checkpoint is all there is to keep.
             reason = "stopped by the user"
             self._job.store.finish(snap.gen, snap.rid, "", to=State.STOPPED, reason=reason)
             return True
         return self.revive(why=str(err), seen=snap.gen)
 
     def revive(self, *, why: str, seen: str = "") -> bool:
-        """Rebuild the job unless it has ended (its live state expires some time after that).
+        """Rebuild the job unless it has ended; its live state expires some time after its end.
 
         Args:
-            why: For its events and the log.
-            seen: The generation that was found damaged, "" if there was no live state.
+            why: The reason, for the job's events and the log.
+            seen: The generation that was found damaged; "" if there was no live state.
 
         Returns:
             Whether the job is alive.
@@ -73,7 +73,7 @@ class Recovery:
         return True
 
     def repair(self, snap: Snapshot) -> None:
-        """On a tick: see to the job's tensors, its share of the pool, and its messages."""
+        """See to the job's tensors, its share of the pool, and its messages; on every tick."""
         if self._tensors.has_lost(snap) and not self._tensors.restore(snap):
             self.revive(why="some of its tensors were lost", seen=snap.gen)
             return

@@ -1,6 +1,7 @@
 """The parameter server: a kombu consumer of hints, and one keeper thread per live job.
 
-Any number of them may run. Hints save time; every keeper also looks by itself, tick by tick.
+``kubeml ps`` runs it, and any number of them may run. Hints only save time: every keeper also looks
+by itself, tick by tick.
 """
 
 import logging
@@ -36,7 +37,7 @@ logger = logging.getLogger(__name__)
 #: How often S3 is asked for jobs whose live state was lost altogether.
 _RECOVERY_EVERY_S = 15.0
 
-#: A live state without a record (its job was deleted, say) is looked at again after so long.
+#: A live state without a record (its job was deleted, say) is looked at again after this long.
 _STRAY_EVERY_S = 60.0
 
 
@@ -46,7 +47,7 @@ class ParameterServer(ConsumerMixin):
     def __init__(self, backends: Backends) -> None:
         backends.open()
         settings = backends.settings
-        #: ConsumerMixin clones it on every reconnect.
+        #: ConsumerMixin clones this connection on every reconnect.
         self.connection = BrokerConnection(  # type: ignore[no-untyped-call]
             verified(settings.broker_url),
             transport_options={
@@ -69,13 +70,13 @@ class ParameterServer(ConsumerMixin):
         self._recovered_at = 0.0
 
     def get_consumers(self, consumer: Callable[..., Consumer], channel: Any) -> list[Consumer]:
-        """Accept JSON alone; what cannot be decoded is logged and dropped by the mixin."""
+        """Accept JSON alone; the mixin logs and drops messages that cannot be decoded."""
         return [
             consumer([ps_queue()], callbacks=[self._on_hint], accept=["json"], prefetch_count=64)
         ]
 
     def on_iteration(self) -> None:
-        """Look for jobs without a keeper; kombu calls this before every wait."""
+        """Give a keeper to jobs without one; kombu calls this before every wait."""
         now = time.monotonic()
         if not any(thread.is_stuck(now) for thread in self._keepers.values()):
             alive_file.note()
@@ -99,13 +100,13 @@ class ParameterServer(ConsumerMixin):
         }
 
     def on_connection_error(self, exc: Exception, interval: float) -> None:
-        """Go on connecting, unless this process is to end."""
+        """Go on connecting, unless this process was told to end."""
         if self.should_stop:
             raise SystemExit(0)
         logger.warning("the broker does not answer (%s), again in %.0f s", exc, interval)
 
     def join(self, timeout_s: float) -> None:
-        """Let the keepers end what they have in hand."""
+        """Wait until the keepers have finished the work in hand."""
         for thread in self._keepers.values():
             thread.stop()
         deadline = time.monotonic() + timeout_s
@@ -113,7 +114,7 @@ class ParameterServer(ConsumerMixin):
             thread.join(max(0.0, deadline - time.monotonic()))
 
     def _is_stray(self, job_id: str, now: float) -> bool:
-        """Whether the job was found to have no record a short while ago."""
+        """Return whether the job was lately found to have no record."""
         thread = self._keepers.get(job_id)
         since = thread.stray_since if thread is not None else None
         return since is not None and now - since < _STRAY_EVERY_S
@@ -127,16 +128,16 @@ class ParameterServer(ConsumerMixin):
         return thread
 
     def _on_hint(self, body: Any, message: Any) -> None:
-        message.ack()  # first: a lost hint costs one tick, a poisonous one must not come back
+        message.ack()  # first: a lost hint costs one tick; one that kills us must not come back
         try:
             job_id = Hint.from_wire(body).job_id
             if not self._keeper(job_id).hint():
-                self._keeper(job_id)  # another one, whose first look is at once
+                self._keeper(job_id)  # a new keeper, whose first look is at once
         except MalformedMessage as err:
             note_refused(self._backends.redis, "hint", err)
 
     def on_decode_error(self, message: Any, exc: Exception) -> None:
-        """Drop what is not JSON (a pickle, say), and count it."""
+        """Drop a message that is not JSON (a pickle, say), and count it."""
         message.ack()
         note_refused(self._backends.redis, "message", exc)
 
@@ -148,14 +149,14 @@ def main(settings: Settings) -> None:
     server = ParameterServer(backends)
     heart = Heart(backends.redis, server.name, "ps")
     if settings.metrics_port:
-        # Here: prometheus_client takes memory, and most processes serve no metrics.
+        # Imported here: prometheus_client takes memory, and most processes serve no metrics.
         from kubeml.metrics.exporter import serve_parameter_server
 
         services = server.services
         serve_parameter_server(backends, name=services.name, books=services.books)
 
     def stop(_signal: int, _frame: object) -> None:
-        # Nothing else here: a handler that takes a lock may wait for the code it interrupted.
+        # Do nothing else: a handler that takes a lock may wait for the code it interrupted.
         server.should_stop = True
 
     signal.signal(signal.SIGTERM, stop)
@@ -163,7 +164,7 @@ def main(settings: Settings) -> None:
     heart.start()
     alive_file.begin(settings.home, "ps", server.name)
     logger.info("parameter server %s is up", server.name)
-    # The mixin reconnects by itself; its wait ends every tick, so that a signal is heard.
+    # The mixin reconnects by itself. Its wait ends every second, so that a signal is noticed.
     try:
         server.run(safety_interval=1)  # type: ignore[no-untyped-call]
     finally:

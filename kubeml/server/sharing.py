@@ -1,6 +1,7 @@
-"""Sharing a pool among jobs: each job's parameter server lays down what its job is to have.
+"""Shares a pool among jobs: each job's parameter server sets how many workers its job is to have.
 
-All of them read the same and compute the same (``kubeml.pool.fair_share``), so nobody is in charge.
+All of them read the same numbers and compute the same shares (``kubeml.pool.fair_share``), so none
+has to be in charge.
 """
 
 import threading
@@ -16,7 +17,7 @@ from kubeml.pool.fair_share import Allotment, Claim, allotment
 if TYPE_CHECKING:
     from redis import Redis
 
-#: The pool is read so often, for all jobs of a process together.
+#: How often the pool is read, for all jobs of a process together.
 _LOOK_EVERY_S = 0.4
 
 
@@ -30,7 +31,7 @@ class Sharing:
         self._workload = Workload(jobs=(), nodes=())
 
     def update(self, store: Keeping, gen: str) -> None:
-        """Work out what a job is to have, and lay it down if it is something else than before."""
+        """Work out what a job is to have of the workers, and set it if it has changed."""
         workload = self._current()
         job = next((job for job in workload.jobs if job.id == store.job_id), None)
         if job is None:
@@ -38,17 +39,17 @@ class Sharing:
         peers = [peer for peer in workload.jobs if peer.device == job.device]
         there = capacity(workload.nodes, job.device)
         if not there:
-            return  # nobody to be shared
+            return  # there are no workers to share
         given = allotment(_claim(job), [_claim(peer) for peer in peers], there)
         if given != Allotment(most=job.allot, credit_ms=job.credit_ms, lean=job.lean):
-            # As of when it was read: what is laid down later would leave out the time between.
+            # The books end when the pool was read: a later end would leave out the time between.
             store.share(
                 gen, most=given.most, credit_ms=given.credit_ms, lean=given.lean,
                 at_ms=workload.at_ms, used_ms=job.used_ms,
             )  # fmt: skip
 
     def _current(self) -> Workload:
-        """The pool's jobs and nodes, as they were a moment ago."""
+        """Return the pool's jobs and nodes, as they were a moment ago."""
         with self._lock:
             if time.monotonic() - self._read_at >= _LOOK_EVERY_S:
                 self._workload = read_workload(self._client)
