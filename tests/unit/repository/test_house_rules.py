@@ -1,5 +1,6 @@
 """Rules of the house that no linter checks."""
 
+import ast
 import importlib
 from collections import Counter
 from pathlib import Path
@@ -15,6 +16,17 @@ def test_no_module_is_longer_than_four_hundred_lines() -> None:
     lengths = {p.relative_to(ROOT).as_posix(): len(p.read_text().splitlines()) for p in MODULES}
 
     assert {name: n for name, n in lengths.items() if n > 400} == {}
+
+
+def test_no_class_is_longer_than_two_hundred_and_fifty_lines() -> None:
+    lengths = {
+        f"{p.relative_to(ROOT).as_posix()}: {node.name}": (node.end_lineno or 0) - node.lineno + 1
+        for p in MODULES
+        for node in ast.walk(ast.parse(p.read_text()))
+        if isinstance(node, ast.ClassDef)
+    }
+
+    assert {name: n for name, n in lengths.items() if n > 250} == {}
 
 
 def test_no_folder_holds_more_than_twenty_files() -> None:
