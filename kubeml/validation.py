@@ -38,6 +38,19 @@ def check_number(option: str, value: object, *, above: float) -> None:
         refuse(option, value, f"a finite number above {above:g}")
 
 
+def check_between(
+    option: str,
+    value: object,
+    *,
+    expected: str,
+    high: float = math.inf,
+    below: float = math.inf,
+) -> None:
+    """Refuse what is no number from 0 to ``high`` and below ``below``."""
+    if not isinstance(value, int | float) or not 0.0 <= value <= high or not value < below:
+        refuse(option, value, expected)
+
+
 def check_choice(option: str, value: str, choices: tuple[str, ...]) -> None:
     """Refuse a value that is not among ``choices``."""
     if value not in choices:

@@ -7,8 +7,6 @@ with Client() as client:
     weights = job.state_dict()
 """
 
-import time
-import uuid
 from contextlib import suppress
 from functools import cached_property
 from types import TracebackType
@@ -17,17 +15,16 @@ from typing import TYPE_CHECKING, Any, Self
 from brokers.messages.hint import Hint
 from brokers.settings import Settings
 from brokers.state.error_mapping import redis_errors
-from brokers.wire import is_job_id
 from kubeml.backends import Backends
 from kubeml.catalog.functions import Functions
 from kubeml.client.histories import Histories
 from kubeml.client.infer import infer
 from kubeml.client.job import Job
-from kubeml.errors import BackendUnreachable, Conflict, InvalidOption, NameTaken, ObjectExists
+from kubeml.client.submission import called_like, spec_of
+from kubeml.errors import BackendUnreachable, Conflict, NameTaken, ObjectExists
 from kubeml.jobs.generations import Generations
+from kubeml.jobs.options import TrainRequest
 from kubeml.jobs.results import JobStatus
-from kubeml.jobs.scale import asked_parallelism, parse_duration
-from kubeml.jobs.spec import JobSpec
 from kubeml.pool.demand import QueueDemand
 from kubeml.pool.staffing import read_demand
 from kubeml.pool.view import PoolView
@@ -106,38 +103,17 @@ class Client:
             )
         self.datasets.delete(name)
 
-    def train(
-        self,
-        function: str,
-        dataset: str,
-        *,
-        epochs: int,
-        batch_size: int = 64,
-        lr: float = 0.01,
-        job_id: str | None = None,
-        seed: int | None = None,
-        parallelism: int | str = 2,
-        max_parallelism: int | None = None,
-        deadline: str | float | None = None,
-        **options: Any,
-    ) -> Job:
+    @called_like(TrainRequest)
+    def train(self, request: TrainRequest) -> Job:
         """Submit a training job and return at once.
 
+        Called as ``client.train("lenet", "mnist", epochs=5, lr=0.1, k=8)``: the names of a function
+        and of a dataset, the number of epochs, and any flag of ``kubeml train`` by its name.
+        ``--max-workers`` is ``max_workers``, ``--batch`` is ``batch_size``, ``--K`` is ``k``, and
+        ``--id`` is ``job_id``.
+
         Args:
-            function: Name of a function.
-            dataset: Name of a dataset.
-            epochs: Passes over the training set.
-            batch_size: Rows per step.
-            lr: Learning rate, ``self.lr`` in the function.
-            job_id: An id of your own, which makes submitting twice an error rather than two jobs.
-            seed: Fixes initial weights, shuffling and augmentation; 0 unless given.
-            parallelism: Slots N: ``4`` to begin with 4, ``"2:8"`` to begin with 2 and stay between
-                2 and 8.
-            max_parallelism: Ceiling of N; 16, or the parallelism if that is larger.
-            deadline: In what time the job should end, counted from now: ``"30m"``, or seconds.
-            options: Further fields of ``JobSpec``: ``static``, ``policy``, ``max_workers``,
-                ``hedge``, ``priority``, ``k``, ``validate_every``, ``goal_accuracy``, ``shuffle``,
-                ``outer``, ``optimizer_state``, ``outer_lr``, ``outer_momentum``, ``wire``, …
+            request: All of these; ``help(Client.train)`` lists them with their defaults.
 
         Raises:
             FunctionNotFound, DatasetNotFound: There is none of that name.
@@ -148,31 +124,9 @@ class Client:
         backends = self.backends
         with redis_errors(backends.where):
             backends.redis.ping()
-        info = self.functions.show(function)
-        manifest = self.datasets.show(dataset)
-        static = bool(options.get("static"))
-        options |= asked_parallelism(parallelism, max_parallelism, static=static)
-        if deadline is not None:
-            options["deadline_s"] = parse_duration("--deadline", deadline)
-        try:
-            spec = JobSpec(
-                id=new_job_id() if job_id is None else _checked_id(job_id),
-                function=function,
-                function_sha256=info.sha256,
-                entry=info.entry,
-                dataset=dataset,
-                dataset_version=manifest.version,
-                epochs=epochs,
-                batch_size=batch_size,
-                lr=lr,
-                seed=0 if seed is None else seed,
-                created_at=time.time(),
-                **options,
-            )
-        except TypeError as err:
-            raise InvalidOption(option="options", got=str(err), expected="JobSpec fields") from err
-        spec.check()
-        spec.check_against_data(manifest.train.num_rows)
+        info = self.functions.show(request.function)
+        manifest = self.datasets.show(request.dataset)
+        spec = spec_of(request, info, manifest)
         try:
             backends.records.create(spec)
         except ObjectExists as err:
@@ -255,16 +209,3 @@ class Client:
             TimedOut: No worker answered.
         """
         return infer(self.backends, self.job(job_id).spec, data, timeout_s=timeout_s)
-
-
-def new_job_id() -> str:
-    """An id that no other job has, for all anyone will ever see: 8 hexadecimal digits."""
-    return uuid.uuid4().hex[:8]
-
-
-def _checked_id(job_id: str) -> str:
-    if not is_job_id(job_id):
-        raise InvalidOption(
-            option="--id", got=repr(job_id), expected="1 to 63 letters, digits or '-'"
-        )
-    return job_id

@@ -10,7 +10,8 @@ from dataclasses import replace
 from brokers.rounds.streams import JobStreams
 from kubeml.backends import Backends
 from kubeml.errors import BackendUnreachable, Conflict, InvalidFunction, InvalidOption, ObjectExists
-from kubeml.jobs.spec import MAX_EPOCHS, JobSpec, State
+from kubeml.jobs.options import MAX_EPOCHS
+from kubeml.jobs.spec import JobSpec, State
 from kubeml.validation import check_int
 from kubeml.weights.layout import Layout
 

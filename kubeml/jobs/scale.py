@@ -11,7 +11,8 @@ from typing import Any, Self
 
 from brokers.wire import from_wire
 from kubeml.errors import InvalidOption, MalformedMessage
-from kubeml.jobs.spec import MAX_PARALLELISM, MAX_WORKERS, JobSpec
+from kubeml.jobs.options import MAX_PARALLELISM, MAX_WORKERS
+from kubeml.jobs.spec import JobSpec
 from kubeml.validation import check_int, check_number, refuse
 
 #: The ceiling where only a start is given.

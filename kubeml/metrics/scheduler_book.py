@@ -2,7 +2,7 @@
 
 from collections import Counter
 
-from kubeml.jobs.spec import POLICIES
+from kubeml.jobs.options import POLICIES
 from kubeml.metrics.histogram import Histogram
 
 #: How N of an epoch compares with N of the epoch before.
