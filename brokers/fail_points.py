@@ -32,15 +32,31 @@ logger = logging.getLogger(__name__)
 
 POINTS = {
     "worker": (
-        "taken", "fetched", "mid_train", "chunk", "pushed", "before_contrib", "after_contrib",
+        "taken",
+        "fetched",
+        "mid_train",
+        "chunk",
+        "pushed",
+        "before_contrib",
+        "after_contrib",
         "waiting",
     ),
     "ps": (
-        "acquired", "read", "aggregating", "chunk", "pushed", "after_stage", "after_advance",
-        "before_checkpoint", "after_objects", "after_manifest", "after_finish", "before_dispatch",
+        "acquired",
+        "read",
+        "aggregating",
+        "chunk",
+        "pushed",
+        "after_stage",
+        "after_advance",
+        "before_checkpoint",
+        "after_objects",
+        "after_manifest",
+        "after_finish",
+        "before_dispatch",
     ),
     "scheduler": ("before_plan", "after_plan"),
-}  # fmt: skip
+}
 
 _TIMED = ("stop", "sleep")
 _ACTIONS = ("kill", "raise", "dup", "corrupt", *_TIMED)

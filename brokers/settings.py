@@ -306,9 +306,10 @@ def _from_profile(path: Path) -> dict[str, Any]:
 
 def _damaged(profile: Path, fault: str) -> InvalidSetting:
     return InvalidSetting(
-        setting=str(profile), fault=f"the file is damaged: {fault}",
+        setting=str(profile),
+        fault=f"the file is damaged: {fault}",
         hint="kubeml down, then up again writes it anew; delete it if no stack runs here",
-    )  # fmt: skip
+    )
 
 
 def _from_toml(paths: list[Path]) -> dict[str, Any]:

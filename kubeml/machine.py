@@ -103,9 +103,10 @@ def pinned_gpus(
     if settings.device != "gpu":
         if slots_given:
             raise InvalidOption(
-                option="--slots-per-gpu", got=f"{settings.slots_per_gpu} with --device cpu",
+                option="--slots-per-gpu",
+                got=f"{settings.slots_per_gpu} with --device cpu",
                 expected="--device gpu beside it",
-            )  # fmt: skip
+            )
         return ()
     gpus = visible_gpus(environ)
     if not gpus:
@@ -122,10 +123,11 @@ def pinned_gpus(
         )
     if workers is not None and workers > len(places):
         raise InvalidOption(
-            option=option, got=str(workers),
+            option=option,
+            got=str(workers),
             expected=f"{len(places)} at most (GPUs: {len(gpus)}, slots on each:"
             f" {settings.slots_per_gpu})",
-        )  # fmt: skip
+        )
     return places[:workers]
 
 
@@ -185,9 +187,13 @@ def _ask(*arguments: str) -> str:
         return ""
     try:
         done = subprocess.run(  # noqa: S603 - the driver's own tool
-            [command, *arguments], capture_output=True, text=True, check=False,
-            stdin=subprocess.DEVNULL, timeout=_ASK_WITHIN_S,
-        )  # fmt: skip
+            [command, *arguments],
+            capture_output=True,
+            text=True,
+            check=False,
+            stdin=subprocess.DEVNULL,
+            timeout=_ASK_WITHIN_S,
+        )
     except (OSError, subprocess.TimeoutExpired):
         return ""
     # Its error messages go to stdout, too.

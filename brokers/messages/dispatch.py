@@ -69,9 +69,13 @@ class Dispatcher:
     def schedule(self, hint: Hint, *, label: str) -> None:
         """Ask the scheduler to plan the job's next epoch."""
         self._send(
-            SCHEDULE, hint, queue=CONTROL_QUEUE, task_id=label, ignore_result=True,
+            SCHEDULE,
+            hint,
+            queue=CONTROL_QUEUE,
+            task_id=label,
+            ignore_result=True,
             argsrepr=dispatch_repr(label, hint),
-        )  # fmt: skip
+        )
 
     def infer(self, hint: Hint, data: list[Any], *, device: str, timeout_s: float) -> Any:
         """Run an inference on a worker and return what the user's ``infer`` returned.

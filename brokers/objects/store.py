@@ -204,9 +204,10 @@ class ObjectStore:
         # The answer is 200 even if every single key was refused.
         for fault in answer.get("Errors", []):
             raise BackendRefused(
-                backend="s3", where=self.where,
+                backend="s3",
+                where=self.where,
                 detail=f"deleting {fault.get('Key')}: {fault.get('Code')} {fault.get('Message')}",
-            )  # fmt: skip
+            )
 
     def _pages(self, prefix: str, *, delimiter: str = "") -> Iterator[dict[str, Any]]:
         token: dict[str, str] = {}

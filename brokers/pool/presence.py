@@ -97,9 +97,13 @@ class Heart(threading.Thread):
             started = time.monotonic()
             try:
                 announce(
-                    self._client, self._node, self._role,
-                    device=self._device, gpu=self._gpu, facts=self._facts,
-                )  # fmt: skip
+                    self._client,
+                    self._node,
+                    self._role,
+                    device=self._device,
+                    gpu=self._gpu,
+                    facts=self._facts,
+                )
             except KubemlError:
                 # The loop itself retries; the process's other clients report the outage.
                 started = time.monotonic()

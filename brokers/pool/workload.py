@@ -23,9 +23,22 @@ if TYPE_CHECKING:
 
 #: The fields of a job's head that are read.
 _FIELDS = Head.names(
-    "state", "device", "want", "slots", "stop", "lease_ms", "max_workers", "weight", "allot",
-    "credit", "lean", "books_at", "books_used_ms", "used_at", "used_ms",
-)  # fmt: skip
+    "state",
+    "device",
+    "want",
+    "slots",
+    "stop",
+    "lease_ms",
+    "max_workers",
+    "weight",
+    "allot",
+    "credit",
+    "lean",
+    "books_at",
+    "books_used_ms",
+    "used_at",
+    "used_ms",
+)
 
 
 def read_workload(client: "Redis", *, where: str = "the state server") -> Workload:
@@ -51,9 +64,12 @@ def read_workload(client: "Redis", *, where: str = "the state server") -> Worklo
         for at, job_id in enumerate(ids)
     ]
     return Workload(
-        jobs=jobs, nodes=alive_among(rows, now_s), silent=silent_among(rows, now_s),
-        requests=awaited_among(requests, now_s), at_ms=now_s * 1000,
-    )  # fmt: skip
+        jobs=jobs,
+        nodes=alive_among(rows, now_s),
+        silent=silent_among(rows, now_s),
+        requests=awaited_among(requests, now_s),
+        at_ms=now_s * 1000,
+    )
 
 
 def read_waiting(client: "Redis", *, where: str = "the broker") -> dict[str, int]:
@@ -98,15 +114,22 @@ def _live_job(job_id: str, answers: Sequence[Any], now_ms: float) -> LiveJob:
     if head.used_at is not None:
         used_ms += len(seen) * max(0, int(now_ms) - int(head.used_at))
     return LiveJob(
-        id=job_id, state=head.state, device=head.device,
-        want=head.want, slots=head.slots, contributed=int(contributed),
-        num_live=sum(1 for _, at in seen if at >= oldest), tickets=int(tickets),
+        id=job_id,
+        state=head.state,
+        device=head.device,
+        want=head.want,
+        slots=head.slots,
+        contributed=int(contributed),
+        num_live=sum(1 for _, at in seen if at >= oldest),
+        tickets=int(tickets),
         # A head without a cap may have 0.
-        max_workers=head.max_workers or None, is_stopping=head.stop,
+        max_workers=head.max_workers or None,
+        is_stopping=head.stop,
         weight=head.weight or 1,
         allot=head.allot,
-        credit_ms=float(head.credit), lean=head.lean,
+        credit_ms=float(head.credit),
+        lean=head.lean,
         used_ms=used_ms,
         unbooked_ms=0.0 if head.books_at is None else now_ms - head.books_at,
         unbooked_used_ms=used_ms - head.books_used_ms,
-    )  # fmt: skip
+    )

@@ -204,9 +204,13 @@ def _finite(text: bytes) -> float:
 
 #: How to read a field of each type; raises ValueError or OverflowError if it cannot be read.
 _READERS: dict[Any, Callable[[bytes], object]] = {
-    str: as_text, bool: _flag, int: _whole, int | None: _whole, float: _finite,
+    str: as_text,
+    bool: _flag,
+    int: _whole,
+    int | None: _whole,
+    float: _finite,
     float | None: _finite,
-}  # fmt: skip
+}
 
 _TYPES = get_type_hints(Head)
 

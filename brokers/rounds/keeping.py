@@ -79,10 +79,16 @@ class Keeping(RoundStore):
         outer = outer_state.to_json() if outer_state else ""
         answer = self._run(
             "advance",
-            gen, rid, new_rid, weights.to_json(), outer, ",".join(cids), ledger,
+            gen,
+            rid,
+            new_rid,
+            weights.to_json(),
+            outer,
+            ",".join(cids),
+            ledger,
             keys=staged,
             parcel=parcel,
-        )  # fmt: skip
+        )
         return answer[0], answer[1] if len(answer) > 1 else ""
 
     def acquire(self, gen: str, owner: str, *, ttl_ms: int) -> bool:

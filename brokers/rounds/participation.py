@@ -60,18 +60,32 @@ class Participation(RoundStore):
         """
         answer = self._run(
             "take",
-            gen, token, ticket, stage, ",".join(map(str, preferred)), queue_length, held_ms,
-            idle_ms, worker, num_first,
+            gen,
+            token,
+            ticket,
+            stage,
+            ",".join(map(str, preferred)),
+            queue_length,
+            held_ms,
+            idle_ms,
+            worker,
+            num_first,
             first=Batch().add(*wait_command(self.bell_key, after, block_ms)) if after else None,
-        )  # fmt: skip
+        )
         if answer[0] == "SLOT":
             return Work(
-                slot=int(answer[1]), rid=answer[2], epoch=int(answer[3]),
-                round_index=int(answer[4]), version=int(answer[5]),
+                slot=int(answer[1]),
+                rid=answer[2],
+                epoch=int(answer[3]),
+                round_index=int(answer[4]),
+                version=int(answer[5]),
                 weights=TensorRef.from_json(answer[6]) if answer[6] else None,
-                num_slots=int(answer[7]), attempt=int(answer[8]), optimizer=answer[9],
-                local=answer[10], is_copy=answer[11] == "1",
-            )  # fmt: skip
+                num_slots=int(answer[7]),
+                attempt=int(answer[8]),
+                optimizer=answer[9],
+                local=answer[10],
+                is_copy=answer[11] == "1",
+            )
         if answer[0] == "WAIT":
             return Wait(bell=answer[1], is_complete=answer[2] == "1", due_ms=int(answer[3] or 0))
         return Leave(why=answer[1] if answer[0] == "RETURN" else answer[0].lower())
@@ -102,11 +116,15 @@ class Participation(RoundStore):
         """
         answer = self._run(
             "contrib",
-            gen, contribution.token, rid, contribution.slot, contribution.cid,
+            gen,
+            contribution.token,
+            rid,
+            contribution.slot,
+            contribution.cid,
             contribution.to_json(),
             keys=parcel.chunk_keys() if parcel else (),
             parcel=parcel,
-        )  # fmt: skip
+        )
         if answer[0] != "OK" or not answer[3]:
             return answer[0], None
         return answer[0], Wait(bell=answer[3], is_complete=int(answer[1]) >= int(answer[2]))

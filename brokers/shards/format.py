@@ -21,10 +21,18 @@ Array = NDArray[Any]
 #: The dtypes that a dataset may have: numpy's name to safetensors' name.
 SHARD_DTYPES = {
     "bool": "BOOL",
-    "uint8": "U8", "uint16": "U16", "uint32": "U32", "uint64": "U64",
-    "int8": "I8", "int16": "I16", "int32": "I32", "int64": "I64",
-    "float16": "F16", "float32": "F32", "float64": "F64",
-}  # fmt: skip
+    "uint8": "U8",
+    "uint16": "U16",
+    "uint32": "U32",
+    "uint64": "U64",
+    "int8": "I8",
+    "int16": "I16",
+    "int32": "I32",
+    "int64": "I64",
+    "float16": "F16",
+    "float32": "F32",
+    "float64": "F64",
+}
 
 _TENSORS = ("data", "labels")
 _ALIGNMENT = 64

@@ -24,8 +24,11 @@ _BUFFER_BYTES = 16 * 1024
 
 #: How to read replies of one line, by their first byte.
 _OTHER: dict[bytes, Callable[[bytes], Any]] = {
-    b"+": bytes, b"_": lambda _: None, b"#": lambda text: text == b"t", b",": float,
-}  # fmt: skip
+    b"+": bytes,
+    b"_": lambda _: None,
+    b"#": lambda text: text == b"t",
+    b",": float,
+}
 
 
 def read_values(

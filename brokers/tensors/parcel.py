@@ -115,9 +115,15 @@ class Staging:
     """A blob of a parcel that is sent while it is made; see ``Parcel.stage``."""
 
     def __init__(
-        self, sender: exchange.Sender, where: str, key: str, blob: Buffer, *, ttl_s: int,
+        self,
+        sender: exchange.Sender,
+        where: str,
+        key: str,
+        blob: Buffer,
+        *,
+        ttl_s: int,
         is_passing: bool,
-    ) -> None:  # fmt: skip
+    ) -> None:
         self._sender, self._where, self._key, self._ttl_s = sender, where, key, ttl_s
         self._is_passing = is_passing
         self._view = memoryview(blob).cast("B")

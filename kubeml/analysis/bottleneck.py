@@ -126,9 +126,12 @@ def holdups(
         if phase != "compute" and costs[phase] / total >= WORTH_NAMING
     ]
     values = {
-        "job": spec.id, "workers": workers, "slots": slots, "larger_k": _larger_k(spec),
+        "job": spec.id,
+        "workers": workers,
+        "slots": slots,
+        "larger_k": _larger_k(spec),
         "validate_every": spec.validate_every,
-    }  # fmt: skip
+    }
     found = []
     for phase in [ordered[0], *worth]:
         why, setting, remedy = _texts(phase, is_short=workers < slots)

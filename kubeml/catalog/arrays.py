@@ -31,9 +31,16 @@ _COPY_AGAIN = "copy or save the file again"
 
 #: What numpy's header reader raises: it hands headers to Python's tokenizer and parser.
 _HEADER_FAULTS = (
-    ValueError, SyntaxError, TypeError, tokenize.TokenError, RecursionError, OverflowError,
-    LookupError, AttributeError, MemoryError,
-)  # fmt: skip
+    ValueError,
+    SyntaxError,
+    TypeError,
+    tokenize.TokenError,
+    RecursionError,
+    OverflowError,
+    LookupError,
+    AttributeError,
+    MemoryError,
+)
 
 
 @dataclass(frozen=True, kw_only=True)

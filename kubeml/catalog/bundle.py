@@ -179,9 +179,11 @@ def _parse(path: Path, name: str) -> ast.Module:
         text = (err.text or "").rstrip()
         shown = f'  File "{name}", line {err.lineno}\n    {text.strip()}\nSyntaxError: {err.msg}'
         raise InvalidFunction(
-            where=f"{name}, line {err.lineno}", fault=f"syntax error: {err.msg}",
-            user_traceback=shown, hint="correct the file and create the function again",
-        ) from err  # fmt: skip
+            where=f"{name}, line {err.lineno}",
+            fault=f"syntax error: {err.msg}",
+            user_traceback=shown,
+            hint="correct the file and create the function again",
+        ) from err
     except (ValueError, UnicodeDecodeError) as err:
         raise InvalidFunction(where=name, fault=f"is not Python source: {err}") from err
 
@@ -197,13 +199,15 @@ def _entry(code: Path, trees: dict[str, ast.Module]) -> str:
     where = code.name
     if not found:
         raise InvalidFunction(
-            where=where, fault="defines no main()",
+            where=where,
+            fault="defines no main()",
             hint="add: def main(): return MyModel(network, dataset).start()",
-        )  # fmt: skip
+        )
     raise InvalidFunction(
-        where=where, fault=f"main() is defined in {', '.join(sorted(found))}",
+        where=where,
+        fault=f"main() is defined in {', '.join(sorted(found))}",
         hint="keep one, or call its file main.py",
-    )  # fmt: skip
+    )
 
 
 def _defines_main(tree: ast.Module) -> bool:

@@ -188,9 +188,12 @@ class Datasets:
         )
         parts = upload.run()
         manifest = DatasetManifest(
-            name=name, version=version, created_at=time.time(), train=parts["train"],
+            name=name,
+            version=version,
+            created_at=time.time(),
+            train=parts["train"],
             test=parts["test"],
-        )  # fmt: skip
+        )
         self._require_complete(manifest)
         self.objects.put_json(version_key(name, version), manifest.to_wire())
         return manifest

@@ -101,9 +101,12 @@ class Functions:
         if check:
             check_in_child(bundle.data, bundle.sha256, bundle.entry, self._objects, device=device)
         info = FunctionInfo(
-            name=name, sha256=bundle.sha256, size=len(bundle.data),
-            created_at=time.time(), entry=bundle.entry,
-        )  # fmt: skip
+            name=name,
+            sha256=bundle.sha256,
+            size=len(bundle.data),
+            created_at=time.time(),
+            entry=bundle.entry,
+        )
         self._objects.put(bundle_key(bundle.sha256), bundle.data)
         try:
             # Two writers of the same content, time included, may both take it for their own.
@@ -193,9 +196,13 @@ def check_in_child(
         ]
         try:
             done = subprocess.run(  # noqa: S603 - our own interpreter and module
-                command, capture_output=True, timeout=_CHECK_TIMEOUT_S, check=False,
-                env=child_environment(objects.settings), stdin=subprocess.DEVNULL,
-            )  # fmt: skip
+                command,
+                capture_output=True,
+                timeout=_CHECK_TIMEOUT_S,
+                check=False,
+                env=child_environment(objects.settings),
+                stdin=subprocess.DEVNULL,
+            )
         except subprocess.TimeoutExpired as err:
             raise InvalidFunction(
                 where=entry, fault=f"its check took longer than {_CHECK_TIMEOUT_S} s"

@@ -19,9 +19,18 @@ from kubeml.errors import InvalidDataset
 _SAVE_HINT = "save the array with numpy.save() and give the .npy file"
 _DTYPE = re.compile(r"[?bBhHiIlLqQefd]|[biufc?][0-9]{1,2}|bool")
 _FLAWS = (
-    pickle.UnpicklingError, EOFError, ValueError, TypeError, KeyError, IndexError, AttributeError,
-    OverflowError, MemoryError, RecursionError, ImportError,
-)  # fmt: skip
+    pickle.UnpicklingError,
+    EOFError,
+    ValueError,
+    TypeError,
+    KeyError,
+    IndexError,
+    AttributeError,
+    OverflowError,
+    MemoryError,
+    RecursionError,
+    ImportError,
+)
 
 
 def load_pickled_array(path: Path, *, where: str) -> NDArray[Any]:

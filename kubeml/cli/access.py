@@ -63,10 +63,11 @@ def access(
         state = RedisServer(host=there, port=state_port or 6379, tls=tls, ca=ca)
         if is_same_host(broker.host, state.host) and broker.port == state.port:
             raise InvalidOption(
-                option="--state-host", got=f"{state.host}:{state.port}, which is the broker's",
+                option="--state-host",
+                got=f"{state.host}:{state.port}, which is the broker's",
                 expected="another server",
                 hint="leave --state-host and --state-port out if one server is both",
-            )  # fmt: skip
+            )
     for file in write_access(
         out,
         broker=broker,

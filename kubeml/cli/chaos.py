@@ -49,13 +49,23 @@ def chaos(
     if not kinds or set(kinds) - set(ROLES):
         raise InvalidOption(option="--kill", got=kill, expected="some of " + ",".join(ROLES))
     plan = ChaosPlan(
-        function=function, dataset=dataset, kinds=kinds, seed=seed,
-        every_s=_seconds("--every", every), for_s=_seconds("--for", for_),
+        function=function,
+        dataset=dataset,
+        kinds=kinds,
+        seed=seed,
+        every_s=_seconds("--every", every),
+        for_s=_seconds("--for", for_),
         options={
-            "epochs": epochs, "batch_size": batch, "lr": lr, "parallelism": parallelism, "k": k,
-            "seed": seed, "static": True, "optimizer_state": "carry",
+            "epochs": epochs,
+            "batch_size": batch,
+            "lr": lr,
+            "parallelism": parallelism,
+            "k": k,
+            "seed": seed,
+            "static": True,
+            "optimizer_state": "carry",
         },
-    )  # fmt: skip
+    )
     report = run_chaos(Settings.load(), plan, _silence if quiet else output.say)
     if png is not None or not as_json:
         from kubeml.ops.chaos.plot import plot
@@ -79,11 +89,20 @@ def _show(report: "ChaosReport") -> None:
     )
     output.line("")
     output.table(
-        ("JOB", "STATE", "ACCURACY", "SECONDS", "SLOTS REDONE", "ROUNDS REDONE", "GENERATIONS",
-         "AUDIT", "WEIGHTS"),
+        (
+            "JOB",
+            "STATE",
+            "ACCURACY",
+            "SECONDS",
+            "SLOTS REDONE",
+            "ROUNDS REDONE",
+            "GENERATIONS",
+            "AUDIT",
+            "WEIGHTS",
+        ),
         [_cells(report, run) for run in (report.calm, *report.runs)],
         right=("ACCURACY", "SECONDS", "SLOTS REDONE", "ROUNDS REDONE", "GENERATIONS"),
-    )  # fmt: skip
+    )
     output.line("")
     gap = report.accuracy_gap
     output.line(
@@ -101,10 +120,16 @@ def _cells(report: "ChaosReport", run: "JobRun") -> tuple[str, ...]:
     else:
         bits = "same bits" if run.weights_sha256 == report.calm.weights_sha256 else "OTHER BITS"
     return (
-        run.job_id, run.state, output.number(run.accuracy), f"{run.elapsed_s:.1f}",
-        str(run.slots_redone), str(run.rounds_redone), str(run.generations),
-        "FAULTY" if run.faults else "1x", bits,
-    )  # fmt: skip
+        run.job_id,
+        run.state,
+        output.number(run.accuracy),
+        f"{run.elapsed_s:.1f}",
+        str(run.slots_redone),
+        str(run.rounds_redone),
+        str(run.generations),
+        "FAULTY" if run.faults else "1x",
+        bits,
+    )
 
 
 def _s(value: float | None) -> str:

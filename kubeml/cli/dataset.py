@@ -34,9 +34,13 @@ def create(
     chosen = output.either(name, by_name, option="--name")
     with connect() as client, _warnings_told(), _bar(chosen, quiet=quiet) as progress:
         manifest = client.datasets.create(
-            chosen, train_data=traindata, train_labels=trainlabels, test_data=testdata,
-            test_labels=testlabels, on_progress=progress,
-        )  # fmt: skip
+            chosen,
+            train_data=traindata,
+            train_labels=trainlabels,
+            test_data=testdata,
+            test_labels=testlabels,
+            on_progress=progress,
+        )
     if as_json:
         output.as_json(manifest.to_wire())
     elif quiet:
@@ -58,12 +62,19 @@ def list_(as_json: AsJson = False, quiet: Quiet = False) -> None:
         datasets,
         ("NAME", "TRAIN", "TEST", "FEATURES", "LABELS", "SIZE", "CREATED"),
         lambda d: (
-            d.name, str(d.train.num_rows), str(d.test.num_rows), _data(d.train), _labels(d.train),
-            output.size(d.num_bytes), output.age(d.created_at),
+            d.name,
+            str(d.train.num_rows),
+            str(d.test.num_rows),
+            _data(d.train),
+            _labels(d.train),
+            output.size(d.num_bytes),
+            output.age(d.created_at),
         ),
-        as_json_=as_json, quiet=quiet, right=("TRAIN", "TEST", "SIZE"),
+        as_json_=as_json,
+        quiet=quiet,
+        right=("TRAIN", "TEST", "SIZE"),
         empty="no datasets yet: kubeml dataset create",
-    )  # fmt: skip
+    )
 
 
 @app.command()
@@ -76,13 +87,16 @@ def show(by_name: NameArgument = None, name: NameOption = None, as_json: AsJson 
         return
     output.fields(
         [
-            ("name", manifest.name), ("version", manifest.version),
-            ("features", _data(manifest.train)), ("labels", _labels(manifest.train)),
+            ("name", manifest.name),
+            ("version", manifest.version),
+            ("features", _data(manifest.train)),
+            ("labels", _labels(manifest.train)),
             ("training rows", f"{manifest.train.num_rows} in {len(manifest.train.shards)} shards"),
             ("test rows", f"{manifest.test.num_rows} in {len(manifest.test.shards)} shards"),
-            ("size", output.size(manifest.num_bytes)), ("created", output.age(manifest.created_at)),
+            ("size", output.size(manifest.num_bytes)),
+            ("created", output.age(manifest.created_at)),
         ]
-    )  # fmt: skip
+    )
 
 
 @app.command()

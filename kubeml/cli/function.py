@@ -21,18 +21,26 @@ Check = Annotated[
 
 @app.command()
 def create(
-    code: Code, by_name: NameArgument = None, name: NameOption = None, device: Device = "cpu",
-    check: Check = True, as_json: AsJson = False,
-) -> None:  # fmt: skip
+    code: Code,
+    by_name: NameArgument = None,
+    name: NameOption = None,
+    device: Device = "cpu",
+    check: Check = True,
+    as_json: AsJson = False,
+) -> None:
     """Create a function from a file or folder; a broken one is refused."""
     _put(output.either(name, by_name, option="--name"), code, device, check, as_json, replace=False)
 
 
 @app.command()
 def update(
-    code: Code, by_name: NameArgument = None, name: NameOption = None, device: Device = "cpu",
-    check: Check = True, as_json: AsJson = False,
-) -> None:  # fmt: skip
+    code: Code,
+    by_name: NameArgument = None,
+    name: NameOption = None,
+    device: Device = "cpu",
+    check: Check = True,
+    as_json: AsJson = False,
+) -> None:
     """Replace a function's code. Jobs under way go on with the code they began with."""
     _put(output.either(name, by_name, option="--name"), code, device, check, as_json, replace=True)
 
@@ -46,15 +54,20 @@ def list_(as_json: AsJson = False, quiet: Quiet = False) -> None:
         functions,
         ("NAME", "ENTRY", "SIZE", "SHA256", "CREATED"),
         lambda f: (f.name, f.entry, output.size(f.size), f.sha256[:12], output.age(f.created_at)),
-        as_json_=as_json, quiet=quiet, right=("SIZE",), empty="no functions yet",
-    )  # fmt: skip
+        as_json_=as_json,
+        quiet=quiet,
+        right=("SIZE",),
+        empty="no functions yet",
+    )
 
 
 @app.command()
 def show(
-    by_name: NameArgument = None, name: NameOption = None, as_json: AsJson = False,
+    by_name: NameArgument = None,
+    name: NameOption = None,
+    as_json: AsJson = False,
     source: Annotated[bool, typer.Option("--source", help="Print its code too.")] = False,
-) -> None:  # fmt: skip
+) -> None:
     """Show one function."""
     with connect() as client:
         info = client.functions.show(output.either(name, by_name, option="--name"))
@@ -64,10 +77,13 @@ def show(
         return
     output.fields(
         [
-            ("name", info.name), ("entry", info.entry), ("size", output.size(info.size)),
-            ("sha256", info.sha256), ("created", output.age(info.created_at)),
+            ("name", info.name),
+            ("entry", info.entry),
+            ("size", output.size(info.size)),
+            ("sha256", info.sha256),
+            ("created", output.age(info.created_at)),
         ]
-    )  # fmt: skip
+    )
     for file, text in code.items():
         output.line(f"\n# {file}\n{text.rstrip()}")
 

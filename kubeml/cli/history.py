@@ -27,12 +27,35 @@ def get(by_id: JobIdArgument = None, job_id: JobIdOption = None, as_json: AsJson
         output.say("no epoch is finished yet")
         return
     output.table(
-        ("EPOCH", "LOSS", "VAL LOSS", "ACCURACY", "N", "WORKERS", "ROUNDS", "SECONDS", "EXPECTED",
-         "SAMPLES/S", "RETRIES", "DECISION"),
+        (
+            "EPOCH",
+            "LOSS",
+            "VAL LOSS",
+            "ACCURACY",
+            "N",
+            "WORKERS",
+            "ROUNDS",
+            "SECONDS",
+            "EXPECTED",
+            "SAMPLES/S",
+            "RETRIES",
+            "DECISION",
+        ),
         [_cells(row) for row in rows],
-        right=("EPOCH", "LOSS", "VAL LOSS", "ACCURACY", "N", "WORKERS", "ROUNDS", "SECONDS",
-               "EXPECTED", "SAMPLES/S", "RETRIES"),
-    )  # fmt: skip
+        right=(
+            "EPOCH",
+            "LOSS",
+            "VAL LOSS",
+            "ACCURACY",
+            "N",
+            "WORKERS",
+            "ROUNDS",
+            "SECONDS",
+            "EXPECTED",
+            "SAMPLES/S",
+            "RETRIES",
+        ),
+    )
     if len(rows) > 1:
         output.line("")
         for label, values in (
@@ -59,13 +82,21 @@ def list_(
         jobs,
         ("ID", "FUNCTION", "DATASET", "STATE", "EPOCHS", "ACCURACY", "LOSS", "SUBMITTED"),
         lambda s: (
-            s.id, s.spec.function, s.spec.dataset, s.state, f"{s.epoch}/{s.spec.epochs}",
-            output.number(_accuracy(s)), output.number(_loss(s), digits=4),
+            s.id,
+            s.spec.function,
+            s.spec.dataset,
+            s.state,
+            f"{s.epoch}/{s.spec.epochs}",
+            output.number(_accuracy(s)),
+            output.number(_loss(s), digits=4),
             output.age(s.spec.created_at),
         ),
-        as_json_=as_json, quiet=quiet, name=lambda s: str(s.id),
-        right=("EPOCHS", "ACCURACY", "LOSS"), empty="no jobs yet: kubeml train",
-    )  # fmt: skip
+        as_json_=as_json,
+        quiet=quiet,
+        name=lambda s: str(s.id),
+        right=("EPOCHS", "ACCURACY", "LOSS"),
+        empty="no jobs yet: kubeml train",
+    )
 
 
 @app.command()
@@ -104,11 +135,19 @@ def sparkline(values: Sequence[float]) -> str:
 def _cells(row: EpochRow) -> Sequence[str]:
     speed = row.samples / row.duration_s if row.duration_s else 0.0
     return (
-        str(row.epoch), output.number(row.train_loss, digits=4),
-        output.number(row.val_loss, digits=4), output.number(row.accuracy), str(row.parallelism),
-        str(row.num_workers), str(row.rounds), f"{row.duration_s:.1f}",
-        output.number(row.expected_s, digits=1), f"{speed:,.0f}", str(row.retries), row.decision,
-    )  # fmt: skip
+        str(row.epoch),
+        output.number(row.train_loss, digits=4),
+        output.number(row.val_loss, digits=4),
+        output.number(row.accuracy),
+        str(row.parallelism),
+        str(row.num_workers),
+        str(row.rounds),
+        f"{row.duration_s:.1f}",
+        output.number(row.expected_s, digits=1),
+        f"{speed:,.0f}",
+        str(row.retries),
+        row.decision,
+    )
 
 
 def _accuracy(status: JobStatus) -> float | None:

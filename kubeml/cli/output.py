@@ -128,9 +128,11 @@ def confirm(question: str, *, yes: bool) -> None:
         return
     if not (sys.stdin.isatty() and sys.stderr.isatty()):
         raise InvalidOption(
-            option="--yes", got="not given", expected="given where nobody can be asked",
+            option="--yes",
+            got="not given",
+            expected="given where nobody can be asked",
             hint=f"this would {question}; add --yes to do it",
-        )  # fmt: skip
+        )
     typer.confirm(f"{question[0].upper()}{question[1:]}?", abort=True, err=True)
 
 

@@ -90,16 +90,20 @@ def up(
     started_at = time.monotonic()
     settings = Settings.load(
         {
-            "home": home, "device": device or None, "slots_per_gpu": slots_per_gpu,
+            "home": home,
+            "device": device or None,
+            "slots_per_gpu": slots_per_gpu,
             "metrics_port": metrics_port,
         }
-    )  # fmt: skip
+    )
     _check_bounds(workers, min_workers, max_workers)
     gpus = pinned_gpus(
-        settings, os.environ, workers=workers or max_workers or min_workers or None,
+        settings,
+        os.environ,
+        workers=workers or max_workers or min_workers or None,
         option="--workers" if workers else "--max-workers" if max_workers else "--min-workers",
         slots_given=slots_per_gpu is not None,
-    )  # fmt: skip
+    )
     low, high = _bounds(workers, min_workers, max_workers, len(gpus) or min(4, os.cpu_count() or 1))
     now, is_new = stack.up(settings, workers=low, max_workers=high, gpus=gpus)
     if as_json:
@@ -126,10 +130,11 @@ def _check_bounds(workers: int | None, low: int | None, high: int | None) -> Non
     """Refuse bounds that contradict each other."""
     if workers is not None and (low, high) != (None, None):
         raise InvalidOption(
-            option="--workers", got=f"{workers}, beside --min-workers or --max-workers",
+            option="--workers",
+            got=f"{workers}, beside --min-workers or --max-workers",
             expected="given alone",
             hint=f"--workers {workers} means --min-workers {workers} --max-workers {workers}",
-        )  # fmt: skip
+        )
     if low is not None and high is not None and low > high:
         raise InvalidOption(
             option="--min-workers", got=str(low), expected=f"--max-workers ({high}) at most"
@@ -173,10 +178,13 @@ def status(home: Home = None, as_json: AsJson = False) -> int:
     else:
         output.fields(
             [
-                ("home", now.home), ("redis", now.redis), ("s3", now.s3), ("workers", now.size),
+                ("home", now.home),
+                ("redis", now.redis),
+                ("s3", now.s3),
+                ("workers", now.size),
                 *([("metrics", _metrics(now))] if now.metrics_port else []),
             ]
-        )  # fmt: skip
+        )
         output.line("")
         _show_processes(now, {node.name: node for node in nodes if node.role == "worker"})
         output.line("")

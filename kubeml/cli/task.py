@@ -29,13 +29,23 @@ def list_(
         jobs,
         ("ID", "FUNCTION", "DATASET", "STATE", "EPOCH", "N", "WORKERS", "ACCURACY", "BATCH", "LR"),
         lambda s: (
-            s.id, s.spec.function, s.spec.dataset, s.shown_state, f"{s.epoch}/{s.spec.epochs}",
-            str(s.parallelism or "-"), str(s.num_workers), _accuracy(s),
-            str(s.spec.batch_size), f"{s.spec.lr:g}",
+            s.id,
+            s.spec.function,
+            s.spec.dataset,
+            s.shown_state,
+            f"{s.epoch}/{s.spec.epochs}",
+            str(s.parallelism or "-"),
+            str(s.num_workers),
+            _accuracy(s),
+            str(s.spec.batch_size),
+            f"{s.spec.lr:g}",
         ),
-        as_json_=as_json, quiet=quiet or short, name=lambda s: str(s.id),
-        right=("EPOCH", "N", "WORKERS", "ACCURACY", "BATCH", "LR"), empty="no jobs under way",
-    )  # fmt: skip
+        as_json_=as_json,
+        quiet=quiet or short,
+        name=lambda s: str(s.id),
+        right=("EPOCH", "N", "WORKERS", "ACCURACY", "BATCH", "LR"),
+        empty="no jobs under way",
+    )
 
 
 @app.command()
@@ -56,21 +66,30 @@ def show(by_id: JobIdArgument = None, job_id: JobIdOption = None, as_json: AsJso
     )
     output.fields(
         [
-            ("id", status.id), ("state", status.shown_state), ("reason", status.reason),
+            ("id", status.id),
+            ("state", status.shown_state),
+            ("reason", status.reason),
             ("function", f"{spec.function} ({spec.function_sha256[:12]})"),
             ("dataset", f"{spec.dataset} ({spec.dataset_version})"),
             ("epoch", f"{status.epoch} of {spec.epochs}"),
             ("round", f"{status.round} of {status.rounds}" if status.rounds else ""),
             ("parallelism", f"{status.parallelism or spec.parallelism} ({_choice(status)})"),
             ("deadline", f"{spec.deadline_s:g} s" if spec.deadline_s else ""),
-            ("device", spec.device), ("priority", str(spec.priority)),
-            ("workers", f"{status.num_workers}"
-             f"{f' (at most {status.max_workers})' if status.max_workers else ''}"),
+            ("device", spec.device),
+            ("priority", str(spec.priority)),
+            (
+                "workers",
+                f"{status.num_workers}"
+                f"{f' (at most {status.max_workers})' if status.max_workers else ''}",
+            ),
             ("batch", str(spec.batch_size)),
-            ("lr", f"{spec.lr:g}"), ("merges", merges), ("seed", str(spec.seed)),
-            ("accuracy", _accuracy(status)), ("submitted", output.age(spec.created_at)),
+            ("lr", f"{spec.lr:g}"),
+            ("merges", merges),
+            ("seed", str(spec.seed)),
+            ("accuracy", _accuracy(status)),
+            ("submitted", output.age(spec.created_at)),
         ]
-    )  # fmt: skip
+    )
 
 
 @app.command()
@@ -202,15 +221,18 @@ def _job_to_scale(job_id: str | None, given: list[str | None]) -> str:
     """Return the job's id, which this command takes only as an option: its argument is N."""
     if not job_id:
         raise InvalidOption(
-            option="--id", got="missing", expected="the id of the job",
+            option="--id",
+            got="missing",
+            expected="the id of the job",
             hint="for example: kubeml task scale --id JOB 2:16",
-        )  # fmt: skip
+        )
     if len(given) > 1:
         raise InvalidOption(
-            option="N", got=repr(" ".join(filter(None, given))),
+            option="N",
+            got=repr(" ".join(filter(None, given))),
             expected="one number of slots, or FLOOR:CEILING",
             hint=f"for example: kubeml task scale --id {job_id} 2:16",
-        )  # fmt: skip
+        )
     return job_id
 
 

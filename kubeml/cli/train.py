@@ -31,14 +31,17 @@ def train(
 
     if sparse_avg and options["k"] != -1:
         raise InvalidOption(
-            option="--sparse-avg", got=f"given with --K {options['k']}", expected="one of the two",
+            option="--sparse-avg",
+            got=f"given with --K {options['k']}",
+            expected="one of the two",
             hint="--sparse-avg means --K -1",
-        )  # fmt: skip
+        )
     if options["static"] and "policy" in options:
         raise InvalidOption(
-            option="--static", got=f"given with --policy {options['policy']}",
+            option="--static",
+            got=f"given with --policy {options['policy']}",
             expected="one of the two",
-        )  # fmt: skip
+        )
     # The id is known before the submission: Ctrl-C must not leave a job of unknown id behind.
     job_id = options.setdefault("job_id", new_job_id())
     with connect() as client:

@@ -19,18 +19,24 @@ def infer(backends: Backends, spec: JobSpec, data: list[Any], *, timeout_s: floa
     hint = Hint(job_id=spec.id, ticket=new_id())
     try:
         with awaited(
-            backends.redis, hint.ticket, device=spec.device, within_s=timeout_s,
+            backends.redis,
+            hint.ticket,
+            device=spec.device,
+            within_s=timeout_s,
             where=backends.where,
-        ):  # fmt: skip
+        ):
             answer = backends.dispatcher.infer(hint, data, device=spec.device, timeout_s=timeout_s)
     except TimeoutError as err:
         raise TimedOut(
-            what=f"inference with job {spec.id}", after_s=timeout_s,
+            what=f"inference with job {spec.id}",
+            after_s=timeout_s,
             hint="is a worker running and free? see `kubeml status`",
-        ) from err  # fmt: skip
+        ) from err
     if "error" in answer:
         raise UserCodeError(
-            where="infer", fault=answer["error"], user_traceback=answer["traceback"],
+            where="infer",
+            fault=answer["error"],
+            user_traceback=answer["traceback"],
             hint=answer["hint"],
-        )  # fmt: skip
+        )
     return answer["predictions"]

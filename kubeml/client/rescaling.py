@@ -21,9 +21,11 @@ def rescale(
     """Change a running job's scale; see ``Job.scale``."""
     if parallelism is None and max_workers is None:
         raise InvalidOption(
-            option="the number of slots", got="missing", expected="4, or 2:16, or --max-workers",
+            option="the number of slots",
+            got="missing",
+            expected="4, or 2:16, or --max-workers",
             hint=f"kubeml task scale --id {job_id} 2:16",
-        )  # fmt: skip
+        )
     asked = None if parallelism is None else parse_range("the number of slots", parallelism)
     spec = backends.records.spec(job_id)
     num_rows = backends.datasets.at(spec.dataset, spec.dataset_version).train.num_rows

@@ -68,10 +68,14 @@ class StatusReader:
 
     def _why_pending(self, snap: Snapshot, pool: Callable[[], Staffing] | None) -> str:
         job = LiveJob(
-            id=self._id, state=snap.state, device=snap.head.device,
-            want=snap.head.want, contributed=len(snap.contributions), num_live=snap.num_live,
+            id=self._id,
+            state=snap.state,
+            device=snap.head.device,
+            want=snap.head.want,
+            contributed=len(snap.contributions),
+            num_live=snap.num_live,
             is_stopping=snap.head.stop,
-        )  # fmt: skip
+        )
         return why_pending(job, pool or partial(read_staffing, self._backends))
 
 

@@ -38,9 +38,11 @@ def timed_epochs(
             epochs.append((None, under_way))
     if only is not None and only not in [ledger["epoch"] for _, ledger in epochs]:
         raise InvalidOption(
-            option="--epoch", got=str(only), expected="an epoch of which a round is merged",
+            option="--epoch",
+            got=str(only),
+            expected="an epoch of which a round is merged",
             hint=f"kubeml history get --id {store.job_id} shows the epochs",
-        )  # fmt: skip
+        )
     return epochs
 
 

@@ -112,10 +112,13 @@ class TrainOptions:
     epochs: Annotated[
         int,
         Option(
-            "--epochs", "-e", help="Passes over the training set.", cli_default=1,
+            "--epochs",
+            "-e",
+            help="Passes over the training set.",
+            cli_default=1,
             check=partial(check_int, low=1, high=MAX_EPOCHS),
         ),
-    ]  # fmt: skip
+    ]
     batch_size: Annotated[
         int,
         Option(
@@ -125,105 +128,123 @@ class TrainOptions:
     lr: Annotated[
         float,
         Option(
-            "--lr", help="Learning rate, self.lr in the function.",
+            "--lr",
+            help="Learning rate, self.lr in the function.",
             check=partial(check_number, above=0.0),
         ),
-    ]  # fmt: skip
+    ]
     parallelism: Annotated[
         int | str,
         Option(
-            "--parallelism", "-p", metavar="N|FLOOR:CEILING",
+            "--parallelism",
+            "-p",
+            metavar="N|FLOOR:CEILING",
             help="Slots: 4 to begin with (with --static: always), or 2:8, beginning with 2.",
             check=partial(check_int, low=1, high=MAX_PARALLELISM),
         ),
-    ] = 2  # fmt: skip
+    ] = 2
     max_parallelism: Annotated[
         int | None, Option("--max-parallelism", help="Ceiling of slots; 16 unless given.")
     ] = None
     min_parallelism: Annotated[
         int,
         Option(
-            "--parallelism (its floor)", in_cli=False,
+            "--parallelism (its floor)",
+            in_cli=False,
             help="Floor of slots, where the parallelism is no range.",
         ),
-    ] = 1  # fmt: skip
+    ] = 1
     static: Annotated[bool, Option("--static", help="Keep the slots as they are.")] = False
     policy: Annotated[
         str,
         Option(
-            "--policy", cli_default=None, check=partial(check_choice, choices=POLICIES),
+            "--policy",
+            cli_default=None,
+            check=partial(check_choice, choices=POLICIES),
             help="What else chooses the slots of an epoch: efficiency or throughput.",
         ),
-    ] = "efficiency"  # fmt: skip
+    ] = "efficiency"
     deadline_s: Annotated[
         float,
         Option(
-            "--deadline", in_cli=False, help="The deadline as a number of seconds; 0: none.",
-            check=partial(check_number, above=0.0), unchecked=0,
+            "--deadline",
+            in_cli=False,
+            help="The deadline as a number of seconds; 0: none.",
+            check=partial(check_number, above=0.0),
+            unchecked=0,
         ),
-    ] = 0.0  # fmt: skip
+    ] = 0.0
     max_workers: Annotated[
         int,
         Option(
-            "--max-workers", help="Workers to use at a time; 0: any number.",
+            "--max-workers",
+            help="Workers to use at a time; 0: any number.",
             check=partial(check_int, low=0, high=MAX_WORKERS),
         ),
-    ] = 0  # fmt: skip
+    ] = 0
     priority: Annotated[
         int,
         Option(
-            "--priority", help="Weight where jobs share workers: 2 gets twice 1.",
+            "--priority",
+            help="Weight where jobs share workers: 2 gets twice 1.",
             check=partial(check_int, low=1, high=MAX_PRIORITY),
         ),
-    ] = 1  # fmt: skip
+    ] = 1
     hedge: Annotated[
         bool, Option("--hedge/--no-hedge", help="Let idle workers train copies of slow slots.")
     ] = True
     k: Annotated[
         int,
         Option(
-            "--K", help="Steps between two merges; -1: once per epoch.", unchecked=-1,
+            "--K",
+            help="Steps between two merges; -1: once per epoch.",
+            unchecked=-1,
             check=partial(check_int, low=1, high=2**31, also="-1 (one merge per epoch)"),
         ),
-    ] = -1  # fmt: skip
+    ] = -1
     validate_every: Annotated[
         int,
         Option(
-            "--validate-every", help="Epochs between validations; 0: the last.",
+            "--validate-every",
+            help="Epochs between validations; 0: the last.",
             check=partial(check_int, low=0, high=MAX_EPOCHS),
         ),
-    ] = 1  # fmt: skip
+    ] = 1
     goal_accuracy: Annotated[
         float,
         Option(
-            "--goal-accuracy", help="End when a validation reaches it (percent).",
+            "--goal-accuracy",
+            help="End when a validation reaches it (percent).",
             check=partial(check_between, high=100.0, expected="a percentage from 0 to 100"),
         ),
-    ] = 0.0  # fmt: skip
+    ] = 0.0
     seed: Annotated[
         int | None,
         Option(
-            "--seed", help="Fixes weights, shuffling and augmentation.",
+            "--seed",
+            help="Fixes weights, shuffling and augmentation.",
             check=partial(check_int, low=0, high=2**63 - 1),
         ),
-    ] = 0  # fmt: skip
+    ] = 0
     shuffle: Annotated[bool, Option("--shuffle/--no-shuffle", help="Shuffle rows each epoch.")] = (
         True
     )
     optimizer_state: Annotated[
         str,
         Option(
-            "--optimizer-state", help="Between rounds: reset, local or carry.",
+            "--optimizer-state",
+            help="Between rounds: reset, local or carry.",
             check=partial(check_choice, choices=OPTIMIZER_STATES),
         ),
-    ] = "reset"  # fmt: skip
+    ] = "reset"
     outer: Annotated[
         str,
         Option(
-            "--outer", help="Outer optimizer: mean, nesterov or slowmo.",
+            "--outer",
+            help="Outer optimizer: mean, nesterov or slowmo.",
             check=partial(check_choice, choices=OUTER_OPTIMIZERS),
         ),
-    ] = "mean"  # fmt: skip
+    ] = "mean"
     outer_lr: Annotated[
         float,
         Option("--outer-lr", help="Its learning rate.", check=partial(check_number, above=0.0)),
@@ -231,34 +252,38 @@ class TrainOptions:
     outer_momentum: Annotated[
         float,
         Option(
-            "--outer-momentum", help="Its momentum.",
+            "--outer-momentum",
+            help="Its momentum.",
             check=partial(check_between, below=1.0, expected="a number from 0 up to below 1"),
         ),
-    ] = 0.0  # fmt: skip
+    ] = 0.0
     wire: Annotated[
         str,
         Option(
-            "--wire", help="Contributions: fp32, or bf16 differences of half the bytes.",
+            "--wire",
+            help="Contributions: fp32, or bf16 differences of half the bytes.",
             check=partial(check_choice, choices=WIRES),
         ),
-    ] = "fp32"  # fmt: skip
+    ] = "fp32"
     overlap: Annotated[bool, Option("--overlap", help="Train on while a merge is under way.")] = (
         False
     )
     device: Annotated[
         str,
         Option(
-            "--device", help="Workers to train on: cpu or gpu.",
+            "--device",
+            help="Workers to train on: cpu or gpu.",
             check=partial(check_choice, choices=DEVICES),
         ),
-    ] = "cpu"  # fmt: skip
+    ] = "cpu"
     max_errors: Annotated[
         int,
         Option(
-            "--max-errors", help="Failures of a slot before the job fails.",
+            "--max-errors",
+            help="Failures of a slot before the job fails.",
             check=partial(check_int, low=1, high=1000),
         ),
-    ] = 3  # fmt: skip
+    ] = 3
 
     def check_each(self) -> None:
         """Refuse a value out of range, naming its flag; each by itself.

@@ -11,12 +11,39 @@ from kubeml.validation import check_int, refuse
 
 #: The order in which version 0.2.0 wrote a spec's fields; newer ones follow.
 _WRITTEN_FIRST = (
-    "id", "function", "function_sha256", "entry", "dataset", "dataset_version", "epochs",
-    "batch_size", "lr", "parallelism", "max_parallelism", "static", "k", "validate_every",
-    "goal_accuracy", "seed", "shuffle", "optimizer_state", "outer", "outer_lr", "outer_momentum",
-    "wire", "device", "max_errors", "overlap", "min_parallelism", "policy", "deadline_s",
-    "max_workers", "priority", "hedge", "created_at",
-)  # fmt: skip
+    "id",
+    "function",
+    "function_sha256",
+    "entry",
+    "dataset",
+    "dataset_version",
+    "epochs",
+    "batch_size",
+    "lr",
+    "parallelism",
+    "max_parallelism",
+    "static",
+    "k",
+    "validate_every",
+    "goal_accuracy",
+    "seed",
+    "shuffle",
+    "optimizer_state",
+    "outer",
+    "outer_lr",
+    "outer_momentum",
+    "wire",
+    "device",
+    "max_errors",
+    "overlap",
+    "min_parallelism",
+    "policy",
+    "deadline_s",
+    "max_workers",
+    "priority",
+    "hedge",
+    "created_at",
+)
 
 
 class State(StrEnum):

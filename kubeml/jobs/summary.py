@@ -114,9 +114,14 @@ def _status(job_id: str, wire: Mapping[str, Any]) -> JobStatus:
 def ended_status(spec: JobSpec, end: JobEnd, last: EpochRow | None) -> JobStatus:
     """Return the status of a job that has ended."""
     return JobStatus(
-        id=spec.id, state=end.state, reason=end.reason, spec=spec, epoch=end.epoch, last=last,
+        id=spec.id,
+        state=end.state,
+        reason=end.reason,
+        spec=spec,
+        epoch=end.epoch,
+        last=last,
         end=end,
-    )  # fmt: skip
+    )
 
 
 def _pack(text: str) -> str:

@@ -103,9 +103,11 @@ class PoolCollector(Collector):
             yield from _demand(queue_demands(state.workload, broker.waiting))
         if broker is not None:
             yield gauge(
-                "kubeml_queue_messages", "Messages that wait in a queue of the broker",
-                ("queue",), {(name,): n for name, n in broker.queues.items()},
-            )  # fmt: skip
+                "kubeml_queue_messages",
+                "Messages that wait in a queue of the broker",
+                ("queue",),
+                {(name,): n for name, n in broker.queues.items()},
+            )
 
     def _begin(self) -> None:
         for read in (self._state_read, self._broker_read, self._s3_read):
@@ -156,54 +158,74 @@ def _servers(
     answers = {name: health.answer_s if health else None for name, health in redis.items()}
     answers["s3"] = s3_answer_s
     yield gauge(
-        "kubeml_server_up", "Whether a server answers: state and broker (Redis), s3",
-        ("server",), {(name,): float(s is not None) for name, s in answers.items()},
-    )  # fmt: skip
+        "kubeml_server_up",
+        "Whether a server answers: state and broker (Redis), s3",
+        ("server",),
+        {(name,): float(s is not None) for name, s in answers.items()},
+    )
     yield gauge(
-        "kubeml_server_answer_seconds", "How long it takes to answer",
-        ("server",), {(name,): seconds for name, seconds in answers.items()},
-    )  # fmt: skip
+        "kubeml_server_answer_seconds",
+        "How long it takes to answer",
+        ("server",),
+        {(name,): seconds for name, seconds in answers.items()},
+    )
     known = {name: health for name, health in redis.items() if health}
     yield gauge(
-        "kubeml_server_memory_bytes", "Memory that a Redis server uses",
-        ("server",), {(name,): health.memory_bytes for name, health in known.items()},
-    )  # fmt: skip
+        "kubeml_server_memory_bytes",
+        "Memory that a Redis server uses",
+        ("server",),
+        {(name,): health.memory_bytes for name, health in known.items()},
+    )
     yield gauge(
-        "kubeml_server_memory_limit_bytes", "Memory that it may use; 0: no limit",
-        ("server",), {(name,): health.limit_bytes for name, health in known.items()},
-    )  # fmt: skip
+        "kubeml_server_memory_limit_bytes",
+        "Memory that it may use; 0: no limit",
+        ("server",),
+        {(name,): health.limit_bytes for name, health in known.items()},
+    )
     yield gauge(
-        "kubeml_server_can_write", "Whether it could write its file the last time",
-        ("server",), {(name,): float(health.can_write) for name, health in known.items()},
-    )  # fmt: skip
+        "kubeml_server_can_write",
+        "Whether it could write its file the last time",
+        ("server",),
+        {(name,): float(health.can_write) for name, health in known.items()},
+    )
 
 
 def _pool(state: StateFacts) -> Iterator[Metric]:
     jobs, nodes = state.workload.jobs, state.workload.nodes
     yield gauge(
-        "kubeml_job_running_total", "Jobs under way, of all parameter servers", ("type",),
+        "kubeml_job_running_total",
+        "Jobs under way, of all parameter servers",
+        ("type",),
         {("train",): len(jobs)},
-    )  # fmt: skip
+    )
     yield gauge("kubeml_jobs", "Jobs under way, by state", ("state",), _by_state(jobs))
     alive = Counter((node.role, node.device) for node in nodes if node.role in _ROLES)
     always: dict[tuple[str, ...], float | None] = {
-        ("ps", "cpu"): 0, ("control", "cpu"): 0, ("worker", "cpu"): 0,
-    }  # fmt: skip
+        ("ps", "cpu"): 0,
+        ("control", "cpu"): 0,
+        ("worker", "cpu"): 0,
+    }
     yield gauge("kubeml_nodes", "Processes of the pool", ("role", "device"), always | dict(alive))
     silent = Counter(node.role for node in state.workload.silent)
     yield gauge(
-        "kubeml_nodes_silent", "Processes that went without a goodbye within the last hour",
-        ("role",), {(role,): silent[role] for role in _ROLES},
-    )  # fmt: skip
+        "kubeml_nodes_silent",
+        "Processes that went without a goodbye within the last hour",
+        ("role",),
+        {(role,): silent[role] for role in _ROLES},
+    )
     doing = Counter((worker.device, worker.stage) for worker in state.view.workers)
     yield gauge(
-        "kubeml_workers", "Training workers by what they do now", ("device", "stage"),
+        "kubeml_workers",
+        "Training workers by what they do now",
+        ("device", "stage"),
         {(device, stage): doing[device, stage] for device in DEVICES for stage in _ACTIVITIES},
-    )  # fmt: skip
+    )
     yield counter(
-        "kubeml_refused", "Refused at a door: messages, hints, tasks, contributions", ("door",),
+        "kubeml_refused",
+        "Refused at a door: messages, hints, tasks, contributions",
+        ("door",),
         {(door,): state.refused.get(door, 0) for door in _DOORS},
-    )  # fmt: skip
+    )
 
 
 def _by_state(jobs: Sequence[LiveJob]) -> dict[tuple[str, ...], float | None]:
@@ -214,18 +236,26 @@ def _by_state(jobs: Sequence[LiveJob]) -> dict[tuple[str, ...], float | None]:
 def _demand(demands: Sequence[QueueDemand]) -> Iterator[Metric]:
     wanted = wanted_workers(demands)
     yield gauge(
-        WANTED_METRIC, "Workers that could work now, those at work included",
-        ("queue",), {(queue,): n for queue, n in wanted.items()},
-    )  # fmt: skip
+        WANTED_METRIC,
+        "Workers that could work now, those at work included",
+        ("queue",),
+        {(queue,): n for queue, n in wanted.items()},
+    )
     yield gauge(
-        "kubeml_queue_waiting", "Dispatches and inference requests that no worker has answered",
-        ("queue",), {(demand.queue,): demand.queued for demand in demands},
-    )  # fmt: skip
+        "kubeml_queue_waiting",
+        "Dispatches and inference requests that no worker has answered",
+        ("queue",),
+        {(demand.queue,): demand.queued for demand in demands},
+    )
     yield gauge(
-        "kubeml_queue_running_workers", "Workers at work for jobs",
-        ("queue",), {(demand.queue,): demand.running for demand in demands},
-    )  # fmt: skip
+        "kubeml_queue_running_workers",
+        "Workers at work for jobs",
+        ("queue",),
+        {(demand.queue,): demand.running for demand in demands},
+    )
     yield gauge(
-        "kubeml_queue_workers", "Workers there are",
-        ("queue",), {(demand.queue,): demand.workers for demand in demands},
-    )  # fmt: skip
+        "kubeml_queue_workers",
+        "Workers there are",
+        ("queue",),
+        {(demand.queue,): demand.workers for demand in demands},
+    )

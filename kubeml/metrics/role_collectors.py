@@ -64,9 +64,11 @@ class JobCollector(Collector):
         yield from _work(books, own)
         yield from _merges(self._books)
         yield gauge(
-            "kubeml_metrics_jobs_left_out", "Jobs without series: there are more than have a place",
-            (), {(): len(everything) - len(books)},
-        )  # fmt: skip
+            "kubeml_metrics_jobs_left_out",
+            "Jobs without series: there are more than have a place",
+            (),
+            {(): len(everything) - len(books)},
+        )
 
     def _read_rows(self) -> None:
         """Read the last history row of jobs that another parameter server looked after before."""
@@ -80,9 +82,11 @@ class JobCollector(Collector):
 def _course(own: Mapping[str, JobBook]) -> Iterator[Metric]:
     """Yield where the jobs are."""
     yield gauge(
-        "kubeml_job_state", "1 for the state that the job is in", ("jobid", "state"),
+        "kubeml_job_state",
+        "1 for the state that the job is in",
+        ("jobid", "state"),
         {(id_, book.state): 1 for id_, book in own.items()},
-    )  # fmt: skip
+    )
     yield _each("kubeml_job_parallelism", "Slots N of the epoch", own, lambda b: b.slots or None)
     yield _each("kubeml_job_epoch", "Epoch under way, from 1", own, lambda b: b.epoch)
     yield _each("kubeml_job_round", "Rounds of it that are merged", own, lambda b: b.round)
@@ -95,27 +99,34 @@ def _results(own: Mapping[str, JobBook], server_now_s: float | None) -> Iterator
         "kubeml_job_validation_loss", "Loss of the last validation", own, lambda b: b.val_loss
     )
     yield _each(
-        "kubeml_job_validation_accuracy", "Accuracy of the last validation, as validate() "
-        "returns it", own, lambda b: b.accuracy,
-    )  # fmt: skip
+        "kubeml_job_validation_accuracy",
+        "Accuracy of the last validation, as validate() returns it",
+        own,
+        lambda b: b.accuracy,
+    )
     yield _each(
-        "kubeml_job_train_loss", "Training loss of the last epoch",
-        own, lambda b: b.row.train_loss if b.row else None,
-    )  # fmt: skip
+        "kubeml_job_train_loss",
+        "Training loss of the last epoch",
+        own,
+        lambda b: b.row.train_loss if b.row else None,
+    )
     yield _each(
-        "kubeml_job_epoch_duration_seconds", "Training time of the last epoch",
-        own, lambda b: b.row.duration_s if b.row else None,
-    )  # fmt: skip
+        "kubeml_job_epoch_duration_seconds",
+        "Training time of the last epoch",
+        own,
+        lambda b: b.row.duration_s if b.row else None,
+    )
     yield gauge(
         "kubeml_job_epoch_phase_seconds",
         "Where the time of the last epoch went: means of the slots, summed over its rounds",
         ("jobid", "phase"),
         {
             (id_, phase): seconds
-            for id_, book in own.items() if book.row
+            for id_, book in own.items()
+            if book.row
             for phase, seconds in book.row.phases.items()
         },
-    )  # fmt: skip
+    )
 
     def age(book: JobBook) -> Value:
         if server_now_s is None or book.row is None or not book.is_live:
@@ -124,9 +135,11 @@ def _results(own: Mapping[str, JobBook], server_now_s: float | None) -> Iterator
         return max(0.0, server_now_s - book.row.ended_at)
 
     yield _each(
-        "kubeml_job_checkpoint_age_seconds", "Since the last checkpoint of an epoch; running jobs",
-        own, age,
-    )  # fmt: skip
+        "kubeml_job_checkpoint_age_seconds",
+        "Since the last checkpoint of an epoch; running jobs",
+        own,
+        age,
+    )
 
 
 def _pace(jobs: Mapping[str, PoolJob]) -> Iterator[Metric]:
@@ -139,10 +152,11 @@ def _pace(jobs: Mapping[str, PoolJob]) -> Iterator[Metric]:
         ("kubeml_job_left_seconds", "Until all its epochs are trained", lambda j: j.left_s),
         ("kubeml_job_waiting_dispatches", "That no worker has answered", lambda j: j.waiting),
         (
-            "kubeml_job_oldest_dispatch_seconds", "For how long the oldest of them has waited",
+            "kubeml_job_oldest_dispatch_seconds",
+            "For how long the oldest of them has waited",
             lambda j: j.oldest_wait_s or 0.0,
         ),
-    ]  # fmt: skip
+    ]
     for name, text, value in shown:
         yield gauge(name, text, _JOB, {(id_,): value(job) for id_, job in jobs.items()})
 
@@ -151,13 +165,17 @@ def _work(books: Mapping[str, JobBook], own: Mapping[str, JobBook]) -> Iterator[
     """Yield what was done for the jobs, and what was done in vain."""
     merged = {id_: book for id_, book in books.items() if book.num_rounds or id_ in own}
     yield counter(
-        "kubeml_job_rounds", "Rounds that this parameter server has merged",
-        _JOB, {(id_,): book.num_rounds for id_, book in merged.items()},
-    )  # fmt: skip
+        "kubeml_job_rounds",
+        "Rounds that this parameter server has merged",
+        _JOB,
+        {(id_,): book.num_rounds for id_, book in merged.items()},
+    )
     yield counter(
-        "kubeml_job_samples", "Rows trained in the rounds that it has merged",
-        _JOB, {(id_,): book.num_samples for id_, book in merged.items()},
-    )  # fmt: skip
+        "kubeml_job_samples",
+        "Rows trained in the rounds that it has merged",
+        _JOB,
+        {(id_,): book.num_samples for id_, book in merged.items()},
+    )
     yield counter(
         "kubeml_job_retries",
         "Attempts at a slot that came to nothing: lost (its lease ran out), error (the function "
@@ -166,25 +184,32 @@ def _work(books: Mapping[str, JobBook], own: Mapping[str, JobBook]) -> Iterator[
         {(id_, why): n for id_, book in own.items() for why, n in book.retries.items()},
     )
     yield counter(
-        "kubeml_job_lost_workers", "Workers that were lost while they held a slot",
-        _JOB, {(id_,): book.retries["lost"] for id_, book in own.items()},
-    )  # fmt: skip
+        "kubeml_job_lost_workers",
+        "Workers that were lost while they held a slot",
+        _JOB,
+        {(id_,): book.retries["lost"] for id_, book in own.items()},
+    )
     yield counter(
-        "kubeml_job_resizes", "Changes of N between two epochs", ("jobid", "direction"),
+        "kubeml_job_resizes",
+        "Changes of N between two epochs",
+        ("jobid", "direction"),
         {(id_, way): n for id_, book in own.items() for way, n in book.resizes.items()},
-    )  # fmt: skip
+    )
 
 
 def _merges(books: JobBooks) -> Iterator[Metric]:
     yield histogram(
-        "kubeml_round_seconds", "Rounds of training, from opening to merge",
-        (), {(): books.round_seconds},
-    )  # fmt: skip
+        "kubeml_round_seconds",
+        "Rounds of training, from opening to merge",
+        (),
+        {(): books.round_seconds},
+    )
     yield histogram(
         "kubeml_round_phase_seconds",
         "Phases of these rounds, means of the slots; rest: waiting for workers and slow slots",
-        ("phase",), {(phase,): one for phase, one in books.phase_seconds.items()},
-    )  # fmt: skip
+        ("phase",),
+        {(phase,): one for phase, one in books.phase_seconds.items()},
+    )
     yield counter(
         "kubeml_merge_bytes", "Bytes of contributions merged", (), {(): books.merged_bytes}
     )
@@ -209,17 +234,23 @@ class WorkerCollector(Collector):
             "kubeml_worker_batches", "Batches trained or validated", (), {(): book.num_batches}
         )
         yield counter(
-            "kubeml_worker_samples", "Rows in what was handed in",
-            ("stage",), {(stage,): n for stage, n in book.samples.items()},
-        )  # fmt: skip
+            "kubeml_worker_samples",
+            "Rows in what was handed in",
+            ("stage",),
+            {(stage,): n for stage, n in book.samples.items()},
+        )
         yield counter(
-            "kubeml_worker_slots", "Slots served, by what became of them", ("stage", "outcome"),
+            "kubeml_worker_slots",
+            "Slots served, by what became of them",
+            ("stage", "outcome"),
             {(stage, outcome): n for (stage, outcome), n in book.slots.items()},
-        )  # fmt: skip
+        )
         yield histogram(
-            "kubeml_worker_phase_seconds", "Phases of its slots in rounds of training",
-            ("phase",), {(phase,): one for phase, one in book.phase_seconds.items()},
-        )  # fmt: skip
+            "kubeml_worker_phase_seconds",
+            "Phases of its slots in rounds of training",
+            ("phase",),
+            {(phase,): one for phase, one in book.phase_seconds.items()},
+        )
 
 
 class ControlCollector(Collector):
@@ -231,11 +262,14 @@ class ControlCollector(Collector):
     def collect(self) -> Iterator[Metric]:
         """The families."""
         yield counter(
-            "kubeml_scheduler_plans", "Epochs planned: by which policy, and how N has changed",
+            "kubeml_scheduler_plans",
+            "Epochs planned: by which policy, and how N has changed",
             ("policy", "change"),
             {(policy, change): n for (policy, change), n in self._book.plans.items()},
-        )  # fmt: skip
+        )
         yield histogram(
-            "kubeml_scheduler_plan_seconds", "From the request to the plan",
-            (), {(): self._book.plan_seconds},
-        )  # fmt: skip
+            "kubeml_scheduler_plan_seconds",
+            "From the request to the plan",
+            (),
+            {(): self._book.plan_seconds},
+        )

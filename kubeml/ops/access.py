@@ -87,9 +87,11 @@ def url_host(host: str, *, option: str) -> str:
     if not is_bracketed and (isinstance(address, IPv4Address) or _HOST_NAME.fullmatch(host)):
         return host
     raise InvalidOption(
-        option=option, got=repr(host), expected="a host name or an IP address, and no more",
+        option=option,
+        got=repr(host),
+        expected="a host name or an IP address, and no more",
         hint="no redis:// before it, and no port after it: that is an option of its own",
-    )  # fmt: skip
+    )
 
 
 def is_same_host(one: str, other: str) -> bool:
@@ -121,9 +123,11 @@ def check_s3_url(url: str, *, option: str) -> None:
         head, at, tail = url.rpartition("@")
         shown = f"{head.partition('://')[0]}://…@{tail}" if at else url  # without a password
         raise InvalidOption(
-            option=option, got=repr(shown), expected="http://HOST:PORT or https://HOST",
+            option=option,
+            got=repr(shown),
+            expected="http://HOST:PORT or https://HOST",
             hint="user, password, ? and # have no place in it: keys stand in the files",
-        )  # fmt: skip
+        )
 
 
 def check_bucket(bucket: str, *, option: str) -> None:
@@ -135,9 +139,10 @@ def check_bucket(bucket: str, *, option: str) -> None:
     is_name = re.fullmatch(r"(?!.*\.\.)[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]", bucket)
     if not is_name or _address(bucket) is not None:
         raise InvalidOption(
-            option=option, got=repr(bucket),
+            option=option,
+            got=repr(bucket),
             expected="3 to 63 lower-case letters, digits, hyphens and dots, as S3 names buckets",
-        )  # fmt: skip
+        )
 
 
 def write_access(
@@ -194,9 +199,11 @@ def write_access(
         return _write(folder, texts, replace=replace)
     except OSError as err:
         raise InvalidOption(
-            option="--out", got=str(folder), expected="a folder that can be written to",
+            option="--out",
+            got=str(folder),
+            expected="a folder that can be written to",
             hint=f"{err.filename or folder}: {err.strerror}",
-        ) from err  # fmt: skip
+        ) from err
 
 
 def _address(text: str) -> IPv4Address | IPv6Address | None:

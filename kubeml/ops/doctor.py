@@ -135,14 +135,18 @@ def _persistence(info: Mapping[str, Any]) -> Finding:
     check = "redis persistence"
     if not int(info.get("aof_enabled", 0)):
         return Finding(
-            check=check, level="warning", found="none",
+            check=check,
+            level="warning",
+            found="none",
             hint="set appendonly yes: without it a restart costs the current epoch",
-        )  # fmt: skip
+        )
     if info.get("aof_last_write_status", "ok") != "ok":
         return Finding(
-            check=check, level="bad", found="its append-only file cannot be written",
+            check=check,
+            level="bad",
+            found="its append-only file cannot be written",
             hint="is its disk full? jobs wait until it can write again",
-        )  # fmt: skip
+        )
     return Finding(check=check, level="ok", found="append-only file")
 
 
@@ -178,9 +182,10 @@ def _s3(backends: Backends) -> Iterator[Finding]:
         creates = "ok"
     objects.delete([key])
     yield Finding(
-        check="s3", level="ok",
+        check="s3",
+        level="ok",
         found=f"{objects.where}, bucket {objects.bucket}, put and get in {took_ms:.0f} ms",
-    )  # fmt: skip
+    )
     yield Finding(
         check="s3 create-only",
         level=creates,
@@ -192,10 +197,11 @@ def _s3(backends: Backends) -> Iterator[Finding]:
 def _records(backends: Backends) -> Iterator[Finding]:
     faults = list(record_faults(backends))
     yield Finding(
-        check="records", level="bad" if faults else "ok",
+        check="records",
+        level="bad" if faults else "ok",
         found="; ".join(faults[:_MOST_FAULTS]) or "whole",
         hint="was the bucket copied while the pool was training? see docs/how-to/back-up.md",
-    )  # fmt: skip
+    )
 
 
 def _pool(backends: Backends) -> Iterator[Finding]:
@@ -240,6 +246,8 @@ def _disk(backends: Backends) -> Iterator[Finding]:
     folder = home if home.exists() else home.anchor
     free = shutil.disk_usage(folder).free
     yield Finding(
-        check="disk", level="ok" if free > _LOW_DISK_BYTES else "warning",
-        found=f"{free / 2**30:.1f} GiB free at {folder}", hint="make room",
-    )  # fmt: skip
+        check="disk",
+        level="ok" if free > _LOW_DISK_BYTES else "warning",
+        found=f"{free / 2**30:.1f} GiB free at {folder}",
+        hint="make room",
+    )

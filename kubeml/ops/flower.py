@@ -66,8 +66,14 @@ def exec_flower(settings: Settings, *, host: str, port: int, max_tasks: int) -> 
     if settings.flower_auth:
         env["FLOWER_BASIC_AUTH"] = settings.flower_auth
     command = [
-        sys.executable, "-P", "-m", "celery", "-A", "tasks.flower_app", "flower",
-    ]  # fmt: skip
+        sys.executable,
+        "-P",
+        "-m",
+        "celery",
+        "-A",
+        "tasks.flower_app",
+        "flower",
+    ]
     # Flower looks for a configuration file of its own in the current folder.
     os.chdir(folder)
     os.execve(sys.executable, command, env)  # noqa: S606 - our own interpreter, no shell
@@ -82,9 +88,10 @@ def check_auth(auth: str) -> None:
     pairs = [part.partition(":") for part in auth.split(",")] if auth else []
     if not all(user and password for user, _, password in pairs):
         raise InvalidSetting(
-            setting="KUBEML_FLOWER_AUTH", fault="is not of the form user:password",
+            setting="KUBEML_FLOWER_AUTH",
+            fault="is not of the form user:password",
             hint="several are divided by commas, so that none has a comma in it",
-        )  # fmt: skip
+        )
 
 
 def check_port(host: str, port: int) -> None:

@@ -118,9 +118,10 @@ def check_flower(port: int) -> None:
         BackendUnreachable: It does not.
     """
     _answers(
-        f"http://127.0.0.1:{port}/healthcheck", "flower",
+        f"http://127.0.0.1:{port}/healthcheck",
+        "flower",
         hint="start it with `kubeml flower`; --port says where, if it has another port",
-    )  # fmt: skip
+    )
 
 
 def silent_servers(settings: Settings) -> dict[str, str]:

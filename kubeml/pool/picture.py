@@ -69,10 +69,14 @@ def view_pool(
 
 def _live_job(job: JobReading, now_ms: float) -> LiveJob:
     return LiveJob(
-        id=job.id, state=job.state, device=job.device, want=job.head.want,
-        contributed=len(job.contributions), num_live=len(job.live_tokens(now_ms)),
+        id=job.id,
+        state=job.state,
+        device=job.device,
+        want=job.head.want,
+        contributed=len(job.contributions),
+        num_live=len(job.live_tokens(now_ms)),
         is_stopping=job.head.stop,
-    )  # fmt: skip
+    )
 
 
 def _job(
@@ -114,9 +118,13 @@ def _samples_left(job: JobReading, facts: JobFacts) -> int:
     if job.state != State.RUN:
         return 0
     plan = EpochPlan(
-        seed=0, epoch=1, shard_rows=(facts.num_rows,), num_slots=max(1, job.head.slots),
-        k=facts.k, batch_size=facts.batch_size,
-    )  # fmt: skip
+        seed=0,
+        epoch=1,
+        shard_rows=(facts.num_rows,),
+        num_slots=max(1, job.head.slots),
+        k=facts.k,
+        batch_size=facts.batch_size,
+    )
     done = plan.num_samples_before(job.head.round) + job.num_samples
     return max(0, facts.num_rows - done)
 

@@ -44,9 +44,11 @@ class PoolWatch:
         backends = self._backends
         with self._lock:
             reading = read_pool(
-                backends.redis, backends.broker if with_queues else None,
-                where=backends.where, broker_where=backends.broker_where,
-            )  # fmt: skip
+                backends.redis,
+                backends.broker if with_queues else None,
+                where=backends.where,
+                broker_where=backends.broker_where,
+            )
             facts = self._known([_key(job) for job in reading.jobs if job.head])
             self._view = view_pool(reading, facts, earlier=self._view)
             return self._view
@@ -79,9 +81,13 @@ class PoolWatch:
             # The job was deleted meanwhile, or S3 is silent: the live state is worth showing alone.
             return None
         return JobFacts(
-            function=spec.function, epochs=spec.epochs, batch_size=spec.batch_size, k=spec.k,
-            num_rows=manifest.train.num_rows, created_at=spec.created_at,
-        )  # fmt: skip
+            function=spec.function,
+            epochs=spec.epochs,
+            batch_size=spec.batch_size,
+            k=spec.k,
+            num_rows=manifest.train.num_rows,
+            created_at=spec.created_at,
+        )
 
 
 def _key(job: JobReading) -> _Key:

@@ -38,9 +38,12 @@ def pool_workers(reading: PoolReading, earlier: PoolView | None) -> list[PoolWor
     for worker in (*waiting, *answering, *at_work):
         known = workers.get(worker.name, worker)
         workers[worker.name] = replace(
-            worker, host=known.host, device=known.device, gpu=known.gpu,
+            worker,
+            host=known.host,
+            device=known.device,
+            gpu=known.gpu,
             samples_per_s=worker.samples_per_s or _earlier_speed(earlier, worker),
-        )  # fmt: skip
+        )
     return sorted(workers.values(), key=lambda worker: (worker.device, _natural(worker.name)))
 
 
@@ -51,8 +54,10 @@ def _at_work(job: JobReading, now_ms: float) -> Iterator[PoolWorker]:
         if stage and lease.get("t") and lease.get("w") and now_ms <= lease["dl"]:
             yield replace(
                 _participant(lease["w"], job, stage, speeds),
-                slot=slot, attempt=int(lease["n"]), for_s=max(0.0, now_ms - lease["at"]) / 1000,
-            )  # fmt: skip
+                slot=slot,
+                attempt=int(lease["n"]),
+                for_s=max(0.0, now_ms - lease["at"]) / 1000,
+            )
 
 
 def _waiting(job: JobReading, now_ms: float) -> Iterator[PoolWorker]:
@@ -73,10 +78,16 @@ def _waiting(job: JobReading, now_ms: float) -> Iterator[PoolWorker]:
 
 def _participant(name: str, job: JobReading, stage: str, speeds: Mapping[str, float]) -> PoolWorker:
     return PoolWorker(
-        name=name, host="", device=job.device, gpu="", stage=stage, job=job.id,
-        epoch=job.head.epoch, round=job.head.round if job.state == State.RUN else None,
+        name=name,
+        host="",
+        device=job.device,
+        gpu="",
+        stage=stage,
+        job=job.id,
+        epoch=job.head.epoch,
+        round=job.head.round if job.state == State.RUN else None,
         samples_per_s=speeds.get(name),
-    )  # fmt: skip
+    )
 
 
 def _speeds(job: JobReading) -> dict[str, float]:

@@ -79,9 +79,17 @@ def check(code: Path, entry: str, device: str, settings: Settings) -> Layout:
     runtime.use(rows)
     numbers = np.arange(rows.count)
     runtime.train_round(
-        epoch=1, slot=0, num_slots=1, lr=0.01, batch_size=_ROWS, rows=numbers, seed=0,
-        optimizer_state_policy="reset", optimizer_state=None, on_batch=_ignore,
-    )  # fmt: skip
+        epoch=1,
+        slot=0,
+        num_slots=1,
+        lr=0.01,
+        batch_size=_ROWS,
+        rows=numbers,
+        seed=0,
+        optimizer_state_policy="reset",
+        optimizer_state=None,
+        on_batch=_ignore,
+    )
     runtime.validate(
         epoch=1, slot=0, num_slots=1, batch_size=_ROWS, rows=numbers, seed=0, on_batch=_ignore
     )

@@ -100,8 +100,12 @@ class Scheduler:
         fail_points.reach("after_plan", job=spec.id, epoch=epoch)
         logger.info(
             "job %s: epoch %d with %d slots (%s): %s",
-            spec.id, epoch, plan.num_slots, decision.why, answer,
-        )  # fmt: skip
+            spec.id,
+            epoch,
+            plan.num_slots,
+            decision.why,
+            answer,
+        )
         if answer == "OK":
             # A generation that has planned nothing yet does not know the N of the epoch before.
             before = 0 if head.planned_at is None else head.slots

@@ -44,9 +44,13 @@ class Sharing:
         if given != Allotment(most=job.allot, credit_ms=job.credit_ms, lean=job.lean):
             # The books end when the pool was read: a later end would leave out the time between.
             store.share(
-                gen, most=given.most, credit_ms=given.credit_ms, lean=given.lean,
-                at_ms=workload.at_ms, used_ms=job.used_ms,
-            )  # fmt: skip
+                gen,
+                most=given.most,
+                credit_ms=given.credit_ms,
+                lean=given.lean,
+                at_ms=workload.at_ms,
+                used_ms=job.used_ms,
+            )
 
     def _current(self) -> Workload:
         """Return the pool's jobs and nodes, as they were a moment ago."""
@@ -59,7 +63,13 @@ class Sharing:
 
 def _claim(job: LiveJob) -> Claim:
     return Claim(
-        id=job.id, weight=job.weight, demand=wanted_by(job), live=job.num_live,
-        tickets=job.tickets, credit_ms=job.credit_ms, lean=job.lean,
-        elapsed_ms=job.unbooked_ms, used_ms=job.unbooked_used_ms,
-    )  # fmt: skip
+        id=job.id,
+        weight=job.weight,
+        demand=wanted_by(job),
+        live=job.num_live,
+        tickets=job.tickets,
+        credit_ms=job.credit_ms,
+        lean=job.lean,
+        elapsed_ms=job.unbooked_ms,
+        used_ms=job.unbooked_used_ms,
+    )

@@ -64,9 +64,14 @@ class Child:
         state = "leaving" if up and self.is_leaving else state
         pid = self.process.pid if self.process and up else 0
         return ProcessInfo(
-            name=self.name, role=self.role, pid=pid, started_at=self.started_at,
-            state=state, restarts=self.restarts, device=self.device,
-        )  # fmt: skip
+            name=self.name,
+            role=self.role,
+            pid=pid,
+            started_at=self.started_at,
+            state=state,
+            restarts=self.restarts,
+            device=self.device,
+        )
 
     def start(self) -> None:
         """Start the process, in a session (so a process group) of its own.
@@ -77,10 +82,15 @@ class Child:
         with contextlib.ExitStack() as stack:
             log = stack.enter_context(self.log.open("ab")) if self.log else None
             self.process = subprocess.Popen(  # noqa: S603 - our own command line
-                self.command, env=self.env, cwd=self.cwd,
-                stdin=subprocess.DEVNULL, stdout=log, stderr=log,
-                start_new_session=True, preexec_fn=_die_with_parent,  # noqa: PLW1509 - one thread
-            )  # fmt: skip
+                self.command,
+                env=self.env,
+                cwd=self.cwd,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+                preexec_fn=_die_with_parent,  # noqa: PLW1509 - one thread
+            )
         self.started_at = _start_time(self.process.pid)
         self.announced = False
 

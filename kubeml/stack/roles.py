@@ -69,12 +69,24 @@ def _become(
         "OMP_NUM_THREADS": str(settings.torch_threads),
     }
     command = [
-        sys.executable, "-P", "-m", "celery",
+        sys.executable,
+        "-P",
+        "-m",
+        "celery",
         # Celery's banner is no line of JSON.
-        *(["--quiet"] if settings.log_format == "json" else []), "-A", "tasks.app", "worker",
-        "--pool", pool, "--hostname", f"{node}@%h", "--loglevel", settings.log_level,
-        *_COMMON, *options,
-    ]  # fmt: skip
+        *(["--quiet"] if settings.log_format == "json" else []),
+        "-A",
+        "tasks.app",
+        "worker",
+        "--pool",
+        pool,
+        "--hostname",
+        f"{node}@%h",
+        "--loglevel",
+        settings.log_level,
+        *_COMMON,
+        *options,
+    ]
     # Celery looks for its app in the current folder first, whose tasks.py may be another one.
     settings.home.mkdir(parents=True, exist_ok=True)
     os.chdir(settings.home)

@@ -176,11 +176,21 @@ def s3_command(plan: ServerPlan, directory: Path) -> list[str]:
         for name, port in plan.s3_ports.items()
     ]
     return [
-        str(_weed_binary()), "mini", f"-dir={data}", "-ip=127.0.0.1", "-ip.bind=127.0.0.1",
-        "-master.telemetry=false", "-admin.ui=false", "-webdav=false",
-        "-s3.port.iceberg=0", "-s3.port.lance=0", f"-s3.config={config}",
-        "-s3.localSocket=s3.sock", "-filer.localSocket=filer.sock", *ports,
-    ]  # fmt: skip
+        str(_weed_binary()),
+        "mini",
+        f"-dir={data}",
+        "-ip=127.0.0.1",
+        "-ip.bind=127.0.0.1",
+        "-master.telemetry=false",
+        "-admin.ui=false",
+        "-webdav=false",
+        "-s3.port.iceberg=0",
+        "-s3.port.lance=0",
+        f"-s3.config={config}",
+        "-s3.localSocket=s3.sock",
+        "-filer.localSocket=filer.sock",
+        *ports,
+    ]
 
 
 def s3_environment() -> dict[str, str]:

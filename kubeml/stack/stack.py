@@ -98,17 +98,25 @@ def up(
     with (settings.home / "logs" / "supervisor.log").open("ab") as log:
         supervisor = subprocess.Popen(  # noqa: S603 - our own interpreter and module
             [
-                sys.executable, "-m", "kubeml.stack.supervisor",
-                "--min-workers", str(workers),
-                "--max-workers", str(workers if max_workers is None else max_workers),
-                "--gpus", ",".join(gpus),
+                sys.executable,
+                "-m",
+                "kubeml.stack.supervisor",
+                "--min-workers",
+                str(workers),
+                "--max-workers",
+                str(workers if max_workers is None else max_workers),
+                "--gpus",
+                ",".join(gpus),
             ],
-            env=_supervisor_environment(settings), stdin=subprocess.DEVNULL,
-            stdout=log, stderr=log, start_new_session=True,
+            env=_supervisor_environment(settings),
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+            start_new_session=True,
             # `-m` looks for modules in the current directory first. In the user's directory it
             # might find a tasks.py of their own.
             cwd=settings.home,
-        )  # fmt: skip
+        )
     try:
         return _wait_until_ready(settings.home, started=supervisor)
     except BaseException:

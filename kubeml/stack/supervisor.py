@@ -75,9 +75,13 @@ class Supervisor:
         self._written = ""
         me = psutil.Process()
         self._own = ProcessInfo(
-            name="supervisor", role="supervisor", pid=me.pid, started_at=me.create_time(),
-            state="running", restarts=0,
-        )  # fmt: skip
+            name="supervisor",
+            role="supervisor",
+            pid=me.pid,
+            started_at=me.create_time(),
+            state="running",
+            restarts=0,
+        )
 
     def run(self) -> None:
         """Start everything and keep it running until ``stop``.
@@ -107,9 +111,12 @@ class Supervisor:
     def _start_servers(self) -> None:
         valkey = self._add("valkey", "valkey", valkey_command(self._plan, self.home / "valkey"))
         s3 = self._add(
-            "s3", "s3", s3_command(self._plan, self.home / "s3"),
-            env=s3_environment(), cwd=self.home / "s3",
-        )  # fmt: skip
+            "s3",
+            "s3",
+            s3_command(self._plan, self.home / "s3"),
+            env=s3_environment(),
+            cwd=self.home / "s3",
+        )
         self._write_status()
         for child, wait in ((valkey, wait_for_valkey), (s3, wait_for_s3_apart)):
             wait(self.settings, within_s=_START_WITHIN_S, is_up=functools.partial(self._may, child))
@@ -166,10 +173,14 @@ class Supervisor:
         port = port_of(self.settings.metrics_port, role, number)
         env["KUBEML_METRICS_PORT"] = str(port)
         return Child(
-            name=name, role=role, command=command,
-            env={**env, RUN_MARK: self._run_id}, cwd=cwd or self.home,
-            log=self.home / "logs" / f"{name}.log", device=device,
-        )  # fmt: skip
+            name=name,
+            role=role,
+            command=command,
+            env={**env, RUN_MARK: self._run_id},
+            cwd=cwd or self.home,
+            log=self.home / "logs" / f"{name}.log",
+            device=device,
+        )
 
     def _environment(self) -> dict[str, str]:
         # Settings travel by environment, so that no kubeml.toml points a child at other servers.

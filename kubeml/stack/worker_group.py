@@ -37,7 +37,8 @@ class WorkerGroup:
         command = [sys.executable, "-P", "-m", "kubeml", "worker"]
         self._children = [
             Child(
-                name=f"{name}-{number}" if name else f"worker {number}", role="worker",
+                name=f"{name}-{number}" if name else f"worker {number}",
+                role="worker",
                 command=[*command, *(["--name", f"{name}-{number}"] if name else [])],
                 env=child_environment(
                     settings.with_changes(
@@ -46,10 +47,11 @@ class WorkerGroup:
                     )
                 )
                 | pinned_environment(gpu),
-                cwd=settings.home, log=None,
+                cwd=settings.home,
+                log=None,
             )
             for number, gpu in enumerate(gpus, start=1)
-        ]  # fmt: skip
+        ]
         self._stopping = threading.Event()
 
     def run(self) -> int:

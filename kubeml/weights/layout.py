@@ -24,9 +24,17 @@ Kind = Literal["param", "buffer", "frozen"]
 
 #: Bytes of one element, for every dtype a state_dict may hold (torch's names).
 ITEM_BYTES = {
-    "float64": 8, "float32": 4, "float16": 2, "bfloat16": 2,
-    "int64": 8, "int32": 4, "int16": 2, "int8": 1, "uint8": 1, "bool": 1,
-}  # fmt: skip
+    "float64": 8,
+    "float32": 4,
+    "float16": 2,
+    "bfloat16": 2,
+    "int64": 8,
+    "int32": 4,
+    "int16": 2,
+    "int8": 1,
+    "uint8": 1,
+    "bool": 1,
+}
 
 #: The dtypes that have a mean.
 FLOATS = {"float64", "float32", "float16", "bfloat16"}

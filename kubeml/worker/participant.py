@@ -29,7 +29,6 @@ from kubeml.errors import (
 )
 from kubeml.jobs.plan import epoch_plan
 from kubeml.logs import work_on
-from kubeml.machine import resident_bytes
 from kubeml.worker.lease import LeaseKeeper, LeaseLost
 from kubeml.worker.slot_work import SlotWork
 from kubeml.worker.train_ahead import Calls, RoundAhead, following
@@ -175,7 +174,7 @@ class Participant:
                 self._idle_since = time.monotonic()
                 # Checked after a slot's work, not before: so a process that starts with more
                 # memory makes progress, too.
-                if self._holds_too_much():
+                if self._worker.holds_too_much(self._store.job_id):
                     break
         except Drained:
             pass
@@ -183,17 +182,6 @@ class Participant:
             self._lease.stop()
         with suppress(BackendUnreachable):  # else it is missed when it does not ask again
             self._store.leave(self._gen, token=self._token, ticket=self._ticket)
-
-    def _holds_too_much(self) -> bool:
-        held, limit = resident_bytes(), self._worker.memory_limit
-        if held <= limit:
-            return False
-        logger.warning(
-            "job %s: this process holds %d MiB, more than %d (KUBEML_MEMORY_BYTES): a fresh one"
-            " takes its place. If the network needs so much, set more.",
-            self._store.job_id, held >> 20, limit >> 20,
-        )  # fmt: skip
-        return True
 
     def _take(self, stage: str, *, after: Wait | None = None) -> Work | Wait | Leave:
         """Ask what to do: at once, or when the bell has rung or did not ring for a while."""
@@ -241,9 +229,12 @@ class Participant:
         """Do one slot's work, and tell the round store of whatever goes wrong."""
         self._next = None
         work_on(
-            self._store.job_id, epoch=work.epoch, round_index=work.round_index, slot=work.slot,
+            self._store.job_id,
+            epoch=work.epoch,
+            round_index=work.round_index,
+            slot=work.slot,
             everywhere=True,
-        )  # fmt: skip
+        )
         try:
             self._perform(work, stage, ahead)
         except LeaseLost:
@@ -280,9 +271,13 @@ class Participant:
 
     def _reach(self, work: Work, stage: str, *points: str) -> None:
         fail_points.at(
-            job=self._store.job_id, stage=stage, epoch=work.epoch, round=work.round_index,
-            slot=work.slot, attempt=work.attempt,
-        )  # fmt: skip
+            job=self._store.job_id,
+            stage=stage,
+            epoch=work.epoch,
+            round=work.round_index,
+            slot=work.slot,
+            attempt=work.attempt,
+        )
         for point in points:
             fail_points.reach(point)
 

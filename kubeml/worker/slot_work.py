@@ -173,10 +173,14 @@ class SlotWork:
         # This round's shards, too: its rows may be in many, which come faster side by side.
         warm.prefetcher.ahead(
             shards_ahead(
-                spec, warm.manifest, epoch=work.epoch, num_slots=work.num_slots,
-                round_index=work.round_index, slot=work.slot,
+                spec,
+                warm.manifest,
+                epoch=work.epoch,
+                num_slots=work.num_slots,
+                round_index=work.round_index,
+                slot=work.slot,
             )
-        )  # fmt: skip
+        )
         return warm.runtime.train_round(
             epoch=work.epoch,
             slot=work.slot,

@@ -19,7 +19,7 @@ from kubeml.backends import Backends
 from kubeml.errors import BackendUnreachable
 from kubeml.jobs.plan import stream_seed
 from kubeml.jobs.spec import JobSpec
-from kubeml.machine import memory_limit
+from kubeml.machine import memory_limit, resident_bytes
 from kubeml.metrics.worker_book import WorkerBook
 from kubeml.sdk.context import JobArgs
 from kubeml.worker.function_log import FunctionLog, function_logger
@@ -145,6 +145,20 @@ class Worker:
         for key in [key for key in self._jobs if key[0] == job_id]:
             self._jobs.pop(key).close()
 
+    def holds_too_much(self, job_id: str) -> bool:
+        """Return whether this process holds more memory than it may; the log says so."""
+        held, limit = resident_bytes(), self.memory_limit
+        if held <= limit:
+            return False
+        logger.warning(
+            "job %s: this process holds %d MiB, more than %d (KUBEML_MEMORY_BYTES): a fresh one"
+            " takes its place. If the network needs so much, set more.",
+            job_id,
+            held >> 20,
+            limit >> 20,
+        )
+        return True
+
     def queue_lengths(self) -> tuple[int, int]:
         """Return how many messages wait for this kind of worker, and how many of them for new jobs.
 
@@ -207,6 +221,9 @@ class Worker:
         runtime.init()
         logger.info("job %s: function %s loaded", job_id, spec.function)
         return WarmJob(
-            spec=spec, manifest=manifest, runtime=runtime, log=log,
+            spec=spec,
+            manifest=manifest,
+            runtime=runtime,
+            log=log,
             prefetcher=ShardPrefetcher(reader),
-        )  # fmt: skip
+        )

@@ -28,13 +28,18 @@ def show_audit(audit: "JobAudit") -> None:
             ("EPOCH", "ROUND", "SLOT", "ATTEMPT", "WORKER", "HOW", "WHY"),
             [
                 (
-                    str(epoch), str(a.round), str(a.slot), str(a.attempt), a.worker or "-", a.kind,
+                    str(epoch),
+                    str(a.round),
+                    str(a.slot),
+                    str(a.attempt),
+                    a.worker or "-",
+                    a.kind,
                     output.first_line(a.why),
                 )
                 for epoch, a in failed[:_SHOWN]
             ],
             right=("EPOCH", "ROUND", "SLOT", "ATTEMPT"),
-        )  # fmt: skip
+        )
         if len(failed) > _SHOWN:
             output.say(f"… and {len(failed) - _SHOWN} more: --json")
     for generation in audit.generations[1:]:
@@ -51,7 +56,14 @@ def show_audit(audit: "JobAudit") -> None:
 def _cells(epoch: "EpochAudit") -> tuple[str, ...]:
     by = ", ".join(f"{s.worker} {100 * s.rows / epoch.rows:.0f} %" for s in epoch.shares)
     return (
-        str(epoch.epoch), str(epoch.gen), str(epoch.parallelism), str(epoch.rounds),
-        str(epoch.rows), str(epoch.counted_0), str(epoch.counted_1), str(epoch.counted_more),
-        by, str(len(epoch.failed) or "-"),
-    )  # fmt: skip
+        str(epoch.epoch),
+        str(epoch.gen),
+        str(epoch.parallelism),
+        str(epoch.rounds),
+        str(epoch.rows),
+        str(epoch.counted_0),
+        str(epoch.counted_1),
+        str(epoch.counted_more),
+        by,
+        str(len(epoch.failed) or "-"),
+    )

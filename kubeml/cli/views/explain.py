@@ -96,11 +96,14 @@ def _show_epochs(epochs: "list[EpochTimes]") -> None:
 
 def _cells(epoch: "EpochTimes", used: list[str]) -> tuple[str, ...]:
     return (
-        str(epoch.epoch), str(epoch.parallelism), str(epoch.num_workers), str(epoch.num_rounds),
+        str(epoch.epoch),
+        str(epoch.parallelism),
+        str(epoch.num_workers),
+        str(epoch.num_rounds),
         f"{epoch.wall_s / len(epoch.rounds):.3f}",
         *(f"{100 * epoch.shares[p]:.0f} %" if p in epoch.shares else "-" for p in used),
         epoch.holdups[0].phase if epoch.holdups else "-",
-    )  # fmt: skip
+    )
 
 
 def _show_rounds(epochs: "list[EpochTimes]") -> None:

@@ -6,9 +6,12 @@ from pathlib import Path
 from kubeml.ops.chaos.report import ChaosReport
 
 _COLOURS = {
-    "worker": "tab:blue", "ps": "tab:red", "control": "tab:purple", "broker": "tab:orange",
+    "worker": "tab:blue",
+    "ps": "tab:red",
+    "control": "tab:purple",
+    "broker": "tab:orange",
     "s3": "tab:green",
-}  # fmt: skip
+}
 
 #: Throughput is shown as the mean of this many seconds.
 _BIN_S = 2.0
@@ -33,8 +36,10 @@ def plot(report: ChaosReport, file: Path) -> None:
     below.step(
         [number * _BIN_S for number in range(last + 1)],
         [bins[number] / _BIN_S for number in range(last + 1)],
-        where="post", color="black", linewidth=0.8,
-    )  # fmt: skip
+        where="post",
+        color="black",
+        linewidth=0.8,
+    )
     below.set_ylabel("samples/s")
     below.set_xlabel("seconds")
     shown = set()

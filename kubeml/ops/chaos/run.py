@@ -95,9 +95,12 @@ def run_chaos(settings: Settings, plan: ChaosPlan, tell: Tell) -> ChaosReport:
                 merges += merged
                 tell(_told(run))
     return ChaosReport(
-        calm=calm, runs=runs, kills=with_recovery(kills.done, seen),
-        usual_s=usual_interval(calm_seen), merges=merges,
-    )  # fmt: skip
+        calm=calm,
+        runs=runs,
+        kills=with_recovery(kills.done, seen),
+        usual_s=usual_interval(calm_seen),
+        merges=merges,
+    )
 
 
 class _Killer(threading.Thread):

@@ -149,9 +149,12 @@ def _for_deadline(now: Situation, model: EpochModel, time_left_s: float) -> Deci
 
 def _model(now: Situation, merge_grows: float = MERGE_GROWS) -> EpochModel | None:
     return EpochModel.fit(
-        now.history, num_rows=now.num_rows, batch_size=now.batch_size, k=now.k,
+        now.history,
+        num_rows=now.num_rows,
+        batch_size=now.batch_size,
+        k=now.k,
         merge_grows=merge_grows,
-    )  # fmt: skip
+    )
 
 
 def _most(now: Situation) -> int:

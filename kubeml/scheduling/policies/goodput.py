@@ -87,9 +87,12 @@ def _progress(history: Sequence[EpochRow], batch_size: int) -> list[tuple[float,
     raw = [
         (after.epoch, (before.parallelism + after.parallelism) / 2, before.train_loss, loss)
         for before, after in pairwise(history)
-        if before.epoch > 1 and before.train_loss and before.train_loss > 0
-        and (loss := after.train_loss) is not None and loss > 0
-    ]  # fmt: skip
+        if before.epoch > 1
+        and before.train_loss
+        and before.train_loss > 0
+        and (loss := after.train_loss) is not None
+        and loss > 0
+    ]
     steps = [log(before / after) for _, _, before, after in raw]
     falls = sorted(step for step in steps if step > 0)
     if not falls:
