@@ -8,6 +8,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -87,12 +88,13 @@ def train_and_infer(data: Path, recipe: Recipe) -> int:
     """Upload, create, train, infer, compare."""
     put_dataset(data)
     put_function(ROOT / "scripts/examples/lenet/lenet.py")
-    job_id = kubeml(
+    command = [
         "train", "--function", "lenet", "--dataset", "mnist", "--epochs", str(recipe.epochs),
         "--batch", str(recipe.batch), "--lr", "0.01", "--K", str(recipe.k),
         "--parallelism", str(recipe.slots), "--static", "--optimizer-state", "carry", "--follow",
-        capture=True,
-    ).strip()  # fmt: skip
+    ]  # fmt: skip
+    show(command)
+    job_id = kubeml(*command, capture=True).strip()
     kubeml("history", "get", "--id", job_id)
     rows = json.loads(kubeml("history", "get", "--id", job_id, "--json", capture=True))
     compare_digits(job_id, data)
@@ -146,12 +148,17 @@ def picture_row(digit: np.ndarray, row: int) -> str:
 def kubeml(*arguments: str, capture: bool = False, check: bool = True) -> str:
     """Run the `kubeml` command, showing what is run."""
     if not capture:
-        print("$ kubeml " + " ".join(arguments), flush=True)
+        show(arguments)
     done = subprocess.run(
         ["kubeml", *arguments], check=check, text=True,
         stdout=subprocess.PIPE if capture else None,
     )  # fmt: skip
     return done.stdout or ""
+
+
+def show(arguments: Sequence[str]) -> None:
+    """Show a command that is about to be run."""
+    print("$ kubeml " + " ".join(arguments), flush=True)
 
 
 if __name__ == "__main__":
