@@ -36,6 +36,7 @@ def shape(line: str) -> list[str]:
     return ["#" if re.search(r"\d", word) else word for word in line.split()]
 
 
+@pytest.mark.full
 @pytest.mark.timeout(300)
 def test_lesson_on_your_own_data_prints_what_it_says(cluster: Cluster, tmp_path: Path) -> None:
     text = (LESSONS / "your-own-data.md").read_text()
