@@ -9,6 +9,22 @@ from kubeml.cli import output
 from kubeml.cli.options import AsJson, JobIdArgument, JobIdOption, Quiet, Yes, connect
 from kubeml.jobs.results import EpochRow, JobStatus
 
+#: Numbers, but for the last one.
+_COLUMNS = (
+    "EPOCH",
+    "LOSS",
+    "VAL LOSS",
+    "ACCURACY",
+    "N",
+    "WORKERS",
+    "ROUNDS",
+    "SECONDS",
+    "EXPECTED",
+    "SAMPLES/S",
+    "RETRIES",
+    "DECISION",
+)
+
 app = typer.Typer(help="Look at finished epochs and jobs.", no_args_is_help=True)
 
 _BLOCKS = "▁▂▃▄▅▆▇█"
@@ -26,36 +42,7 @@ def get(by_id: JobIdArgument = None, job_id: JobIdOption = None, as_json: AsJson
     if not rows:
         output.say("no epoch is finished yet")
         return
-    output.table(
-        (
-            "EPOCH",
-            "LOSS",
-            "VAL LOSS",
-            "ACCURACY",
-            "N",
-            "WORKERS",
-            "ROUNDS",
-            "SECONDS",
-            "EXPECTED",
-            "SAMPLES/S",
-            "RETRIES",
-            "DECISION",
-        ),
-        [_cells(row) for row in rows],
-        right=(
-            "EPOCH",
-            "LOSS",
-            "VAL LOSS",
-            "ACCURACY",
-            "N",
-            "WORKERS",
-            "ROUNDS",
-            "SECONDS",
-            "EXPECTED",
-            "SAMPLES/S",
-            "RETRIES",
-        ),
-    )
+    output.table(_COLUMNS, [_cells(row) for row in rows], right=_COLUMNS[:-1])
     if len(rows) > 1:
         output.line("")
         for label, values in (
